@@ -1,0 +1,22 @@
+//! The words of Pontoon as types.
+//!
+//! Every number that crosses a function boundary is a newtype from [`ids`], [`log`] or [`time`]; what replicas say
+//! to each other is in [`message`]; who owns which keys is in [`range`]; every limit, with its unit and its reason,
+//! is in [`limits`]. There is no logic here: the rooms that use these words (`pontoon-raft`, `pontoon-wal`,
+//! `pontoon-router`, `pontoon-wire`) do not know one another, so what they share lives beneath them.
+//!
+//! Left out on purpose: encoding (that is `pontoon-wire` and `pontoon-wal`), clocks (time comes in as an argument)
+//! and errors (each room has its own).
+
+pub mod ids;
+pub mod limits;
+pub mod log;
+pub mod message;
+pub mod range;
+pub mod time;
+
+pub use ids::{ClientId, ClusterId, CoreId, CoreWriteNumber, Generation, GroupId, Incarnation, NodeId, ReplicaId};
+pub use log::{Entry, HardState, Index, LogId, Term, Write, WriteNumber};
+pub use message::{Body, Message};
+pub use range::{Descriptor, KeyRange, Member};
+pub use time::Time;

@@ -1,0 +1,72 @@
+//! Every limit, with its unit and its reason. What is above a limit is refused with the limit's name; nothing grows
+//! without one.
+
+/// Longest key, bytes. Keys are held in memory by routers and indexes, so they stay small.
+pub const KEY_BYTES_MAX: usize = 4 << 10;
+
+/// Longest value, bytes. A larger one would hold a core's turn and a peer link for too long.
+pub const VALUE_BYTES_MAX: usize = 1 << 20;
+
+/// Most bytes of keys and values in one batch. One batch is one entry.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// Most operations in one batch. Bounds the time that one apply takes.
+pub const BATCH_OPERATIONS_MAX: usize = 4096;
+
+/// Most bytes of one encoded command, which is one entry's payload: a full batch and its framing.
+pub const COMMAND_BYTES_MAX: usize = BATCH_BYTES_MAX + KEY_BYTES_MAX + (256 << 10);
+
+/// Most pairs that one scan returns. A scan runs inside a turn, so it must end soon.
+pub const SCAN_PAIRS_MAX: usize = 1_000;
+
+/// Most bytes that one scan returns; it stops early and says where to go on.
+pub const SCAN_BYTES_MAX: usize = 1 << 20;
+
+/// Most bytes of one frame on any link. A reader refuses a longer length before it allocates.
+pub const FRAME_BYTES_MAX: usize = 8 << 20;
+
+/// A frame to a peer is closed at about this many bytes; larger writes gain nothing on a socket.
+pub const PEER_FRAME_BYTES: usize = 64 << 10;
+
+/// Most bytes of entries in one Append message.
+pub const APPEND_BYTES_MAX: usize = 64 << 10;
+
+/// Most entries in one Append message. Bounds the work of one step.
+pub const APPEND_ENTRIES_MAX: usize = 1024;
+
+/// Most Append messages without an answer, for each peer of a group.
+pub const INFLIGHT_MESSAGES_MAX: usize = 64;
+
+/// Most bytes of entries without an answer, for each peer of a group.
+pub const INFLIGHT_BYTES_MAX: usize = 4 << 20;
+
+/// Most bytes of proposed and not yet committed entries of a group; above it the answer is Busy.
+pub const UNCOMMITTED_BYTES_MAX: usize = 16 << 20;
+
+/// Most requests of all clients waiting on one core; above it the answer is Busy.
+pub const CORE_REQUESTS_MAX: usize = 16 << 10;
+
+/// Most bytes waiting to be sent to one peer; above it the link is dropped and the groups probe when it is back.
+pub const LINK_BYTES_MAX: usize = 64 << 20;
+
+/// Most bytes of replies waiting for one client that does not read; above it the connection is closed.
+pub const CLIENT_REPLY_BYTES_MAX: usize = 32 << 20;
+
+/// Most connections of clients to one core. Each costs a descriptor and two buffers.
+pub const CORE_CLIENTS_MAX: usize = 4096;
+
+/// Most groups on one core.
+pub const CORE_GROUPS_MAX: usize = 1 << 20;
+
+/// Most replicas of one group.
+pub const MEMBERS_MAX: usize = 9;
+
+/// Most ReadIndex rounds of one core without a quorum of answers; later reads gather for the next round.
+pub const READ_ROUNDS_MAX: usize = 64;
+
+/// Most (group, term) pairs of the full list in one beacon. A full cycle over a core's groups takes
+/// groups / this many beacons.
+pub const BEACON_PAGE_GROUPS: usize = 512;
+
+/// Most changes in one beacon; the rest waits for the next one.
+pub const BEACON_CHANGES_MAX: usize = 4096;

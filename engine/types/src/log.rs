@@ -1,0 +1,113 @@
+//! The log of one group: positions, entries, and the writes that make them durable.
+//!
+//! Terms and indexes are those of Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm" (2014).
+//! A position prints as `index@term`, so `7@2` is index 7 of term 2.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+/// A term of Raft. Zero is the term before the first election.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Term(pub u64);
+
+impl Term {
+    /// The term after this one.
+    pub fn next(self) -> Term {
+        Term(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A place in a group's log. The first entry has index 1; zero means "nothing".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Index(pub u64);
+
+impl Index {
+    /// The index after this one.
+    pub fn next(self) -> Index {
+        Index(self.0 + 1)
+    }
+
+    /// The index before this one; zero stays zero.
+    pub fn previous(self) -> Index {
+        Index(self.0.saturating_sub(1))
+    }
+}
+
+impl fmt::Display for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// The identity of an entry: no two different entries of a group share one (log matching).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogId {
+    /// Compared first, as the election rule of the paper (section 5.4.1) compares logs.
+    pub term: Term,
+    /// The place.
+    pub index: Index,
+}
+
+impl LogId {
+    /// The position at `index` of `term`.
+    pub fn new(index: Index, term: Term) -> LogId {
+        LogId { term, index }
+    }
+}
+
+impl fmt::Display for LogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.index, self.term)
+    }
+}
+
+/// One entry of a group's log. An empty payload is the no-op that opens a term.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it stands.
+    pub id: LogId,
+    /// The command, as the state machine will read it. At most [`crate::limits::COMMAND_BYTES_MAX`] bytes.
+    pub payload: Bytes,
+}
+
+/// What a replica must remember besides its entries: the paper's `currentTerm` and `votedFor`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HardState {
+    /// The latest term this replica has seen.
+    pub term: Term,
+    /// The replica it voted for in that term.
+    pub vote: Option<crate::ReplicaId>,
+}
+
+/// The number of one write of one replica. Grows with every write; law 13 makes acknowledgements, votes and the
+/// leader's own count wait for a number and never for an index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WriteNumber(pub u64);
+
+impl fmt::Display for WriteNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "w{}", self.0)
+    }
+}
+
+/// One write of one replica to the log of its core. Its parts are one ordered unit: all of it survives or none.
+///
+/// Invariants: entries are consecutive; with `truncate_from = Some(i)` the first entry, if any, stands at `i`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Write {
+    /// The number that comes back as durable.
+    pub number: WriteNumber,
+    /// Term and vote, when they changed.
+    pub hard_state: Option<HardState>,
+    /// Everything at and after this index is cut before the entries are appended (law 14).
+    pub truncate_from: Option<Index>,
+    /// The entries appended.
+    pub entries: Vec<Entry>,
+}
