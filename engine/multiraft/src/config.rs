@@ -1,0 +1,69 @@
+//! What a core is told when it starts.
+
+use std::time::Duration;
+
+use pontoon_types::{ClusterId, CoreId, Descriptor, Entry, HardState, Incarnation, NodeId};
+
+/// The identity, the neighbours and the timing of one core.
+#[derive(Clone, Debug)]
+pub struct CoreConfig {
+    /// The cluster of the node.
+    pub cluster: ClusterId,
+    /// The node.
+    pub node: NodeId,
+    /// This core of the node.
+    pub core: CoreId,
+    /// How many cores every node of the cluster has.
+    pub cores: u16,
+    /// How often this core's log was opened; in every frame it sends.
+    pub incarnation: Incarnation,
+    /// Seeds the election timeouts; the same seed gives the same run.
+    pub seed: u64,
+    /// All nodes of the cluster with the addresses clients reach them at.
+    pub nodes: Vec<(NodeId, String)>,
+    /// All ranges of the cluster, also those whose groups live on other cores.
+    pub descriptors: Vec<Descriptor>,
+    /// Timeouts and limits of each group.
+    pub raft: pontoon_raft::Config,
+    /// How often a beacon leaves for each peer.
+    pub beacon_interval: Duration,
+    /// How long a peer's core is supported after it proved that it hears us (law 7).
+    pub support_timeout: Duration,
+    /// How long support lasts after the link to a peer broke. A killed process closes its sockets at once, so a break
+    /// that does not heal within this time is taken as its end.
+    pub broken_link_grace: Duration,
+    /// How long a request waits before its outcome is said to be unknown (writes) or it is sent elsewhere (reads).
+    pub request_timeout: Duration,
+}
+
+impl CoreConfig {
+    /// Timing as decided for day one: beacons each 100 ms, one second of support, five seconds for a request.
+    pub fn new(cluster: ClusterId, node: NodeId, core: CoreId, cores: u16) -> CoreConfig {
+        CoreConfig {
+            cluster,
+            node,
+            core,
+            cores,
+            incarnation: Incarnation(1),
+            seed: 0,
+            nodes: Vec::new(),
+            descriptors: Vec::new(),
+            raft: pontoon_raft::Config::default(),
+            beacon_interval: Duration::from_millis(100),
+            support_timeout: Duration::from_secs(1),
+            broken_link_grace: Duration::from_millis(300),
+            request_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What the log kept of one group.
+#[derive(Clone, Debug)]
+pub struct GroupState {
+    /// Its range and members.
+    pub descriptor: Descriptor,
+    /// Its term and vote.
+    pub hard_state: HardState,
+    /// Its entries from index 1, all durable.
+    pub entries: Vec<Entry>,
+}

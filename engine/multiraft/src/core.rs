@@ -1,0 +1,255 @@
+//! The core: the dispatch of events to the verbs, and the end of a turn.
+
+use std::collections::VecDeque;
+
+use pontoon_raft::{Effect as RaftEffect, Event as RaftEvent, Raft, Restored};
+use pontoon_router::{RoutingTable, preferred_leader};
+use pontoon_types::{CoreWriteNumber, GroupId, Index, NodeId, Time, Write, WriteNumber};
+use pontoon_wire::client::{Counters, Outcome, Refusal, Reply};
+
+use crate::liveness::Liveness;
+use crate::peer::Peer;
+use crate::read::Reads;
+use crate::replica::{Asker, Replica, Slot};
+use crate::timers::Timers;
+use crate::{ConnectionId, CoreConfig, CoreWrite, Effects, Event, GroupState, Kv};
+
+/// All groups of one core.
+///
+/// Invariants: `replicas` are sorted by group and never move; `peers` are sorted by node and do not contain this one;
+/// `awaiting_durable` is sorted by number; every accepted request is counted in `waiting` until it is answered, and is
+/// answered once.
+#[derive(Debug)]
+pub struct Core {
+    pub(crate) config: CoreConfig,
+    pub(crate) replicas: Vec<Replica>,
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) routing: RoutingTable,
+    pub(crate) timers: Timers,
+    pub(crate) liveness: Liveness,
+    pub(crate) reads: Reads,
+    pub(crate) log_full: bool,
+    /// Requests accepted and not yet answered.
+    pub(crate) waiting: usize,
+    /// Replicas with commands to propose at the end of the turn.
+    pub(crate) proposing: Vec<Slot>,
+    /// Replicas that have more committed entries than one turn applies.
+    pub(crate) apply_backlog: Vec<Slot>,
+    pub(crate) counters: Counters,
+    shell: Counters,
+    replies: Vec<(ConnectionId, Reply)>,
+    next_write: CoreWriteNumber,
+    writes: Vec<(GroupId, Write)>,
+    written: Vec<(Slot, WriteNumber)>,
+    awaiting_durable: VecDeque<(CoreWriteNumber, Vec<(Slot, WriteNumber)>)>,
+    raft_effects: Vec<RaftEffect>,
+}
+
+impl Core {
+    /// A core with the groups that its log kept. Nothing is sent or written before the first event.
+    ///
+    /// # Panics
+    ///
+    /// When the descriptors overlap or leave a gap, or a group has no replica on this node: the log and the node file
+    /// were checked before.
+    pub fn new(config: CoreConfig, groups: Vec<GroupState>, now: Time) -> Core {
+        let routing = RoutingTable::new(config.descriptors.clone())
+            .expect("law: the descriptors of a cluster cover the key space once");
+        let mut groups = groups;
+        groups.sort_by_key(|group| group.descriptor.group);
+        let replicas: Vec<Replica> = groups.into_iter().map(|group| restore(&config, group, now)).collect();
+        let mut nodes: Vec<NodeId> = replicas
+            .iter()
+            .flat_map(|replica| replica.descriptor.members.iter().map(|member| member.node))
+            .filter(|node| *node != config.node)
+            .collect();
+        nodes.sort();
+        nodes.dedup();
+        let mut core = Core {
+            timers: Timers::new(replicas.len()),
+            liveness: Liveness::new(now),
+            reads: Reads::default(),
+            peers: nodes.into_iter().map(Peer::new).collect(),
+            routing,
+            log_full: false,
+            waiting: 0,
+            proposing: Vec::new(),
+            apply_backlog: Vec::new(),
+            counters: Counters::default(),
+            shell: Counters::default(),
+            replies: Vec::new(),
+            next_write: CoreWriteNumber(1),
+            writes: Vec::new(),
+            written: Vec::new(),
+            awaiting_durable: VecDeque::new(),
+            raft_effects: Vec::new(),
+            replicas,
+            config,
+        };
+        for slot in 0..core.replicas.len() {
+            let replica = &core.replicas[slot];
+            core.timers.arm(slot, replica.deadline());
+            if preferred_leader(&replica.descriptor) == core.config.node {
+                core.liveness.first_campaigns.push(slot);
+            }
+        }
+        core.start_first_campaigns(now);
+        core
+    }
+
+    /// The one entry. Effects appear at [`Event::EndTurn`] only.
+    pub fn step(&mut self, now: Time, event: Event, effects: &mut Effects) {
+        match event {
+            Event::PeerFrame { from, bytes } => self.receive_peer_frame(now, from, bytes, effects),
+            Event::PeerUp(node) => self.peer_up(now, node),
+            Event::PeerDown(node) => self.peer_down(now, node),
+            Event::ClientFrame { connection, bytes } => self.receive_client_frame(now, connection, bytes, effects),
+            Event::ClientGone(connection) => self.replies.retain(|(to, _)| *to != connection),
+            Event::Durable(number) => self.durable(now, number),
+            Event::LogFull(full) => self.log_full = full,
+            Event::Timer => self.expire(now),
+            Event::EndTurn => self.end_turn(now, effects),
+        }
+    }
+
+    /// The next time at which [`Event::Timer`] is due. In the past when work is waiting.
+    pub fn deadline(&mut self) -> Option<Time> {
+        if !self.apply_backlog.is_empty() {
+            return Some(Time(0));
+        }
+        let liveness = self.liveness.next_deadline(&self.peers);
+        [self.timers.next(), liveness].into_iter().flatten().min()
+    }
+
+    /// Takes over the counters that only the shell can count; they are shown to whoever asks for the status.
+    pub fn observe(&mut self, shell: Counters) {
+        self.shell = shell;
+    }
+
+    /// Everything counted, by the shell and here.
+    pub fn counters(&self) -> Counters {
+        Counters {
+            log_entries: self.counters.log_entries,
+            log_writes: self.counters.log_writes,
+            peer_frames: self.counters.peer_frames,
+            peer_messages: self.counters.peer_messages,
+            peer_bytes: self.counters.peer_bytes,
+            client_frames: self.counters.client_frames,
+            requests: self.counters.requests,
+            replies: self.counters.replies,
+            read_rounds: self.counters.read_rounds,
+            elections_won: self.counters.elections_won,
+            applied_entries: self.counters.applied_entries,
+            ..self.shell
+        }
+    }
+
+    /// The place of a group's replica on this core.
+    pub(crate) fn slot_of(&self, group: GroupId) -> Option<Slot> {
+        self.replicas.binary_search_by_key(&group, |replica| replica.descriptor.group).ok()
+    }
+
+    /// The place of a neighbour.
+    pub(crate) fn peer_of(&self, node: NodeId) -> Option<usize> {
+        self.peers.binary_search_by_key(&node, |peer| peer.node).ok()
+    }
+
+    /// Answers a request that was accepted before.
+    pub(crate) fn answer(&mut self, asker: Asker, result: Result<Outcome, Refusal>) {
+        self.waiting -= 1;
+        self.reply(asker, result);
+    }
+
+    /// Answers a request that was never accepted, or is answered at once.
+    pub(crate) fn reply(&mut self, asker: Asker, result: Result<Outcome, Refusal>) {
+        self.counters.replies += 1;
+        self.replies.push((asker.connection, Reply { sequence: asker.sequence, result }));
+    }
+
+    /// Steps one replica and carries its effects to where they belong.
+    pub(crate) fn step_replica(&mut self, now: Time, slot: Slot, event: RaftEvent) {
+        let mut effects = std::mem::take(&mut self.raft_effects);
+        self.replicas[slot].raft.step(now, event, &mut effects);
+        for effect in effects.drain(..) {
+            match effect {
+                RaftEffect::Append(write) => self.write(slot, write),
+                RaftEffect::Send(message) => self.post(slot, message),
+                RaftEffect::Committed(_) => self.apply(slot),
+                RaftEffect::Role { .. } => self.role_changed(slot),
+            }
+        }
+        self.raft_effects = effects;
+        self.attach(now, slot);
+        self.timers.arm(slot, self.replicas[slot].deadline());
+    }
+
+    fn write(&mut self, slot: Slot, write: Write) {
+        self.counters.log_writes += 1;
+        self.counters.log_entries += write.entries.len() as u64;
+        self.written.push((slot, write.number));
+        self.writes.push((self.replicas[slot].descriptor.group, write));
+    }
+
+    /// Law 13: what became durable is a write's number. One append holds writes of many groups.
+    fn durable(&mut self, now: Time, number: CoreWriteNumber) {
+        while self.awaiting_durable.front().is_some_and(|(first, _)| *first <= number) {
+            let (_, writes) = self.awaiting_durable.pop_front().expect("law: a queue with a front has one to pop");
+            for (slot, write) in writes {
+                self.step_replica(now, slot, RaftEvent::Durable(write));
+            }
+        }
+    }
+
+    fn expire(&mut self, now: Time) {
+        while let Some(slot) = self.timers.expire(now) {
+            self.expire_requests(now, slot);
+            if self.replicas[slot].raft.deadline().is_some_and(|deadline| deadline <= now) {
+                self.step_replica(now, slot, RaftEvent::Timer);
+            } else {
+                self.timers.arm(slot, self.replicas[slot].deadline());
+            }
+        }
+        self.expire_liveness(now);
+    }
+
+    fn end_turn(&mut self, now: Time, effects: &mut Effects) {
+        self.continue_applying();
+        self.propose_gathered(now);
+        self.start_read_round(now);
+        if !self.writes.is_empty() {
+            let number = self.next_write;
+            self.next_write = CoreWriteNumber(number.0 + 1);
+            self.awaiting_durable.push_back((number, std::mem::take(&mut self.written)));
+            effects.append = Some(CoreWrite { number, writes: std::mem::take(&mut self.writes) });
+        }
+        self.pack_peer_frames(now, effects);
+        let replies = std::mem::take(&mut self.replies);
+        self.replies = self.pack_replies(replies, effects);
+    }
+}
+
+/// A replica as its log left it: a follower that has applied nothing yet.
+fn restore(config: &CoreConfig, group: GroupState, now: Time) -> Replica {
+    let GroupState { descriptor, hard_state, entries } = group;
+    let me = descriptor.replica_on(config.node).expect("law: a log holds groups of its own node only");
+    let voters = descriptor.members.iter().map(|member| member.replica).collect();
+    // Groups and nodes must draw different timeouts from one seed; odd multipliers keep them apart.
+    let seed = config.seed
+        ^ descriptor.group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ config.node.0.wrapping_mul(0xbf58_476d_1ce4_e5b9)
+        ^ config.incarnation.0.wrapping_mul(0x94d0_49bb_1331_11eb);
+    let raft = Raft::new(config.raft.clone(), me, voters, Restored { hard_state, entries }, seed, now);
+    Replica {
+        descriptor,
+        me,
+        raft,
+        machine: Kv::default(),
+        applied: Index(0),
+        waiters: VecDeque::new(),
+        unapplied_reads: Vec::new(),
+        proposals: Vec::new(),
+        proposal_bytes: 0,
+        attached: None,
+        leads: None,
+    }
+}

@@ -1,0 +1,41 @@
+//! What leaves a core at the end of a turn.
+
+use bytes::Bytes;
+use pontoon_types::{CoreWriteNumber, GroupId, NodeId, Write};
+
+use crate::ConnectionId;
+
+/// All writes of all groups of one turn: one append to the core's log, which survives whole or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoreWrite {
+    /// Comes back in [`crate::Event::Durable`]; grows by one for each append.
+    pub number: CoreWriteNumber,
+    /// In the order in which the groups made them.
+    pub writes: Vec<(GroupId, Write)>,
+}
+
+/// The effects of one turn. The shell takes them out and carries them out; it has nothing to remember.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// To be appended to the log and synced.
+    pub append: Option<CoreWrite>,
+    /// Whole frames, in order, for each peer.
+    pub peer_frames: Vec<(NodeId, Bytes)>,
+    /// Whole frames, in order, for each client connection. Frames for a connection that is gone are dropped.
+    pub client_frames: Vec<(ConnectionId, Bytes)>,
+    /// Client connections to close, and why: they sent what is not a frame.
+    pub close: Vec<(ConnectionId, String)>,
+    /// Peers whose incoming link is to be closed, and why: they sent what is not a frame of theirs.
+    pub refused_peers: Vec<(NodeId, String)>,
+}
+
+impl Effects {
+    /// Whether there is nothing to carry out.
+    pub fn is_empty(&self) -> bool {
+        self.append.is_none()
+            && self.peer_frames.is_empty()
+            && self.client_frames.is_empty()
+            && self.close.is_empty()
+            && self.refused_peers.is_empty()
+    }
+}

@@ -1,0 +1,49 @@
+//! What enters a core.
+
+use std::fmt;
+
+use bytes::Bytes;
+use pontoon_types::{CoreWriteNumber, NodeId};
+
+/// A client's connection, named by the shell. Never reused while the core lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "conn{}", self.0)
+    }
+}
+
+/// Everything that can happen to a core.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A whole frame came in on the link that `from` dialled.
+    PeerFrame {
+        /// The node that the link's Hello named.
+        from: NodeId,
+        /// The frame, header included.
+        bytes: Bytes,
+    },
+    /// The link to this node can carry frames.
+    PeerUp(NodeId),
+    /// The link to this node broke; frames sent and not yet delivered may be lost.
+    PeerDown(NodeId),
+    /// A whole frame came in from a client.
+    ClientFrame {
+        /// Where it came from, and where the replies go.
+        connection: ConnectionId,
+        /// The frame, header included.
+        bytes: Bytes,
+    },
+    /// The connection is closed; replies to it are worthless.
+    ClientGone(ConnectionId),
+    /// Every append up to and including this one is on the disk.
+    Durable(CoreWriteNumber),
+    /// The log cannot take more entries (`true`), or can again. Writes are answered Busy meanwhile.
+    LogFull(bool),
+    /// A deadline passed, or may have.
+    Timer,
+    /// Everything that had arrived was stepped: fill in the effects of the turn.
+    EndTurn,
+}

@@ -1,0 +1,62 @@
+//! All Raft groups of one core, as one pure function.
+//!
+//! A [`Core`] owns every replica that lives on one core of one node, and nothing else: no clock, no disk, no socket.
+//! A shell gathers what arrived, hands each thing in as an [`Event`], ends the turn with [`Event::EndTurn`], and
+//! carries out the [`Effects`]. The glommio node and the simulator are two shells around this same code.
+//!
+//! # One turn
+//!
+//! ```text
+//!  frames from peers ──┐                              ┌─▶ one append of all groups' writes to the core's log
+//!  frames of clients ──┤                              │
+//!  Durable(number)   ──┼─▶ step ─▶ step ─▶ EndTurn ───┼─▶ frames to each peer, all groups and the beacon together
+//!  Timer             ──┤                              │
+//!  PeerUp / PeerDown ──┘                              └─▶ one reply frame for each client connection
+//! ```
+//!
+//! Proposals of one turn to one group become one Raft write and one Append for each peer. Reads of one turn share one
+//! ReadIndex round for each peer (`read`). Everything of all groups for one peer leaves in one frame (`send`).
+//!
+//! # Which file does what
+//!
+//! - `core`: the type, the dispatch of events, and the end of a turn
+//! - `request`: what a client asks: checks, refusals, and the way to `propose` or `read`
+//! - `propose`: commands into Raft, and the outcome back to the waiting client after apply
+//! - `read`: linearizable reads by shared ReadIndex rounds (law 6)
+//! - `liveness`: beacons, support, attachment and paced campaigns (laws 7 and 8 in their first form)
+//! - `send`: outgoing messages gathered for each peer and packed into frames
+//! - `replica`, `peer`, `timers`: the state behind these verbs
+//! - `kv`: the built-in ordered key-value machine
+//!
+//! # Ordering
+//!
+//! The order in which a shell carries out the parts of one [`Effects`] does not matter for safety: whatever must wait
+//! for the disk is held back inside `pontoon-raft` until the shell reports [`Event::Durable`] (law 13).
+//!
+//! # Left out so far
+//!
+//! Leases, membership changes, snapshots, compaction, splits and merges, exactly-once requests, beacons with hashes
+//! (law 8 in full), and state machines other than the built-in one.
+
+mod config;
+mod core;
+mod effect;
+mod event;
+mod kv;
+mod liveness;
+mod peer;
+mod propose;
+mod read;
+mod replica;
+mod request;
+mod send;
+mod timers;
+mod view;
+
+pub use config::{CoreConfig, GroupState};
+pub use core::Core;
+pub use effect::{CoreWrite, Effects};
+pub use event::{ConnectionId, Event};
+pub use kv::Kv;
+pub use pontoon_raft::{Config as RaftConfig, Role};
+pub use view::GroupView;

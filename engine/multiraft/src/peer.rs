@@ -1,0 +1,82 @@
+//! What a core knows of the same core on another node: the link, what waits for it, and who is alive there.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use pontoon_types::{GroupId, Incarnation, Message, NodeId, Term, Time};
+use pontoon_wire::peer::{ReadConfirmation, ReadRound};
+
+use crate::replica::Slot;
+
+/// One neighbour.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) node: NodeId,
+    /// Whether our link to it carries frames. Messages for a peer that is down are dropped: Raft sends them again.
+    pub(crate) up: bool,
+    /// The highest incarnation heard; frames of a lower one are dropped (law 11).
+    pub(crate) incarnation: Incarnation,
+    pub(crate) outbox: Outbox,
+    pub(crate) speaking: Speaking,
+    pub(crate) hearing: Hearing,
+}
+
+/// What leaves for the peer at the end of the turn.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    pub(crate) messages: Vec<(GroupId, Message)>,
+    pub(crate) reads: Vec<ReadRound>,
+    pub(crate) confirmations: Vec<ReadConfirmation>,
+    /// Whether a beacon goes along.
+    pub(crate) beacon_due: bool,
+}
+
+/// Our half of the beacons: what we tell the peer about what we lead.
+#[derive(Debug, Default)]
+pub(crate) struct Speaking {
+    /// The number of the last beacon sent.
+    pub(crate) sequence: u64,
+    /// When the beacons whose answer may still count were sent, oldest first.
+    pub(crate) sent: VecDeque<(u64, Time)>,
+    /// Leaderships won or released that the peer has not acknowledged; `Some` is the beacon that carried it first.
+    pub(crate) changes: BTreeMap<GroupId, Change>,
+    /// Where the next page of the full list starts.
+    pub(crate) page_from: GroupId,
+}
+
+/// One leadership won or released.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change {
+    pub(crate) term: Term,
+    pub(crate) leads: bool,
+    pub(crate) carried_by: Option<u64>,
+}
+
+/// The peer's half: what it told us, and whether we support it.
+#[derive(Debug, Default)]
+pub(crate) struct Hearing {
+    /// The number of the last beacon heard in this incarnation.
+    pub(crate) sequence: u64,
+    /// Until when the peer's core counts as alive. A hint: when it is wrong, an election comes too early or too late.
+    pub(crate) supported_until: Time,
+    /// Our replicas that sleep because this peer leads their group.
+    pub(crate) attached: BTreeSet<Slot>,
+}
+
+impl Peer {
+    pub(crate) fn new(node: NodeId) -> Peer {
+        Peer {
+            node,
+            up: false,
+            incarnation: Incarnation(0),
+            outbox: Outbox::default(),
+            speaking: Speaking::default(),
+            hearing: Hearing::default(),
+        }
+    }
+
+    /// Whether a frame is worth sending.
+    pub(crate) fn has_something_to_say(&self) -> bool {
+        let Outbox { messages, reads, confirmations, beacon_due } = &self.outbox;
+        !messages.is_empty() || !reads.is_empty() || !confirmations.is_empty() || *beacon_due
+    }
+}

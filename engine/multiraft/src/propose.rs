@@ -1,0 +1,133 @@
+//! Commands into Raft, and the outcome back to the client after apply.
+//!
+//! Propose: the commands of one turn to one group wait until the end of the turn and become one Raft write.
+//! Apply: committed entries go to the machine in order; the client that waits for an entry hears its outcome.
+//! A client whose entry lost its place to another one hears that it was never executed; one whose entry is not
+//! decided in time hears that the outcome is unknown.
+
+use bytes::Bytes;
+use pontoon_raft::Event as RaftEvent;
+use pontoon_types::{Index, LogId, Time};
+use pontoon_wire::client::{Outcome, Refusal};
+use pontoon_wire::command::Command;
+
+use crate::Core;
+use crate::replica::{Asker, Fate, Outcomes, Replica, Slot, Waiter};
+
+/// Most entries that one group applies in one go, so that a restart with a long log does not hold up its core.
+const APPLY_ENTRIES_MAX: u64 = 2048;
+
+impl Core {
+    /// Keeps an accepted command until the end of the turn.
+    pub(crate) fn gather_proposal(&mut self, slot: Slot, command: Bytes, asker: Asker) {
+        let replica = &mut self.replicas[slot];
+        if replica.proposals.is_empty() {
+            self.proposing.push(slot);
+        }
+        replica.proposal_bytes += command.len();
+        replica.proposals.push((command, asker));
+        self.waiting += 1;
+    }
+
+    /// Proposes what was gathered: one batch for each group.
+    pub(crate) fn propose_gathered(&mut self, now: Time) {
+        let deadline = now + self.config.request_timeout;
+        for slot in std::mem::take(&mut self.proposing) {
+            let replica = &mut self.replicas[slot];
+            let proposals = std::mem::take(&mut replica.proposals);
+            let bytes = std::mem::take(&mut replica.proposal_bytes);
+            // Leadership may have been lost since the commands were accepted; then nothing was executed.
+            if replica.raft.admit(bytes).is_err() {
+                let leader = replica.leader_node();
+                for (_, asker) in proposals {
+                    self.answer(asker, Err(Refusal::NotLeader { leader }));
+                }
+                continue;
+            }
+            let term = replica.raft.term();
+            let mut index = replica.raft.last().index;
+            let mut payloads = Vec::with_capacity(proposals.len());
+            for (command, asker) in proposals {
+                index = index.next();
+                replica.wait(Waiter { entry: LogId::new(index, term), asker, deadline });
+                payloads.push(command);
+            }
+            self.step_replica(now, slot, RaftEvent::Propose(payloads));
+        }
+    }
+
+    /// Applies what is committed, within the bound of one go.
+    pub(crate) fn apply(&mut self, slot: Slot) {
+        let committed = self.replicas[slot].raft.committed();
+        let through = committed.min(Index(self.replicas[slot].applied.0 + APPLY_ENTRIES_MAX));
+        while self.replicas[slot].applied < through {
+            let replica = &mut self.replicas[slot];
+            let (entry, outcomes) = apply_next(replica);
+            self.counters.applied_entries += 1;
+            if replica.waiters.front().is_some_and(|waiter| waiter.entry.index <= entry.index) {
+                self.tell(slot, entry, outcomes);
+            }
+        }
+        if through < committed && !self.apply_backlog.contains(&slot) {
+            self.apply_backlog.push(slot);
+        }
+        self.serve_applied_reads(slot);
+    }
+
+    /// Goes on with what one go did not finish.
+    pub(crate) fn continue_applying(&mut self) {
+        for slot in std::mem::take(&mut self.apply_backlog) {
+            self.apply(slot);
+        }
+    }
+
+    fn tell(&mut self, slot: Slot, entry: LogId, outcomes: Result<Outcomes, Refusal>) {
+        let leader = self.replicas[slot].leader_node();
+        for (asker, fate) in self.replicas[slot].decided(entry) {
+            let result = match fate {
+                Fate::Executed => outcomes.clone().map(Outcome::Written),
+                Fate::NeverExecuted => Err(Refusal::NotLeader { leader }),
+            };
+            self.answer(asker, result);
+        }
+    }
+
+    /// Ends the waiting of requests whose time is over.
+    pub(crate) fn expire_requests(&mut self, now: Time, slot: Slot) {
+        let replica = &mut self.replicas[slot];
+        let mut late = Vec::new();
+        replica.waiters.retain(|waiter| {
+            let keep = waiter.deadline > now;
+            if !keep {
+                late.push((waiter.asker, Refusal::Unknown));
+            }
+            keep
+        });
+        replica.unapplied_reads.retain(|(_, read)| {
+            let keep = read.deadline > now;
+            if !keep {
+                late.push((read.asker, Refusal::NotLeader { leader: None }));
+            }
+            keep
+        });
+        for (asker, refusal) in late {
+            self.answer(asker, Err(refusal));
+        }
+    }
+}
+
+/// Applies the entry after the last applied one. A no-op has no outcome; a command that cannot be read is refused in
+/// the same way on every replica.
+fn apply_next(replica: &mut Replica) -> (LogId, Result<Outcomes, Refusal>) {
+    let index = replica.applied.next();
+    let entry = replica.raft.entries(index, index).first().expect("law: a committed entry is in the log");
+    let id = entry.id;
+    replica.applied = index;
+    if entry.payload.is_empty() {
+        return (id, Ok(Vec::new()));
+    }
+    match Command::decode(entry.payload.clone()) {
+        Ok(command) => (id, Ok(command.operations.iter().map(|op| replica.machine.apply(op)).collect())),
+        Err(error) => (id, Err(Refusal::Refused { why: error.to_string() })),
+    }
+}

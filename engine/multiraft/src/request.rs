@@ -1,0 +1,148 @@
+//! What clients ask: the checks, the refusals, and the way into `propose` or `read`.
+//!
+//! A request that is refused here changed nothing, and the refusal carries what the client needs to do better: the
+//! leader, or the descriptor that replaced the one it knows.
+
+use bytes::Bytes;
+use pontoon_raft::ProposalRefused;
+use pontoon_router::preferred_leader;
+use pontoon_types::limits::CORE_REQUESTS_MAX;
+use pontoon_types::{Descriptor, Generation, GroupId, KeyRange, NodeId, Time};
+use pontoon_wire::client::{Operation, Outcome, Refusal, Request, RequestFrame, Routes};
+use pontoon_wire::command::Command;
+
+use crate::replica::{Asker, Query, Read, Slot};
+use crate::{ConnectionId, Core, Effects};
+
+/// What a client is told to wait before it asks a busy core again, milliseconds.
+const BUSY_RETRY_MS: u32 = 5;
+
+impl Core {
+    /// Steps every request of a client's frame. What is not a frame closes the connection.
+    pub(crate) fn receive_client_frame(
+        &mut self,
+        now: Time,
+        connection: ConnectionId,
+        bytes: Bytes,
+        effects: &mut Effects,
+    ) {
+        self.counters.client_frames += 1;
+        let frame = match RequestFrame::decode(bytes) {
+            Ok(frame) => frame,
+            Err(error) => {
+                effects.close.push((connection, error.to_string()));
+                return;
+            }
+        };
+        for Request { sequence, operation } in frame.requests {
+            self.counters.requests += 1;
+            let asker = Asker { connection, sequence };
+            if let Err(refusal) = self.accept(now, asker, operation) {
+                self.reply(asker, Err(refusal));
+            }
+        }
+    }
+
+    fn accept(&mut self, now: Time, asker: Asker, operation: Operation) -> Result<(), Refusal> {
+        let deadline = now + self.config.request_timeout;
+        match operation {
+            Operation::Routes => self.reply(asker, Ok(Outcome::Routes(self.routes()))),
+            Operation::Status => self.reply(asker, Ok(Outcome::Status(self.status()))),
+            Operation::Write { group, generation, command } => {
+                let slot = self.leading_slot(group, generation)?;
+                self.admit(slot, &command)?;
+                self.gather_proposal(slot, command, asker);
+            }
+            Operation::Get { group, generation, key } => {
+                let slot = self.leading_slot(group, generation)?;
+                inside(&self.replicas[slot].descriptor, &key)?;
+                self.gather_read(slot, Read { asker, query: Query::Get { key }, deadline });
+            }
+            Operation::Scan { group, generation, start, end, limit } => {
+                let slot = self.leading_slot(group, generation)?;
+                let range = &self.replicas[slot].descriptor.range;
+                let (start, end) = clip(range, start, end);
+                self.gather_read(slot, Read { asker, query: Query::Scan { start, end, limit }, deadline });
+            }
+        }
+        Ok(())
+    }
+
+    /// The replica that leads `group` here, if the client's idea of the range is current and there is room.
+    fn leading_slot(&self, group: GroupId, generation: Generation) -> Result<Slot, Refusal> {
+        let Some(slot) = self.slot_of(group) else {
+            return Err(match self.routing.by_group(group) {
+                Some(descriptor) => stale(descriptor, None),
+                None => Refusal::Refused { why: format!("no range has group {group}; ask for the routes again") },
+            });
+        };
+        let replica = &self.replicas[slot];
+        if replica.descriptor.generation != generation {
+            return Err(stale(&replica.descriptor, replica.leader_node()));
+        }
+        if replica.leads.is_none() {
+            return Err(Refusal::NotLeader { leader: replica.leader_node() });
+        }
+        if self.waiting >= CORE_REQUESTS_MAX {
+            return Err(Refusal::Busy { retry_after_ms: BUSY_RETRY_MS });
+        }
+        Ok(slot)
+    }
+
+    /// Whether a command may become an entry now.
+    fn admit(&self, slot: Slot, command: &Bytes) -> Result<(), Refusal> {
+        let replica = &self.replicas[slot];
+        let decoded = Command::decode(command.clone()).map_err(|error| Refusal::Refused { why: error.to_string() })?;
+        decoded.check()?;
+        for operation in &decoded.operations {
+            inside(&replica.descriptor, operation.key())?;
+        }
+        if self.log_full {
+            return Err(Refusal::Busy { retry_after_ms: BUSY_RETRY_MS });
+        }
+        match replica.raft.admit(replica.proposal_bytes + command.len()) {
+            Ok(()) => Ok(()),
+            Err(ProposalRefused::NotLeader { .. }) => Err(Refusal::NotLeader { leader: replica.leader_node() }),
+            Err(ProposalRefused::Full) => Err(Refusal::Busy { retry_after_ms: BUSY_RETRY_MS }),
+        }
+    }
+
+    /// Everything a client needs to find its way. For groups of other cores the leader is a guess.
+    fn routes(&self) -> Routes {
+        let leader = |descriptor: &Descriptor| -> Option<NodeId> {
+            match self.slot_of(descriptor.group) {
+                Some(slot) => self.replicas[slot].leader_node(),
+                None => Some(preferred_leader(descriptor)),
+            }
+        };
+        Routes {
+            node: self.config.node,
+            cores: self.config.cores,
+            nodes: self.config.nodes.clone(),
+            ranges: self.routing.iter().map(|descriptor| (descriptor.clone(), leader(descriptor))).collect(),
+        }
+    }
+}
+
+fn stale(descriptor: &Descriptor, leader: Option<NodeId>) -> Refusal {
+    Refusal::StaleDescriptor { descriptor: descriptor.clone(), leader }
+}
+
+/// A key outside a range of the right generation is a mistake of the client, which routing cannot repair.
+fn inside(descriptor: &Descriptor, key: &[u8]) -> Result<(), Refusal> {
+    if descriptor.range.contains(key) {
+        return Ok(());
+    }
+    let key = key.escape_ascii();
+    Err(Refusal::Refused { why: format!("key {key} is outside {} of {}", descriptor.range, descriptor.group) })
+}
+
+/// The part of `[start, end)` that lies in the range.
+fn clip(range: &KeyRange, start: Bytes, end: Option<Bytes>) -> (Bytes, Option<Bytes>) {
+    let start = start.max(range.start.clone());
+    let end = match (end, &range.end) {
+        (Some(end), Some(bound)) => Some(end.min(bound.clone())),
+        (end, bound) => end.or_else(|| bound.clone()),
+    };
+    (start, end)
+}

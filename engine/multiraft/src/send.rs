@@ -1,0 +1,170 @@
+//! What leaves for peers and clients, gathered over a turn and packed into frames: one for each peer with everything
+//! of all groups, closed at about 64 KiB, and one for each client connection.
+
+use bytes::Bytes;
+use pontoon_raft::Event as RaftEvent;
+use pontoon_types::limits::PEER_FRAME_BYTES;
+use pontoon_types::{Body, GroupId, Message, NodeId, Time};
+use pontoon_wire::client::{Outcome, Reply, ReplyFrame};
+use pontoon_wire::peer::PeerFrame;
+
+use crate::replica::Slot;
+use crate::{ConnectionId, Core, Effects};
+
+/// What a message weighs in a frame besides its entries, bytes. An estimate: frames are cut by it, not limited.
+const MESSAGE_WEIGHT_BYTES: usize = 64;
+
+/// A reply frame is closed at about this many bytes, so that one turn's scans do not become one huge frame.
+const REPLY_FRAME_BYTES: usize = 1 << 20;
+
+impl Core {
+    /// Puts a message into the outbox of its receiver. To a peer that is down nothing is sent: Raft asks again when it
+    /// is back.
+    pub(crate) fn post(&mut self, slot: Slot, message: Message) {
+        let descriptor = &self.replicas[slot].descriptor;
+        let group = descriptor.group;
+        let Some(peer) = descriptor.node_of(message.to).and_then(|node| self.peer_of(node)) else { return };
+        if self.peers[peer].up {
+            self.counters.peer_messages += 1;
+            self.peers[peer].outbox.messages.push((group, message));
+        }
+    }
+
+    /// Packs every outbox into frames.
+    pub(crate) fn pack_peer_frames(&mut self, now: Time, effects: &mut Effects) {
+        for peer in 0..self.peers.len() {
+            if !self.peers[peer].up || !self.peers[peer].has_something_to_say() {
+                continue;
+            }
+            let outbox = std::mem::take(&mut self.peers[peer].outbox);
+            let beacon = outbox.beacon_due.then(|| self.beacon(now, peer));
+            let mut frame = PeerFrame {
+                from: self.config.node,
+                core: self.config.core,
+                to: self.peers[peer].node,
+                incarnation: self.config.incarnation,
+                beacon,
+                messages: Vec::new(),
+                reads: outbox.reads,
+                confirmations: outbox.confirmations,
+            };
+            let mut bytes = 0;
+            for (group, message) in outbox.messages {
+                let weight = weight(&message);
+                if bytes > 0 && bytes + weight > PEER_FRAME_BYTES {
+                    self.push_frame(&frame, effects);
+                    frame.beacon = None;
+                    frame.messages.clear();
+                    frame.reads.clear();
+                    frame.confirmations.clear();
+                    bytes = 0;
+                }
+                bytes += weight;
+                frame.messages.push((group, message));
+            }
+            self.push_frame(&frame, effects);
+        }
+    }
+
+    fn push_frame(&mut self, frame: &PeerFrame, effects: &mut Effects) {
+        let mut bytes = Vec::new();
+        frame.encode(&mut bytes);
+        self.counters.peer_frames += 1;
+        self.counters.peer_bytes += bytes.len() as u64;
+        effects.peer_frames.push((frame.to, Bytes::from(bytes)));
+    }
+
+    /// Steps everything in a peer's frame. A frame that cannot be read, or speaks for someone else, breaks the link.
+    pub(crate) fn receive_peer_frame(&mut self, now: Time, from: NodeId, bytes: Bytes, effects: &mut Effects) {
+        let frame = match PeerFrame::decode(bytes) {
+            Ok(frame) => frame,
+            Err(error) => {
+                effects.refused_peers.push((from, error.to_string()));
+                return;
+            }
+        };
+        if frame.from != from || frame.to != self.config.node || frame.core != self.config.core {
+            let why = format!("a frame from {} for {} {} came on the link of {from}", frame.from, frame.to, frame.core);
+            effects.refused_peers.push((from, why));
+            return;
+        }
+        let Some(peer) = self.peer_of(from) else { return };
+        if frame.incarnation < self.peers[peer].incarnation {
+            return;
+        }
+        if frame.incarnation > self.peers[peer].incarnation {
+            self.peer_reborn(now, peer, frame.incarnation);
+        }
+        if let Some(beacon) = frame.beacon {
+            self.hear_beacon(now, peer, beacon);
+        }
+        for (group, message) in frame.messages {
+            self.receive_message(now, from, group, message);
+        }
+        for round in frame.reads {
+            self.confirm_reads(peer, frame.incarnation, round);
+        }
+        for confirmation in frame.confirmations {
+            self.reads_confirmed(from, confirmation);
+        }
+    }
+
+    /// Law 11: a message names both replicas, and is dropped when either is not who lives there.
+    fn receive_message(&mut self, now: Time, from: NodeId, group: GroupId, message: Message) {
+        let Some(slot) = self.slot_of(group) else { return };
+        let replica = &self.replicas[slot];
+        if message.to == replica.me && replica.descriptor.node_of(message.from) == Some(from) {
+            self.step_replica(now, slot, RaftEvent::Receive(message));
+        }
+    }
+
+    /// Packs the replies of the turn; returns the emptied list for the next turn.
+    pub(crate) fn pack_replies(
+        &mut self,
+        mut replies: Vec<(ConnectionId, Reply)>,
+        effects: &mut Effects,
+    ) -> Vec<(ConnectionId, Reply)> {
+        replies.sort_by_key(|(connection, _)| *connection);
+        let mut frame = ReplyFrame { replies: Vec::new() };
+        let mut open = None;
+        let mut bytes = 0;
+        for (connection, reply) in replies.drain(..) {
+            let weight = reply_weight(&reply);
+            if open.is_some_and(|open| open != connection || bytes + weight > REPLY_FRAME_BYTES) {
+                push_replies(open, &mut frame, effects);
+                bytes = 0;
+            }
+            open = Some(connection);
+            bytes += weight;
+            frame.replies.push(reply);
+        }
+        push_replies(open, &mut frame, effects);
+        replies
+    }
+}
+
+fn push_replies(connection: Option<ConnectionId>, frame: &mut ReplyFrame, effects: &mut Effects) {
+    let Some(connection) = connection else { return };
+    let mut bytes = Vec::new();
+    frame.encode(&mut bytes);
+    frame.replies.clear();
+    effects.client_frames.push((connection, Bytes::from(bytes)));
+}
+
+fn weight(message: &Message) -> usize {
+    match &message.body {
+        Body::Append { entries, .. } => {
+            MESSAGE_WEIGHT_BYTES + entries.iter().map(|entry| entry.payload.len() + 16).sum::<usize>()
+        }
+        _ => MESSAGE_WEIGHT_BYTES,
+    }
+}
+
+fn reply_weight(reply: &Reply) -> usize {
+    let payload = match &reply.result {
+        Ok(Outcome::Value(Some(value))) => value.len(),
+        Ok(Outcome::Pairs { pairs, .. }) => pairs.iter().map(|(key, value)| key.len() + value.len()).sum(),
+        _ => 0,
+    };
+    MESSAGE_WEIGHT_BYTES + payload
+}

@@ -1,0 +1,58 @@
+//! Deadlines of replicas, in one queue for a core.
+//!
+//! A replica is armed at its earliest deadline. When the deadline moves later the armed time stays, and the replica is
+//! looked at once too early; so a busy group costs no queue operation for each write, and a sleeping one costs none.
+//! The queue may hold outdated times of a replica; they are skipped, since a replica remembers its armed time.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use pontoon_types::Time;
+
+use crate::replica::Slot;
+
+/// Deadlines of all replicas of a core.
+///
+/// Invariant: `armed[slot] = Some(t)` exactly when the queue holds `(t, slot)`.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    queue: BinaryHeap<Reverse<(Time, Slot)>>,
+    armed: Vec<Option<Time>>,
+}
+
+impl Timers {
+    /// No deadline, for `replicas` replicas.
+    pub(crate) fn new(replicas: usize) -> Timers {
+        Timers { queue: BinaryHeap::new(), armed: vec![None; replicas] }
+    }
+
+    /// Makes sure that `slot` is looked at no later than `deadline`.
+    pub(crate) fn arm(&mut self, slot: Slot, deadline: Option<Time>) {
+        let Some(deadline) = deadline else { return };
+        if self.armed[slot].is_none_or(|armed| deadline < armed) {
+            self.armed[slot] = Some(deadline);
+            self.queue.push(Reverse((deadline, slot)));
+        }
+    }
+
+    /// The earliest time at which a replica is to be looked at.
+    pub(crate) fn next(&mut self) -> Option<Time> {
+        while let Some(Reverse((time, slot))) = self.queue.peek().copied() {
+            if self.armed[slot] == Some(time) {
+                return Some(time);
+            }
+            self.queue.pop();
+        }
+        None
+    }
+
+    /// Takes out one replica whose time has come.
+    pub(crate) fn expire(&mut self, now: Time) -> Option<Slot> {
+        if self.next()? > now {
+            return None;
+        }
+        let Reverse((_, slot)) = self.queue.pop()?;
+        self.armed[slot] = None;
+        Some(slot)
+    }
+}

@@ -1,0 +1,134 @@
+//! What a checker or a status table sees of a group.
+
+use pontoon_raft::Role;
+use pontoon_types::{Entry, GroupId, Index, LogId, NodeId, ReplicaId, Term};
+use pontoon_wire::client::{CoreStatus, GroupRole, GroupStatus};
+
+use crate::Core;
+use crate::replica::Replica;
+
+/// One replica, seen from outside. Reading it costs nothing but [`GroupView::digest`], which walks the state.
+#[derive(Clone, Copy)]
+pub struct GroupView<'a> {
+    replica: &'a Replica,
+}
+
+impl GroupView<'_> {
+    /// The group.
+    pub fn group(&self) -> GroupId {
+        self.replica.descriptor.group
+    }
+
+    /// The replica's identity.
+    pub fn replica(&self) -> ReplicaId {
+        self.replica.me
+    }
+
+    /// Follower, candidate or leader.
+    pub fn role(&self) -> Role {
+        self.replica.raft.role()
+    }
+
+    /// The term it is in.
+    pub fn term(&self) -> Term {
+        self.replica.raft.term()
+    }
+
+    /// Whom it voted for in that term.
+    pub fn vote(&self) -> Option<ReplicaId> {
+        self.replica.raft.vote()
+    }
+
+    /// The node it takes for the leader.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.replica.leader_node()
+    }
+
+    /// The end of its log.
+    pub fn last(&self) -> LogId {
+        self.replica.raft.last()
+    }
+
+    /// How far its log is durable.
+    pub fn durable(&self) -> Index {
+        self.replica.raft.durable()
+    }
+
+    /// How far it knows the group to have committed.
+    pub fn committed(&self) -> Index {
+        self.replica.raft.committed()
+    }
+
+    /// How far its machine has applied.
+    pub fn applied(&self) -> Index {
+        self.replica.applied
+    }
+
+    /// The entries `from..=through`, as far as they exist.
+    pub fn entries(&self, from: Index, through: Index) -> impl Iterator<Item = &Entry> {
+        self.replica.raft.entries(from, through).iter()
+    }
+
+    /// Equal for equal machine states.
+    pub fn digest(&self) -> u64 {
+        self.replica.machine.digest()
+    }
+
+    /// How many keys the machine holds.
+    pub fn keys(&self) -> usize {
+        self.replica.machine.len()
+    }
+
+    /// Whether the group sleeps: no timer, nothing to send.
+    pub fn is_quiescent(&self) -> bool {
+        self.replica.deadline().is_none()
+    }
+
+    fn status(&self) -> GroupStatus {
+        let role = match self.role() {
+            Role::Follower => GroupRole::Follower,
+            Role::PreCandidate => GroupRole::PreCandidate,
+            Role::Candidate => GroupRole::Candidate,
+            Role::Leader => GroupRole::Leader,
+        };
+        GroupStatus {
+            group: self.group(),
+            role,
+            term: self.term(),
+            leader: self.leader(),
+            last: self.last(),
+            durable: self.durable(),
+            committed: self.committed(),
+            applied: self.applied(),
+        }
+    }
+}
+
+impl Core {
+    /// All groups of this core, in their order.
+    pub fn groups(&self) -> impl Iterator<Item = GroupView<'_>> {
+        self.replicas.iter().map(|replica| GroupView { replica })
+    }
+
+    /// Asserts the invariants of every group, naming the law that is broken. For tests and the simulator.
+    pub fn check(&self) {
+        for replica in &self.replicas {
+            replica.raft.check();
+            assert!(replica.applied <= replica.raft.committed(), "law: applied is at or below committed");
+            let indexes: Vec<_> = replica.waiters.iter().map(|waiter| waiter.entry.index).collect();
+            assert!(indexes.is_sorted(), "law: waiters are sorted by index");
+            let asleep = replica.raft.role() == Role::Follower && replica.raft.deadline().is_none();
+            assert_eq!(replica.attached.is_some(), asleep, "law: a follower sleeps exactly while it is attached");
+        }
+    }
+
+    pub(crate) fn status(&self) -> CoreStatus {
+        CoreStatus {
+            node: self.config.node,
+            core: self.config.core,
+            incarnation: self.config.incarnation,
+            counters: self.counters(),
+            groups: self.groups().map(|group| group.status()).collect(),
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Three cores, wired back to back.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use pontoon_multiraft::{ConnectionId, Core, CoreConfig, Effects, Event, GroupState, Role};
+use pontoon_router::initial_descriptors;
+use pontoon_types::{ClientId, ClusterId, CoreId, CoreWriteNumber, Descriptor, GroupId, HardState, NodeId, Time};
+use pontoon_wire::client::{Operation, Outcome, Refusal, Reply, ReplyFrame, Request, RequestFrame};
+use pontoon_wire::command::{Command, KvOperation};
+
+pub const CLIENT: ConnectionId = ConnectionId(7);
+
+pub struct Cluster {
+    pub now: Time,
+    pub cores: BTreeMap<NodeId, Core>,
+    pub descriptors: Vec<Descriptor>,
+    /// Directions that lose every frame, silently.
+    pub cut: BTreeSet<(NodeId, NodeId)>,
+    /// Nodes whose syncs do not end.
+    pub held: BTreeSet<NodeId>,
+    pub unsynced: BTreeMap<NodeId, CoreWriteNumber>,
+    pub replies: BTreeMap<NodeId, Vec<Reply>>,
+    pub closed: Vec<(ConnectionId, String)>,
+    pub refused_peers: Vec<(NodeId, String)>,
+    /// Frames sent since the last reset, by (from, to).
+    pub frames: BTreeMap<(NodeId, NodeId), usize>,
+    pub appends: BTreeMap<NodeId, usize>,
+    wire: VecDeque<(NodeId, NodeId, Bytes)>,
+    sequence: u64,
+}
+
+pub fn n(id: u64) -> NodeId {
+    NodeId(id)
+}
+
+impl Cluster {
+    /// `ranges` groups on three nodes, all links up, leaders elected.
+    pub fn new(ranges: u32) -> Cluster {
+        let mut cluster = Cluster::dark(ranges);
+        for from in 1..=3 {
+            for to in (1..=3).filter(|to| *to != from) {
+                cluster.event(n(from), Event::PeerUp(n(to)));
+            }
+        }
+        cluster.run(Duration::from_millis(500));
+        cluster
+    }
+
+    /// The same before any link is up.
+    pub fn dark(ranges: u32) -> Cluster {
+        let nodes = [n(1), n(2), n(3)];
+        let descriptors = initial_descriptors(ranges, &nodes);
+        let now = Time(1_000_000_000);
+        let cores = nodes.iter().map(|node| {
+            let config = CoreConfig {
+                nodes: nodes.iter().map(|node| (*node, format!("127.0.0.1:{}", 7400 + node.0))).collect(),
+                descriptors: descriptors.clone(),
+                seed: 11,
+                ..CoreConfig::new(ClusterId(1), *node, CoreId(0), 1)
+            };
+            let groups = descriptors.iter().map(|descriptor| GroupState {
+                descriptor: descriptor.clone(),
+                hard_state: HardState::default(),
+                entries: Vec::new(),
+            });
+            (*node, Core::new(config, groups.collect(), now))
+        });
+        Cluster {
+            now,
+            cores: cores.collect(),
+            descriptors: descriptors.clone(),
+            cut: BTreeSet::new(),
+            held: BTreeSet::new(),
+            unsynced: BTreeMap::new(),
+            replies: BTreeMap::new(),
+            closed: Vec::new(),
+            refused_peers: Vec::new(),
+            frames: BTreeMap::new(),
+            appends: BTreeMap::new(),
+            wire: VecDeque::new(),
+            sequence: 0,
+        }
+    }
+
+    /// One turn with one event.
+    pub fn event(&mut self, node: NodeId, event: Event) {
+        self.turn(node, vec![event]);
+    }
+
+    /// One turn with these events.
+    pub fn turn(&mut self, node: NodeId, events: Vec<Event>) {
+        let core = self.cores.get_mut(&node).unwrap();
+        let mut effects = Effects::default();
+        for event in events {
+            core.step(self.now, event, &mut effects);
+            core.check();
+        }
+        core.step(self.now, Event::EndTurn, &mut effects);
+        core.check();
+        self.carry_out(node, effects);
+    }
+
+    fn carry_out(&mut self, node: NodeId, effects: Effects) {
+        if let Some(append) = effects.append {
+            *self.appends.entry(node).or_default() += 1;
+            self.unsynced.insert(node, append.number);
+        }
+        for (to, bytes) in effects.peer_frames {
+            *self.frames.entry((node, to)).or_default() += 1;
+            if !self.cut.contains(&(node, to)) {
+                self.wire.push_back((node, to, bytes));
+            }
+        }
+        for (connection, bytes) in effects.client_frames {
+            assert_eq!(connection, CLIENT);
+            self.replies.entry(node).or_default().extend(ReplyFrame::decode(bytes).unwrap().replies);
+        }
+        self.closed.extend(effects.close);
+        self.refused_peers.extend(effects.refused_peers);
+    }
+
+    /// Delivers frames and ends syncs until nothing moves.
+    pub fn settle(&mut self) {
+        for _ in 0..10_000 {
+            if let Some((from, to, bytes)) = self.wire.pop_front() {
+                if self.cores.contains_key(&to) {
+                    self.event(to, Event::PeerFrame { from, bytes });
+                }
+                continue;
+            }
+            let ready = self.unsynced.iter().find(|(node, _)| !self.held.contains(node));
+            let Some((node, number)) = ready.map(|(node, number)| (*node, *number)) else { return };
+            self.unsynced.remove(&node);
+            if self.cores.contains_key(&node) {
+                self.event(node, Event::Durable(number));
+            }
+        }
+        panic!("the cluster does not settle");
+    }
+
+    /// Lets time pass, with every timer on the way.
+    pub fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        loop {
+            self.settle();
+            let next = self.cores.iter_mut().filter_map(|(node, core)| Some((core.deadline()?, *node))).min();
+            match next {
+                Some((deadline, node)) if deadline <= end => {
+                    self.now = self.now.max(deadline);
+                    self.event(node, Event::Timer);
+                }
+                _ => break,
+            }
+        }
+        self.now = end;
+    }
+
+    pub fn leader(&self, group: GroupId) -> Option<NodeId> {
+        let leads = |core: &Core| core.groups().any(|view| view.group() == group && view.role() == Role::Leader);
+        self.cores.iter().find(|(_, core)| leads(core)).map(|(node, _)| *node)
+    }
+
+    pub fn group_of(&self, key: &str) -> &Descriptor {
+        self.descriptors.iter().find(|descriptor| descriptor.range.contains(key.as_bytes())).unwrap()
+    }
+
+    /// A client's frame with these operations; returns the sequence of the first.
+    pub fn frame(&mut self, operations: Vec<Operation>) -> (u64, Event) {
+        let first = self.sequence + 1;
+        let mut requests = Vec::new();
+        for operation in operations {
+            self.sequence += 1;
+            requests.push(Request { sequence: self.sequence, operation });
+        }
+        let mut bytes = Vec::new();
+        RequestFrame { requests }.encode(&mut bytes);
+        (first, Event::ClientFrame { connection: CLIENT, bytes: Bytes::from(bytes) })
+    }
+
+    /// Sends one operation to a node, without letting anything else happen.
+    pub fn submit(&mut self, node: NodeId, operation: Operation) -> u64 {
+        let (sequence, event) = self.frame(vec![operation]);
+        self.event(node, event);
+        sequence
+    }
+
+    /// Sends one operation to a node and lets everything settle.
+    pub fn ask(&mut self, node: NodeId, operation: Operation) -> Result<Outcome, Refusal> {
+        let sequence = self.submit(node, operation);
+        self.settle();
+        self.reply(node, sequence).expect("an answer")
+    }
+
+    /// Takes out the reply to a request; there must be at most one.
+    pub fn reply(&mut self, node: NodeId, sequence: u64) -> Option<Result<Outcome, Refusal>> {
+        let replies = self.replies.entry(node).or_default();
+        let mut mine: Vec<Reply> = replies.extract_if(.., |reply| reply.sequence == sequence).collect();
+        assert!(mine.len() <= 1, "request {sequence} was answered {} times", mine.len());
+        mine.pop().map(|reply| reply.result)
+    }
+
+    pub fn put(&self, key: &str, value: &str) -> Operation {
+        self.write(key, KvOperation::Put { key: bytes(key), value: bytes(value) })
+    }
+
+    pub fn write(&self, key: &str, operation: KvOperation) -> Operation {
+        let descriptor = self.group_of(key);
+        let command = Command { client: ClientId(9), sequence: 1, operations: vec![operation] };
+        Operation::Write { group: descriptor.group, generation: descriptor.generation, command: command.encode() }
+    }
+
+    pub fn get(&self, key: &str) -> Operation {
+        let descriptor = self.group_of(key);
+        Operation::Get { group: descriptor.group, generation: descriptor.generation, key: bytes(key) }
+    }
+}
+
+pub fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}

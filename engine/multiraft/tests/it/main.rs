@@ -1,0 +1,10 @@
+//! Tests of a core's verbs over a small lockstep cluster: every frame is delivered in order, every sync ends at once
+//! unless a test holds it back. Faults and schedules are the simulator's business (`pontoon-sim`).
+#![allow(clippy::unwrap_used)]
+
+mod cluster;
+mod kv;
+mod liveness;
+mod reads;
+mod requests;
+mod writes;

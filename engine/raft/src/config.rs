@@ -1,0 +1,76 @@
+//! What a replica is told when it is made: its limits and intervals, and what its log held.
+
+use std::time::Duration;
+
+use pontoon_types::{Entry, HardState, limits};
+
+/// Intervals and limits of one replica. The same for all groups of a core.
+///
+/// Invariants: `election_timeout_min < election_timeout_max`; no limit and no interval but `commit_delay` is zero.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The shortest time for which an unsupported follower waits before it campaigns.
+    pub election_timeout_min: Duration,
+    /// The end (exclusive) of the interval from which the wait is drawn. A wide interval makes split votes rare.
+    pub election_timeout_max: Duration,
+    /// How long a leader waits for an answer before it probes a peer again. Longer than a slow sync of the peer.
+    pub retry_interval: Duration,
+    /// How long a new commit index waits for an Append to ride on before it is sent alone.
+    pub commit_delay: Duration,
+    /// Most payload bytes in one Append message; a single larger entry still goes, alone.
+    pub append_bytes_max: usize,
+    /// Most entries in one Append message.
+    pub append_entries_max: usize,
+    /// Most Append messages to one peer without an answer.
+    pub inflight_messages_max: usize,
+    /// Payload bytes to one peer without an answer at which sending stops; exceeded by less than one message.
+    pub inflight_bytes_max: usize,
+    /// Most payload bytes proposed in the leader's term and not yet committed.
+    pub uncommitted_bytes_max: usize,
+    /// The bug put in on purpose, if any.
+    #[cfg(feature = "mutations")]
+    pub mutation: Option<crate::Mutation>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            election_timeout_min: Duration::from_secs(1),
+            election_timeout_max: Duration::from_secs(2),
+            retry_interval: Duration::from_millis(250),
+            commit_delay: Duration::from_millis(20),
+            append_bytes_max: limits::APPEND_BYTES_MAX,
+            append_entries_max: limits::APPEND_ENTRIES_MAX,
+            inflight_messages_max: limits::INFLIGHT_MESSAGES_MAX,
+            inflight_bytes_max: limits::INFLIGHT_BYTES_MAX,
+            uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_MAX,
+            #[cfg(feature = "mutations")]
+            mutation: None,
+        }
+    }
+}
+
+impl Config {
+    /// Panics when an invariant of the type does not hold: a zero limit would stop a group without a word.
+    pub(crate) fn check(&self) {
+        assert!(self.election_timeout_min < self.election_timeout_max, "config: the election timeouts are no interval");
+        assert!(!self.election_timeout_min.is_zero(), "config: election_timeout_min is zero");
+        assert!(!self.retry_interval.is_zero(), "config: retry_interval is zero");
+        assert!(self.append_bytes_max > 0, "config: append_bytes_max is zero");
+        assert!(self.append_entries_max > 0, "config: append_entries_max is zero");
+        assert!(self.inflight_messages_max > 0, "config: inflight_messages_max is zero");
+        assert!(self.inflight_bytes_max > 0, "config: inflight_bytes_max is zero");
+        assert!(self.uncommitted_bytes_max > 0, "config: uncommitted_bytes_max is zero");
+    }
+}
+
+/// What the log of the core held for this replica. A new replica restores from the default: nothing.
+///
+/// Invariants: entries are consecutive from index 1, their terms never fall, and none is above the hard state's term.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// The last term and vote written.
+    pub hard_state: HardState,
+    /// The whole log. All of it is durable.
+    pub entries: Vec<Entry>,
+}

@@ -1,0 +1,173 @@
+//! Writes on their way to the disk, and what waits for them (law 13).
+//!
+//! Every write of a replica has a number, and the shell answers with a number. An index, or even a LogId, would not
+//! do: while one slow sync runs, 2@3 may be overwritten by 2@2 and then by 2@3 again, and "2@3 is durable" would
+//! name the wrong one. Therefore a message that promises something is held back until the *last* write at the
+//! time of the promise is durable, whether or not that write is the one the promise is about.
+//!
+//! The index up to which the log is durable follows from the numbers: each write leaves a mark with the last index
+//! after it, and a truncation lowers all marks that are still open, because what they wrote above it is gone.
+
+use std::collections::VecDeque;
+
+use pontoon_types::{Entry, HardState, Index, Message, Write, WriteNumber};
+
+/// A write in flight: once it is durable, so is the log up to `last`.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    number: WriteNumber,
+    last: Index,
+}
+
+/// A message that may leave once the write is durable.
+#[derive(Debug)]
+struct Held {
+    number: WriteNumber,
+    message: Message,
+}
+
+/// The writes of one replica.
+///
+/// Invariants:
+/// - `durable ≤ last`; both only grow;
+/// - marks and held messages are ordered by number, and each number is above `durable`;
+/// - the marks' indexes never fall from one mark to the next, and none is below `durable_index`.
+#[derive(Debug, Default)]
+pub(crate) struct Writes {
+    /// The write that this step is filling. At the end of a step there is none.
+    open: Option<Write>,
+    last: WriteNumber,
+    durable: WriteNumber,
+    durable_index: Index,
+    marks: VecDeque<Mark>,
+    held: VecDeque<Held>,
+}
+
+impl Writes {
+    /// The writes of a replica whose log is durable up to `last`.
+    pub(crate) fn new(last: Index) -> Writes {
+        Writes { durable_index: last, ..Writes::default() }
+    }
+
+    /// The number of the last write, open or handed out.
+    pub(crate) fn last(&self) -> WriteNumber {
+        self.last
+    }
+
+    pub(crate) fn durable(&self) -> WriteNumber {
+        self.durable
+    }
+
+    /// The index up to which the log as it is now is durable.
+    pub(crate) fn durable_index(&self) -> Index {
+        self.durable_index
+    }
+
+    fn open(&mut self) -> &mut Write {
+        let last = &mut self.last;
+        self.open.get_or_insert_with(|| {
+            *last = WriteNumber(last.0 + 1);
+            Write { number: *last, ..Write::default() }
+        })
+    }
+
+    pub(crate) fn hard_state(&mut self, hard_state: HardState) {
+        self.open().hard_state = Some(hard_state);
+    }
+
+    /// The log was cut at and after `from`.
+    pub(crate) fn truncate(&mut self, from: Index) {
+        let write = self.open();
+        assert!(
+            write.truncate_from.is_none() && write.entries.is_empty(),
+            "one write truncates once, before it appends"
+        );
+        write.truncate_from = Some(from);
+        let number = write.number;
+        let kept = from.previous();
+        self.durable_index = self.durable_index.min(kept);
+        for mark in &mut self.marks {
+            mark.last = mark.last.min(kept);
+        }
+        self.mark(number, kept);
+    }
+
+    /// These entries, at least one, were appended.
+    pub(crate) fn append(&mut self, entries: Vec<Entry>) {
+        let last = entries.last().expect("a write appends at least one entry").id.index;
+        let write = self.open();
+        let number = write.number;
+        if write.entries.is_empty() {
+            write.entries = entries;
+        } else {
+            write.entries.extend(entries);
+        }
+        self.mark(number, last);
+    }
+
+    fn mark(&mut self, number: WriteNumber, last: Index) {
+        match self.marks.back_mut() {
+            Some(mark) if mark.number == number => mark.last = last,
+            _ => self.marks.push_back(Mark { number, last }),
+        }
+    }
+
+    /// Closes the open write and hands it out.
+    pub(crate) fn take(&mut self) -> Option<Write> {
+        self.open.take()
+    }
+
+    /// Whether everything written is durable, so that a promise needs no wait.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.durable == self.last
+    }
+
+    /// Keeps a message until the last write is durable.
+    pub(crate) fn hold(&mut self, message: Message) {
+        self.held.push_back(Held { number: self.last, message });
+    }
+
+    /// All writes up to `number` are durable. Says whether that is news.
+    pub(crate) fn complete(&mut self, number: WriteNumber) -> bool {
+        assert!(number <= self.last, "law 13: {number} is durable but {} was the last write", self.last);
+        if number <= self.durable {
+            return false;
+        }
+        self.durable = number;
+        while let Some(mark) = self.marks.front().filter(|mark| mark.number <= number) {
+            self.durable_index = mark.last;
+            self.marks.pop_front();
+        }
+        true
+    }
+
+    /// The next held message whose write is durable.
+    pub(crate) fn release(&mut self) -> Option<Message> {
+        if self.held.front().is_none_or(|held| held.number > self.durable) {
+            return None;
+        }
+        self.held.pop_front().map(|held| held.message)
+    }
+
+    /// Panics when an invariant of the type does not hold.
+    pub(crate) fn check(&self, log_last: Index) {
+        assert!(self.open.is_none(), "a step ends without an open write");
+        assert!(self.durable <= self.last, "durable ≤ last write");
+        assert!(self.durable_index <= log_last, "durable ≤ last");
+        let mut previous = Mark { number: self.durable, last: self.durable_index };
+        for mark in &self.marks {
+            assert!(previous.number < mark.number && mark.number <= self.last, "marks are ordered and in flight");
+            assert!(previous.last <= mark.last && mark.last <= log_last, "marks never fall");
+            previous = *mark;
+        }
+        assert!(!self.marks.is_empty() || self.durable_index == log_last, "without marks the whole log is durable");
+        let mut number = WriteNumber(self.durable.0 + 1);
+        for held in &self.held {
+            assert!(
+                number <= held.number && held.number <= self.last,
+                "law 13: held messages are ordered and in flight"
+            );
+            number = held.number;
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What leaves a replica, and what it says about itself.
+
+use std::fmt;
+
+use pontoon_types::{Index, Message, ReplicaId, Term, Write};
+
+/// One effect. The list of a step is in order: a write stands before the messages that go with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Append this to the core's log and answer with [`crate::Event::Durable`]. Write numbers grow by one.
+    Append(Write),
+    /// Send this now. What has to wait for durability is held back by the replica itself (law 13).
+    Send(Message),
+    /// Entries up to here are committed and may be applied.
+    Committed(Index),
+    /// Role, term or known leader changed during this step.
+    Role {
+        /// The role after the step.
+        role: Role,
+        /// The term after the step.
+        term: Term,
+        /// The leader of that term, if this replica knows it.
+        leader: Option<ReplicaId>,
+    },
+}
+
+/// The four roles. A pre-candidate has asked for pre-votes, a candidate for votes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Answers, and appends what its leader sends.
+    Follower,
+    /// Asks whether an election would succeed. Its term has not grown.
+    PreCandidate,
+    /// Asks for votes in a term of its own.
+    Candidate,
+    /// Proposes and replicates.
+    Leader,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Role::Follower => "follower",
+            Role::PreCandidate => "pre-candidate",
+            Role::Candidate => "candidate",
+            Role::Leader => "leader",
+        })
+    }
+}
+
+/// Why a proposal cannot be taken now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposalRefused {
+    /// Ask the leader instead.
+    #[error("this replica does not lead the group")]
+    NotLeader {
+        /// Who leads, if known.
+        leader: Option<ReplicaId>,
+    },
+    /// Ask again later: too many bytes are proposed and not committed.
+    #[error("the group has too many uncommitted bytes")]
+    Full,
+}

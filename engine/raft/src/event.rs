@@ -1,0 +1,36 @@
+//! What enters a replica.
+
+use bytes::Bytes;
+use pontoon_types::{Message, ReplicaId, Term, WriteNumber};
+
+/// One event. Together with the time it is all that [`crate::Raft::step`] ever learns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Ask for pre-votes now, without waiting for the election deadline. A leader ignores it.
+    Campaign,
+    /// The time of [`crate::Raft::deadline`] has come. Calls that come early or for nothing are harmless.
+    Timer,
+    /// A message has arrived. One for another replica, or from a replica that is no voter, is ignored.
+    Receive(Message),
+    /// Append these commands as consecutive entries, in one write. The caller has asked [`crate::Raft::admit`] in the
+    /// same turn: proposing to a replica that does not lead is a broken law.
+    Propose(Vec<Bytes>),
+    /// This write and all before it are durable.
+    Durable(WriteNumber),
+    /// A beacon says that `leader` leads this group in `term`. It means what an empty Append without a commit index
+    /// would mean; until [`Event::Lapsed`] this follower has no deadline and refuses pre-votes.
+    Claimed {
+        /// The replica that claims to lead.
+        leader: ReplicaId,
+        /// The term in which it leads.
+        term: Term,
+    },
+    /// Nobody confirms the leader any more: the core it lives on is silent, or it released the group. A follower
+    /// starts to wait for its election; any other role, and a follower that waits already, ignores it.
+    Lapsed,
+    /// The link to this peer is usable again. A leader that waits for the peer probes it at once.
+    PeerUp(ReplicaId),
+    /// This peer has come back with a new incarnation: of all it knew, only the durable part is left, and a commit
+    /// index is not. A leader probes it even if nothing was missing.
+    PeerRestarted(ReplicaId),
+}

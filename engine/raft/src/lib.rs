@@ -1,0 +1,91 @@
+//! One Raft group, as a pure function of time and events.
+//!
+//! Several replicas keep the same log. As long as a majority of them lives and can talk, the log grows, and an entry
+//! once committed stands at its index for ever, whatever crashes. Each replica is one [`Raft`]. It owns no clock, no
+//! disk and no socket: [`Raft::step`] takes the time and one [`Event`] and appends what follows to a list of
+//! [`Effect`]s. Production and simulation drive the same function, and neither has an ordering rule to remember.
+//!
+//! The algorithm is that of Ongaro and Ousterhout (2014), with pre-vote from Ongaro's thesis. This page says where
+//! each part lives and where it departs from the paper.
+//!
+//! # How to drive it
+//!
+//! 1. Make a replica with [`Raft::new`] from what its log held ([`Restored`]).
+//! 2. Hand it every event through [`Raft::step`], and [`Event::Timer`] when [`Raft::deadline`] has come.
+//! 3. Carry out the effects in order. [`Effect::Append`] goes to the log; when it is durable, and only then, answer
+//!    [`Event::Durable`] with its number. One answer may speak for many writes. [`Effect::Send`] may leave at once.
+//! 4. After [`Effect::Committed`], apply [`Raft::entries`] up to it, in order.
+//!
+//! # Terms and elections
+//!
+//! Time is cut into terms, each with at most one leader. An unsupported follower campaigns when its randomly drawn
+//! deadline passes. It first asks for pre-votes, which change nothing anywhere; only if a quorum would agree does it
+//! enter a new term and ask for votes. A replica votes once per term, and only for a log that is at least as good as
+//! its own, so a new leader has every committed entry. The code is in `raft/election.rs`.
+//!
+//! There are no heartbeats here. A core that leads thousands of groups says so to each peer in one beacon, and the
+//! beacon's word reaches each group as [`Event::Claimed`] and its silence as [`Event::Lapsed`]. A follower whose leader
+//! is confirmed has no deadline and refuses pre-votes. All this is a hint: when it is wrong, an election comes too
+//! early or too late, and nothing unsafe follows.
+//!
+//! # Replication
+//!
+//! The leader appends a proposal, hands out the write and sends it to its peers in one step; the disks of all work at
+//! once. An entry is committed when any quorum holds it durably, so two followers can commit what the leader's own
+//! disk has not finished. Only entries of the own term are counted; an empty entry opens each term so that there
+//! soon is one. The leader's side is in `raft/replicate.rs`, the follower's in `raft/append.rs`, and what the leader
+//! knows of a peer in `progress.rs`.
+//!
+//! When two logs differ, the refusal carries a hint: the last entry that can agree, judged by its term. Each side
+//! skips whole terms, so a round is lost per differing term and not per differing entry.
+//!
+//! A leader whose peers hold its whole log and know its commit index sends nothing and has no deadline.
+//!
+//! # Durability
+//!
+//! Every write has a number (law 13). Acknowledgements, votes, refusals and requests for votes are held back, inside
+//! the replica, until the last write before them is durable; the own vote and the leader's own copy count under
+//! the same rule. What was overwritten while a slow sync ran can therefore not be acknowledged by that sync. Term,
+//! vote, truncation and entries of one step are one [`pontoon_types::Write`], survive together, and are replayed in
+//! the order of writing (law 14). The code is in `durable.rs` and `raft/promise.rs`.
+//!
+//! # Laws
+//!
+//! - *Election safety:* a term has at most one leader. A second one is a bug and panics.
+//! - *Log matching:* logs that share an entry share everything before it.
+//! - *Leader completeness:* a leader has every committed entry; nothing committed is ever cut.
+//! - *Law 11:* a message for another replica, or from a stranger, is ignored.
+//! - *Law 13:* what is said is durable first.
+//!
+//! `raft/check.rs` asserts the invariants of a replica after every step of a debug build. The assertions that guard
+//! committed entries are on in release builds too: a replica that finds a law broken must stop.
+//!
+//! # What it leaves out
+//!
+//! - Applying: the caller reads [`Raft::entries`] and [`Raft::committed`].
+//! - Compaction and snapshots: the log is whole and in memory, from index 1.
+//! - Membership changes, learners and leader transfer: the voters are those given to [`Raft::new`].
+//! - The quorum round of a linearizable read: [`Raft::read_index`] and [`Raft::confirms`] are its two halves, and
+//!   one round serves all groups of a core.
+//! - Check-quorum: a leader that is cut off keeps its role until it hears of a higher term. It can commit nothing, and
+//!   its reads need a quorum of confirmations.
+//! - The amnesia guard (law 12): a replica whose disk was rolled back must not be started.
+
+mod config;
+mod durable;
+mod effect;
+mod event;
+mod log;
+mod mutation;
+mod progress;
+mod quorum;
+mod raft;
+mod random;
+
+pub use config::{Config, Restored};
+pub use effect::{Effect, ProposalRefused, Role};
+pub use event::Event;
+#[cfg(feature = "mutations")]
+pub use mutation::Mutation;
+pub use quorum::{VoteResult, committed_index, quorum, vote_result};
+pub use raft::Raft;

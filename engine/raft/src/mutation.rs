@@ -1,0 +1,43 @@
+//! Bugs put in on purpose. A checker that has never seen a bug proves nothing, so the simulator runs with each of
+//! these and must notice. Only with the cargo feature `mutations` can one be chosen; without it [`Config::mutated`]
+//! is the constant `false` and the compiler leaves nothing of it in the code path.
+
+use crate::Config;
+
+/// A bug, and the law it breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// Every write counts as durable as soon as it is handed out (law 13).
+    SkipDurableWait,
+    /// A quorum is one voter smaller than a majority.
+    QuorumShortByOne,
+    /// A restarted replica remembers its term but not its vote.
+    ForgetVoteAtRestart,
+    /// A leader counts copies of entries of older terms (the paper's figure 8).
+    CommitOldTerm,
+    /// A vote is granted whatever the candidate's log holds (the paper's section 5.4.1).
+    VoteForAnyLog,
+    /// A second candidate of the same term gets a vote too.
+    VoteTwice,
+    /// The entry before the appended ones is not compared (log matching).
+    SkipPreviousCheck,
+    /// A write counts as durable when an older one completes (law 13).
+    DurableEarly,
+}
+
+#[cfg(feature = "mutations")]
+impl Config {
+    /// Whether this bug was chosen.
+    pub(crate) fn mutated(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
+    }
+}
+
+#[cfg(not(feature = "mutations"))]
+impl Config {
+    /// Never, without the feature.
+    #[inline(always)]
+    pub(crate) const fn mutated(&self, _: Mutation) -> bool {
+        false
+    }
+}

@@ -1,0 +1,187 @@
+//! What a leader knows about one peer.
+//!
+//! A peer is *probed* while the leader does not know where the two logs agree: one small Append at a time, and the
+//! next one only after an answer or after the retry interval. Once a probe is acknowledged the peer is *replicated*
+//! to: Appends leave as soon as there are entries, without waiting for answers, up to a limit of messages and of
+//! bytes. A refusal or a missing answer leads back to probing.
+//!
+//! Every Append is answered once, or is covered by the answer to a later one, so a peer without unanswered messages
+//! has received the last commit index sent to it. There is one gap: if the retry sent a message twice, its second
+//! answer can be taken for that of a later empty Append. Should exactly that Append be lost, the peer learns the
+//! commit index only with the next entry. Nothing unsafe follows.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use pontoon_types::{Index, ReplicaId, Time};
+
+use crate::Config;
+
+/// How the peer is sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// One small Append at a time, to find where the logs agree.
+    Probe,
+    /// As many as the limits allow.
+    Replicate,
+}
+
+/// An Append without an answer.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    /// The last index it covers.
+    last: Index,
+    bytes: usize,
+}
+
+/// The state of one peer.
+///
+/// Invariants:
+/// - `matched < next`, and `next` is at most one beyond the leader's log;
+/// - what is in flight is ordered by its last index, which is at least `matched`, and below `next` when replicating;
+/// - a probed peer has exactly one message in flight;
+/// - `answer_by` is set exactly while something is in flight, and `tell_by` only while the peer replicates.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    pub(crate) id: ReplicaId,
+    /// The peer holds the leader's log durably up to here.
+    pub(crate) matched: Index,
+    /// The first index to send.
+    pub(crate) next: Index,
+    pub(crate) mode: Mode,
+    /// The highest commit index that the peer knows once all that was sent is answered.
+    pub(crate) told: Index,
+    /// When to probe again if no answer comes.
+    pub(crate) answer_by: Option<Time>,
+    /// When to send the commit index alone if no entry comes.
+    pub(crate) tell_by: Option<Time>,
+    inflight: VecDeque<Sent>,
+    inflight_bytes: usize,
+}
+
+impl Progress {
+    /// A peer about which nothing is known. Its log may agree with all that came before `next`.
+    pub(crate) fn new(id: ReplicaId, next: Index) -> Progress {
+        Progress {
+            id,
+            matched: Index(0),
+            next,
+            mode: Mode::Probe,
+            told: Index(0),
+            answer_by: None,
+            tell_by: None,
+            inflight: VecDeque::new(),
+            inflight_bytes: 0,
+        }
+    }
+
+    /// Whether a limit forbids another message. The bytes may be exceeded by less than one message.
+    pub(crate) fn is_full(&self, config: &Config) -> bool {
+        self.inflight.len() >= config.inflight_messages_max || self.inflight_bytes >= config.inflight_bytes_max
+    }
+
+    /// When this peer needs the leader next.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        match (self.answer_by, self.tell_by) {
+            (Some(answer), Some(tell)) => Some(answer.min(tell)),
+            (answer, tell) => answer.or(tell),
+        }
+    }
+
+    /// Forgets what was sent and goes on from `next`, carefully.
+    pub(crate) fn start_probe(&mut self, next: Index) {
+        self.mode = Mode::Probe;
+        self.next = next.max(self.matched.next());
+        self.told = Index(0);
+        self.answer_by = None;
+        self.tell_by = None;
+        self.inflight.clear();
+        self.inflight_bytes = 0;
+    }
+
+    /// An Append has left that covers the log up to `last` and carries `commit`. An answer is due by `answer_by`,
+    /// unless an older one is due before. A probe does not move `next`: what it carries may be sent again.
+    pub(crate) fn sent(&mut self, answer_by: Time, last: Index, bytes: usize, commit: Index) {
+        self.inflight.push_back(Sent { last, bytes });
+        self.inflight_bytes += bytes;
+        self.told = self.told.max(commit.min(last));
+        self.tell_by = None;
+        self.answer_by.get_or_insert(answer_by);
+        if self.mode == Mode::Replicate {
+            self.next = last.next();
+        }
+    }
+
+    /// The peer holds the log up to `matched`. Says whether that was news.
+    pub(crate) fn acknowledge(&mut self, now: Time, retry_interval: Duration, matched: Index) -> bool {
+        if matched < self.matched {
+            return false;
+        }
+        let moved = matched > self.matched;
+        self.matched = matched;
+        let before = self.inflight.len();
+        // Messages that end below `matched` are covered by it. Of those that end exactly there, one is answered: the
+        // other may be an empty Append with a later commit index, which has an answer of its own.
+        while let Some(sent) = self.inflight.front().copied().filter(|sent| sent.last <= matched) {
+            self.inflight.pop_front();
+            self.inflight_bytes -= sent.bytes;
+            if sent.last == matched {
+                break;
+            }
+        }
+        let answered = self.inflight.len() < before;
+        if self.mode == Mode::Probe {
+            // An answer to something older than the probe also shows where the logs agree, but the commit index that
+            // the probe carries may still be lost.
+            let told = if answered { self.told } else { Index(0) };
+            self.start_probe(matched.next());
+            self.mode = Mode::Replicate;
+            self.told = told;
+            return true;
+        }
+        self.next = self.next.max(matched.next());
+        if self.inflight.is_empty() {
+            self.answer_by = None;
+        } else if answered {
+            self.answer_by = Some(now + retry_interval);
+        }
+        moved || answered
+    }
+
+    /// Whether a refusal of an Append after `refused` is about what the leader believes now.
+    pub(crate) fn is_current_refusal(&self, refused: Index) -> bool {
+        match self.mode {
+            Mode::Probe => refused == self.next.previous() && refused > self.matched,
+            Mode::Replicate => refused > self.matched && refused < self.next,
+        }
+    }
+
+    /// Panics when an invariant of the type does not hold.
+    pub(crate) fn check(&self, log_last: Index, committed: Index, config: &Config) {
+        assert!(self.matched < self.next, "matched < next of {}", self.id);
+        assert!(self.next <= log_last.next(), "next ≤ last + 1 of {}", self.id);
+        assert!(self.told <= committed, "{} is told no more than is committed", self.id);
+        assert!(self.inflight.len() <= config.inflight_messages_max, "inflight_messages_max holds for {}", self.id);
+        let mut previous = self.matched;
+        let mut bytes = 0;
+        for sent in &self.inflight {
+            assert!(previous <= sent.last && sent.last <= log_last, "in-flight messages to {} are ordered", self.id);
+            previous = sent.last;
+            bytes += sent.bytes;
+        }
+        assert!(bytes == self.inflight_bytes, "in-flight bytes of {} are their sum", self.id);
+        let waits = !self.inflight.is_empty();
+        assert!(
+            self.answer_by.is_some() == waits,
+            "an answer of {} is waited for exactly while it is missing",
+            self.id
+        );
+        match self.mode {
+            Mode::Probe => {
+                assert!(self.inflight.len() == 1, "{} is probed with one message at a time", self.id);
+                assert!(self.tell_by.is_none(), "{} is probed, so the commit index waits", self.id);
+            }
+            Mode::Replicate => assert!(previous < self.next, "what is in flight to {} is below next", self.id),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The follower's side of replication.
+//!
+//! A message is answered once, when everything written so far is durable. It never shortens the log unless one of its
+//! entries contradicts an entry here: duplicates and old messages that arrive late cut nothing.
+
+use pontoon_types::{Body, Entry, Index, LogId, ReplicaId};
+
+use super::{Raft, Step};
+use crate::log::follows;
+use crate::mutation::Mutation;
+
+impl Raft {
+    pub(super) fn on_append(
+        &mut self,
+        step: &mut Step,
+        from: ReplicaId,
+        current: bool,
+        previous: LogId,
+        entries: Vec<Entry>,
+        commit: Index,
+    ) {
+        if !current {
+            let hint = self.log.last();
+            return self.promise(step, from, Body::AppendRefused { refused: previous.index, hint });
+        }
+        if !self.is_well_formed(previous, &entries) {
+            return;
+        }
+        self.follow(from);
+        let matches = self.log.term_at(previous.index) == Some(previous.term)
+            || (self.config.mutated(Mutation::SkipPreviousCheck) && previous.index <= self.log.last().index);
+        if !matches {
+            assert!(previous.index > self.log.committed(), "leader completeness: {from} lacks what is committed here");
+            let hint = self.log.last_not_above(previous.index, previous.term);
+            return self.promise(step, from, Body::AppendRefused { refused: previous.index, hint });
+        }
+        let covered = Index(previous.index.0 + entries.len() as u64);
+        self.merge(previous, entries);
+        let commit = commit.min(covered);
+        if commit > self.log.committed() {
+            self.log.commit(commit);
+        }
+        self.promise(step, from, Body::AppendResponse { matched: covered });
+    }
+
+    /// Appends what is new. Entries that are here already are skipped; the first one that differs cuts the log.
+    fn merge(&mut self, previous: LogId, mut entries: Vec<Entry>) {
+        if previous.index < self.log.last().index {
+            let known =
+                entries.iter().take_while(|entry| self.log.term_at(entry.id.index) == Some(entry.id.term)).count();
+            entries.drain(..known);
+            let Some(first) = entries.first() else { return };
+            if first.id.index <= self.log.last().index {
+                self.log.truncate(first.id.index);
+                self.writes.truncate(first.id.index);
+            }
+        }
+        if !entries.is_empty() {
+            self.log.append(&entries);
+            self.writes.append(entries);
+        }
+    }
+
+    /// Whether the entries are consecutive and of terms that a leader of this term can have. A message that is not
+    /// so is ignored: no replica sends one.
+    fn is_well_formed(&self, previous: LogId, entries: &[Entry]) -> bool {
+        let mut last = previous;
+        for entry in entries {
+            if !follows(last, entry.id) {
+                return false;
+            }
+            last = entry.id;
+        }
+        last.term <= self.hard_state.term && (previous.index == Index(0)) == (previous.term.0 == 0)
+    }
+}

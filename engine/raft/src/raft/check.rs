@@ -1,0 +1,119 @@
+//! The invariants of a replica, all in one place: those of a state, and those of a step.
+//!
+//! Nothing here walks the log, so a debug build can afford it after every step.
+
+use pontoon_types::{HardState, Index, LogId, ReplicaId, Term, WriteNumber};
+
+use super::{Raft, State};
+use crate::{Effect, Role};
+
+impl Raft {
+    /// Panics, naming the invariant, when one of this type does not hold. Every step of a debug build ends with it.
+    pub fn check(&self) {
+        let last = self.log.last();
+        assert!(self.log.committed() <= last.index, "committed ≤ last");
+        assert!(last.term <= self.hard_state.term, "the last entry is not of a term this replica has not seen");
+        assert!(self.log.term_at(last.index.previous()) <= Some(last.term), "terms never fall along the log");
+        self.writes.check(last.index);
+        let voted_for_me = self.hard_state.vote == Some(self.me);
+        match &self.state {
+            State::Follower { leader, supported } => {
+                assert!(*leader != Some(self.me), "a follower does not follow itself");
+                assert!(!supported || leader.is_some(), "a supported leader is known");
+                assert!(*supported == self.election_deadline.is_none(), "a follower has support or a deadline");
+            }
+            State::PreCandidate(ballot) => {
+                assert!(self.election_deadline.is_some(), "a pre-candidate has a deadline");
+                assert!(ballot.granted_by(self.position(self.me)), "a pre-candidate would vote for itself");
+            }
+            State::Candidate { ballot, vote_write } => {
+                assert!(self.election_deadline.is_some(), "a candidate has a deadline");
+                assert!(voted_for_me, "a candidate has voted for itself");
+                let counted = ballot.granted_by(self.position(self.me));
+                assert!(!counted || *vote_write <= self.writes.durable(), "law 13: the own vote counts when durable");
+            }
+            State::Leader(leadership) => {
+                assert!(self.election_deadline.is_none(), "a leader has no election deadline");
+                assert!(voted_for_me, "a leader has voted for itself");
+                let start = self.log.slice(leadership.start, leadership.start).first();
+                let opens =
+                    start.is_some_and(|entry| entry.id.term == self.hard_state.term && entry.payload.is_empty());
+                assert!(opens, "a leader's term opens with a no-op");
+                for peer in &leadership.peers {
+                    peer.check(last.index, self.log.committed(), &self.config);
+                }
+                self.check_quorum_of_commit(leadership.start);
+            }
+        }
+    }
+
+    /// Whatever a leader committed of its own term is durable on a quorum.
+    fn check_quorum_of_commit(&self, start: Index) {
+        let State::Leader(leadership) = &self.state else { return };
+        let committed = self.log.committed();
+        if committed < start {
+            return;
+        }
+        let peers = leadership.peers.iter().filter(|peer| peer.matched >= committed).count();
+        let holders = peers + usize::from(self.durable() >= committed);
+        assert!(holders >= self.quorum(), "what is committed is durable on a quorum");
+    }
+}
+
+/// What a step started from.
+pub(super) struct Before {
+    hard_state: HardState,
+    role: Role,
+    leader: Option<ReplicaId>,
+    last: LogId,
+    committed: Index,
+    durable_write: WriteNumber,
+    last_write: WriteNumber,
+}
+
+impl Before {
+    pub(super) fn of(raft: &Raft) -> Before {
+        Before {
+            hard_state: raft.hard_state,
+            role: raft.role(),
+            leader: raft.leader(),
+            last: raft.last(),
+            committed: raft.committed(),
+            durable_write: raft.writes.durable(),
+            last_write: raft.writes.last(),
+        }
+    }
+
+    fn standing(&self) -> (Role, Term, Option<ReplicaId>) {
+        (self.role, self.hard_state.term, self.leader)
+    }
+
+    /// Says what the step changed that others want to know.
+    pub(super) fn report_changes(&self, raft: &Raft, effects: &mut Vec<Effect>) {
+        let (role, term, leader) = (raft.role(), raft.term(), raft.leader());
+        if self.standing() != (role, term, leader) {
+            effects.push(Effect::Role { role, term, leader });
+        }
+        if self.committed != raft.committed() {
+            effects.push(Effect::Committed(raft.committed()));
+        }
+    }
+
+    /// Panics, naming the invariant, when the step did what no step may do.
+    pub(super) fn check_transition(&self, raft: &Raft) {
+        assert!(self.hard_state.term <= raft.term(), "a term never falls");
+        assert!(self.committed <= raft.committed(), "the commit index never falls");
+        assert!(self.durable_write <= raft.writes.durable(), "what is durable stays durable");
+        assert!(self.last_write <= raft.writes.last(), "write numbers grow");
+        if self.hard_state.term == raft.term() {
+            let vote = self.hard_state.vote;
+            let kept =
+                vote.is_none() || vote == raft.vote() || raft.config.mutated(crate::mutation::Mutation::VoteTwice);
+            assert!(kept, "a vote never changes within a term");
+            if self.role == Role::Leader {
+                assert!(raft.role() == Role::Leader, "a leader leads to the end of its term");
+                assert!(self.last <= raft.last(), "a leader never cuts its log");
+            }
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Elections: pre-vote, vote, and how a replica comes to follow or to lead.
+//!
+//! A campaign asks twice. Pre-votes ask whether an election in the next term would succeed and change nothing
+//! anywhere, so a replica that was cut off comes back without pushing the term up and the leader down. Only when a
+//! quorum would agree does the replica write its new term and its own vote. The requests for votes leave, and the
+//! own vote counts, once that write is durable; a vote for another is promised under the same rule.
+
+use bytes::Bytes;
+use pontoon_types::{Body, Entry, HardState, LogId, ReplicaId, Term};
+
+use super::{Leadership, Raft, State, Step};
+use crate::mutation::Mutation;
+use crate::progress::Progress;
+use crate::quorum::{Ballot, VoteResult};
+
+impl Raft {
+    pub(super) fn on_campaign(&mut self, step: &mut Step) {
+        if !matches!(self.state, State::Leader(_)) {
+            self.campaign(step);
+        }
+    }
+
+    /// Asks for pre-votes. A candidate whose election did not end comes back here too, because by now the others may
+    /// have a leader.
+    pub(super) fn campaign(&mut self, step: &mut Step) {
+        self.restart_election_deadline(step);
+        let mut ballot = Ballot::default();
+        ballot.record(self.position(self.me), true);
+        self.state = State::PreCandidate(ballot);
+        let last = self.log.last();
+        for peer in self.others().collect::<Vec<_>>() {
+            self.send(step, self.message(peer, self.hard_state.term.next(), Body::PreVote { last }));
+        }
+        self.decide_pre_vote(step, ballot);
+    }
+
+    /// A pre-vote is granted if an election could help (no leader is confirmed) and would get this replica's vote.
+    pub(super) fn on_pre_vote(&mut self, step: &mut Step, from: ReplicaId, term: Term, last: LogId) {
+        let content = matches!(self.state, State::Leader(_) | State::Follower { supported: true, .. });
+        let granted = !content && term > self.hard_state.term && last >= self.log.last();
+        let term = if granted { term } else { self.hard_state.term };
+        self.send(step, self.message(from, term, Body::PreVoteResponse { granted }));
+    }
+
+    pub(super) fn on_pre_vote_response(&mut self, step: &mut Step, from: ReplicaId, term: Term, granted: bool) {
+        let position = self.position(from);
+        let State::PreCandidate(ballot) = &mut self.state else { return };
+        if granted && term != self.hard_state.term.next() {
+            return;
+        }
+        if !granted && term > self.hard_state.term {
+            return self.adopt(step, term);
+        }
+        ballot.record(position, granted);
+        let ballot = *ballot;
+        self.decide_pre_vote(step, ballot);
+    }
+
+    fn decide_pre_vote(&mut self, step: &mut Step, ballot: Ballot) {
+        match ballot.result(self.voters.len(), self.quorum()) {
+            VoteResult::Won => self.stand(step),
+            VoteResult::Lost => self.wait_for_election(step),
+            VoteResult::Pending => {}
+        }
+    }
+
+    /// Becomes a candidate: a new term and the own vote in one write, and behind it the requests.
+    fn stand(&mut self, step: &mut Step) {
+        self.restart_election_deadline(step);
+        self.write_hard_state(HardState { term: self.hard_state.term.next(), vote: Some(self.me) });
+        self.state = State::Candidate { ballot: Ballot::default(), vote_write: self.writes.last() };
+        let last = self.log.last();
+        for peer in self.others().collect::<Vec<_>>() {
+            self.writes.hold(self.message(peer, self.hard_state.term, Body::Vote { last }));
+        }
+    }
+
+    /// A vote is granted once per term, to a candidate whose log is at least as good, and granted again to the same.
+    pub(super) fn on_vote(&mut self, step: &mut Step, from: ReplicaId, current: bool, last: LogId) {
+        let free = self.hard_state.vote.is_none_or(|vote| vote == from);
+        let granted = current
+            && (free || self.config.mutated(Mutation::VoteTwice))
+            && (last >= self.log.last() || self.config.mutated(Mutation::VoteForAnyLog));
+        if granted && self.hard_state.vote != Some(from) {
+            self.write_hard_state(HardState { vote: Some(from), ..self.hard_state });
+            if self.election_deadline.is_some() {
+                self.restart_election_deadline(step);
+            }
+        }
+        self.promise(step, from, Body::VoteResponse { granted });
+    }
+
+    pub(super) fn on_vote_response(&mut self, step: &mut Step, from: ReplicaId, granted: bool) {
+        self.record_vote(step, from, granted);
+    }
+
+    /// The write with the own vote may be durable now.
+    pub(super) fn count_own_vote(&mut self, step: &mut Step) {
+        if let State::Candidate { vote_write, .. } = self.state
+            && vote_write <= self.writes.durable()
+        {
+            self.record_vote(step, self.me, true);
+        }
+    }
+
+    fn record_vote(&mut self, step: &mut Step, from: ReplicaId, granted: bool) {
+        let position = self.position(from);
+        let State::Candidate { ballot, .. } = &mut self.state else { return };
+        ballot.record(position, granted);
+        let ballot = *ballot;
+        match ballot.result(self.voters.len(), self.quorum()) {
+            VoteResult::Won => self.lead(step),
+            VoteResult::Lost => self.wait_for_election(step),
+            VoteResult::Pending => {}
+        }
+    }
+
+    /// Becomes leader and opens the term with an empty entry: only an entry of its own term tells a leader what is
+    /// committed.
+    fn lead(&mut self, step: &mut Step) {
+        let start = self.log.last().index.next();
+        let peers = self.others().map(|peer| Progress::new(peer, start)).collect();
+        self.state = State::Leader(Leadership { start, uncommitted_bytes: 0, peers });
+        self.election_deadline = None;
+        self.append_own(vec![Entry { id: LogId::new(start, self.hard_state.term), payload: Bytes::new() }]);
+        self.flush(step);
+        for position in 0..self.voters.len() - 1 {
+            self.send_probe(step, position);
+        }
+    }
+
+    /// Takes over a higher term. Who leads it is not known yet.
+    pub(super) fn adopt(&mut self, step: &mut Step, term: Term) {
+        assert!(term > self.hard_state.term, "a term only grows");
+        self.write_hard_state(HardState { term, vote: None });
+        self.wait_for_election(step);
+    }
+
+    /// A follower without a leader. A deadline that already runs is kept, so that higher terms of replicas that
+    /// cannot win do not put off the campaign of one that can.
+    fn wait_for_election(&mut self, step: &mut Step) {
+        self.state = State::Follower { leader: None, supported: false };
+        if self.election_deadline.is_none() {
+            self.restart_election_deadline(step);
+        }
+    }
+
+    /// Follows the leader of the current term, which has just been heard of.
+    pub(super) fn follow(&mut self, from: ReplicaId) {
+        match self.state {
+            State::Follower { leader: Some(leader), .. } => {
+                assert!(leader == from, "election safety: {leader} and {from} lead term {}", self.hard_state.term);
+            }
+            State::Leader(_) => {
+                panic!("election safety: {} and {from} lead term {}", self.me, self.hard_state.term);
+            }
+            _ => {}
+        }
+        self.state = State::Follower { leader: Some(from), supported: true };
+        self.election_deadline = None;
+    }
+
+    /// A beacon speaks for a leader. A stale one is told the newer term, so that it steps down.
+    pub(super) fn on_claimed(&mut self, step: &mut Step, leader: ReplicaId, term: Term) {
+        if leader == self.me || !self.voters.contains(&leader) {
+            return;
+        }
+        if term < self.hard_state.term {
+            let last = self.log.last();
+            return self.promise(step, leader, Body::AppendRefused { refused: last.index, hint: last });
+        }
+        if term > self.hard_state.term {
+            self.adopt(step, term);
+        }
+        self.follow(leader);
+    }
+
+    /// Support ended. Spurious calls must not push the deadline away, so only a supported follower listens.
+    pub(super) fn on_lapsed(&mut self, step: &mut Step) {
+        if let State::Follower { supported: supported @ true, .. } = &mut self.state {
+            *supported = false;
+            self.restart_election_deadline(step);
+        }
+    }
+
+    fn restart_election_deadline(&mut self, step: &Step) {
+        let wait = self.random.span(self.config.election_timeout_min, self.config.election_timeout_max);
+        self.election_deadline = Some(step.now + wait);
+    }
+
+    fn write_hard_state(&mut self, hard_state: HardState) {
+        self.hard_state = hard_state;
+        self.writes.hard_state(hard_state);
+    }
+}

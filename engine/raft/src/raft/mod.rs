@@ -1,0 +1,218 @@
+//! The replica: its state, and the one entry through which it changes.
+//!
+//! The verbs live in the files beside this one: [`election`], [`append`] (the follower's side of replication),
+//! [`replicate`] (the leader's side), [`promise`] (what waits for the disk), [`query`] (what others may ask) and
+//! [`check`] (the invariants).
+
+mod append;
+mod check;
+mod election;
+mod promise;
+mod query;
+mod replicate;
+
+use pontoon_types::{Body, HardState, Index, Message, ReplicaId, Term, Time, limits::MEMBERS_MAX};
+
+use crate::durable::Writes;
+use crate::log::Log;
+use crate::mutation::Mutation;
+use crate::progress::Progress;
+use crate::quorum::{Ballot, quorum};
+use crate::random::Random;
+use crate::{Config, Effect, Event, Restored, Role};
+
+/// One replica of one group.
+///
+/// Invariants (each is asserted in `check.rs`, after every step of a debug build):
+/// - committed ≤ last and durable ≤ last; the last entry's term is not above the replica's;
+/// - a candidate and a leader have voted for themselves;
+/// - a follower has a supported leader, or an election deadline, and never both;
+/// - a leader has no election deadline, its term opens with an empty entry, and whatever it committed of its own term
+///   is held durably by a quorum;
+/// - term, committed, durable and write numbers never fall; within a term a vote never changes and a leader never
+///   cuts its log.
+#[derive(Debug)]
+pub struct Raft {
+    config: Config,
+    me: ReplicaId,
+    /// Sorted.
+    voters: Vec<ReplicaId>,
+    hard_state: HardState,
+    log: Log,
+    writes: Writes,
+    state: State,
+    election_deadline: Option<Time>,
+    random: Random,
+}
+
+/// The role and what belongs to it alone.
+#[derive(Debug)]
+enum State {
+    Follower {
+        leader: Option<ReplicaId>,
+        /// Somebody confirms that the leader lives.
+        supported: bool,
+    },
+    PreCandidate(Ballot),
+    Candidate {
+        ballot: Ballot,
+        /// The write that holds the own vote.
+        vote_write: pontoon_types::WriteNumber,
+    },
+    Leader(Leadership),
+}
+
+/// What a leader keeps for its term.
+#[derive(Debug)]
+struct Leadership {
+    /// The index of the no-op that opened the term. Entries from here on are of the own term.
+    start: Index,
+    /// Payload bytes of the entries of the own term that are not committed.
+    uncommitted_bytes: usize,
+    /// All voters but the leader.
+    peers: Vec<Progress>,
+}
+
+/// What a step works on besides the replica.
+struct Step<'a> {
+    now: Time,
+    effects: &'a mut Vec<Effect>,
+}
+
+impl Raft {
+    /// A follower with what its log held. `seed` decides its election timeouts and nothing else; two replicas of a
+    /// group should not share one.
+    ///
+    /// Panics when `me` is no voter, when the voters are too many or not distinct, or when `restored` is no log.
+    pub fn new(
+        config: Config,
+        me: ReplicaId,
+        mut voters: Vec<ReplicaId>,
+        restored: Restored,
+        seed: u64,
+        now: Time,
+    ) -> Raft {
+        config.check();
+        voters.sort_unstable();
+        assert!(voters.windows(2).all(|pair| pair[0] != pair[1]), "a replica is a voter once");
+        assert!(voters.len() <= MEMBERS_MAX, "a group has at most {MEMBERS_MAX} voters");
+        assert!(voters.contains(&me), "{me} is a voter of its group");
+        let log = Log::new(restored.entries);
+        let mut hard_state = restored.hard_state;
+        assert!(log.last().term <= hard_state.term, "restored entries are not above the restored term");
+        if config.mutated(Mutation::ForgetVoteAtRestart) {
+            hard_state.vote = None;
+        }
+        let mut random = Random::new(seed);
+        let wait = random.span(config.election_timeout_min, config.election_timeout_max);
+        Raft {
+            writes: Writes::new(log.last().index),
+            state: State::Follower { leader: None, supported: false },
+            election_deadline: Some(now + wait),
+            config,
+            me,
+            voters,
+            hard_state,
+            log,
+            random,
+        }
+    }
+
+    /// The one entry: takes an event and appends what follows from it to `effects`, in order.
+    pub fn step(&mut self, now: Time, event: Event, effects: &mut Vec<Effect>) {
+        let before = check::Before::of(self);
+        let step = &mut Step { now, effects };
+        match event {
+            Event::Campaign => self.on_campaign(step),
+            Event::Timer => self.on_timer(step),
+            Event::Receive(message) => self.receive(step, message),
+            Event::Propose(payloads) => self.propose(step, payloads),
+            Event::Durable(number) => self.on_durable(step, number),
+            Event::Claimed { leader, term } => self.on_claimed(step, leader, term),
+            Event::Lapsed => self.on_lapsed(step),
+            Event::PeerUp(peer) => self.on_peer_up(step, peer),
+            Event::PeerRestarted(peer) => self.on_peer_restarted(step, peer),
+        }
+        self.flush(step);
+        if self.config.mutated(Mutation::SkipDurableWait) {
+            while !self.writes.is_settled() {
+                self.on_durable(step, self.writes.last());
+                self.flush(step);
+            }
+        }
+        before.report_changes(self, step.effects);
+        if cfg!(debug_assertions) {
+            self.check();
+            before.check_transition(self);
+        }
+    }
+
+    /// The earliest time at which [`Event::Timer`] should come. None: the replica sleeps until something happens.
+    pub fn deadline(&self) -> Option<Time> {
+        match &self.state {
+            State::Leader(leadership) => leadership.peers.iter().filter_map(Progress::deadline).min(),
+            _ => self.election_deadline,
+        }
+    }
+
+    fn on_timer(&mut self, step: &mut Step) {
+        match &self.state {
+            State::Leader(_) => self.on_leader_timer(step),
+            _ if self.election_deadline.is_some_and(|deadline| deadline <= step.now) => self.campaign(step),
+            _ => {}
+        }
+    }
+
+    fn receive(&mut self, step: &mut Step, message: Message) {
+        let Message { from, to, term, body } = message;
+        if to != self.me || from == self.me || !self.voters.contains(&from) {
+            return;
+        }
+        // A pre-vote and its answer carry a term that nobody has reached, so they are read before it is adopted.
+        match body {
+            Body::PreVote { last } => return self.on_pre_vote(step, from, term, last),
+            Body::PreVoteResponse { granted } => return self.on_pre_vote_response(step, from, term, granted),
+            _ if term > self.hard_state.term => self.adopt(step, term),
+            _ => {}
+        }
+        let current = term == self.hard_state.term;
+        match body {
+            Body::Vote { last } => self.on_vote(step, from, current, last),
+            Body::Append { previous, entries, commit } => {
+                self.on_append(step, from, current, previous, entries, commit)
+            }
+            // Answers to what was asked in an older term say nothing about this one.
+            Body::VoteResponse { granted } if current => self.on_vote_response(step, from, granted),
+            Body::AppendResponse { matched } if current => self.on_append_response(step, from, matched),
+            Body::AppendRefused { refused, hint } if current => self.on_append_refused(step, from, refused, hint),
+            _ => {}
+        }
+    }
+
+    /// How many voters decide.
+    fn quorum(&self) -> usize {
+        quorum(self.voters.len()) - usize::from(self.config.mutated(Mutation::QuorumShortByOne))
+    }
+
+    /// The place of a voter in the sorted list.
+    fn position(&self, voter: ReplicaId) -> usize {
+        self.voters.binary_search(&voter).expect("only voters are asked for their place")
+    }
+
+    fn others(&self) -> impl Iterator<Item = ReplicaId> + use<'_> {
+        self.voters.iter().copied().filter(|&voter| voter != self.me)
+    }
+
+    fn message(&self, to: ReplicaId, term: Term, body: Body) -> Message {
+        Message { from: self.me, to, term, body }
+    }
+
+    fn role_of_state(&self) -> Role {
+        match self.state {
+            State::Follower { .. } => Role::Follower,
+            State::PreCandidate(_) => Role::PreCandidate,
+            State::Candidate { .. } => Role::Candidate,
+            State::Leader(_) => Role::Leader,
+        }
+    }
+}

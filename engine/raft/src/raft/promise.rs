@@ -1,0 +1,89 @@
+//! What leaves: at once, or when the disk has caught up (law 13).
+//!
+//! An answer that promises something (an acknowledgement, a vote, and a refusal too, because it shows a term) is held
+//! until the last write at the time of the answer is durable. Meanwhile the world may change. A promise made in an
+//! older term, or a request for votes by a replica that is no candidate any more, is dropped at its release.
+
+use pontoon_types::{Body, Message, ReplicaId, WriteNumber};
+
+use super::{Raft, State, Step};
+use crate::Effect;
+use crate::mutation::Mutation;
+
+impl Raft {
+    /// Hands out the write of this step, if there is one.
+    pub(super) fn flush(&mut self, step: &mut Step) {
+        if let Some(write) = self.writes.take() {
+            step.effects.push(Effect::Append(write));
+        }
+    }
+
+    /// Sends what promises nothing.
+    pub(super) fn send(&mut self, step: &mut Step, message: Message) {
+        self.flush(step);
+        step.effects.push(Effect::Send(message));
+    }
+
+    /// Sends an answer in the current term once everything written so far is durable.
+    pub(super) fn promise(&mut self, step: &mut Step, to: ReplicaId, body: Body) {
+        let message = self.message(to, self.hard_state.term, body);
+        if self.writes.is_settled() {
+            self.send_promise(step, message);
+        } else {
+            self.writes.hold(message);
+        }
+    }
+
+    pub(super) fn on_durable(&mut self, step: &mut Step, number: WriteNumber) {
+        let number = if self.config.mutated(Mutation::DurableEarly) { self.writes.last() } else { number };
+        if !self.writes.complete(number) {
+            return;
+        }
+        self.release(step);
+        self.count_own_vote(step);
+        self.advance_commit(step);
+    }
+
+    /// Sends the held messages whose writes are durable. Of a run of acknowledgements only the highest leaves.
+    fn release(&mut self, step: &mut Step) {
+        let mut waiting: Option<Message> = None;
+        while let Some(message) = self.writes.release() {
+            if !self.still_holds(&message) {
+                continue;
+            }
+            if let Some(earlier) = waiting.replace(message)
+                && !waiting.as_ref().is_some_and(|later| covers(later, &earlier))
+            {
+                self.send_promise(step, earlier);
+            }
+        }
+        if let Some(message) = waiting {
+            self.send_promise(step, message);
+        }
+    }
+
+    /// Whether a held message may still be said. Within one term a vote stays given and a follower's log stays equal
+    /// to its leader's, so for promises the term decides alone.
+    fn still_holds(&self, message: &Message) -> bool {
+        let candidate = matches!(self.state, State::Candidate { .. });
+        message.term == self.hard_state.term && (candidate || !matches!(message.body, Body::Vote { .. }))
+    }
+
+    fn send_promise(&mut self, step: &mut Step, message: Message) {
+        if let Body::AppendResponse { matched } = message.body {
+            assert!(matched <= self.durable(), "law 13: {matched} is acknowledged but not durable");
+        }
+        self.send(step, message);
+    }
+}
+
+/// Whether the later acknowledgement says all that the earlier one says. Two for the same index answer two messages,
+/// and the leader waits for both.
+fn covers(later: &Message, earlier: &Message) -> bool {
+    match (&later.body, &earlier.body) {
+        (Body::AppendResponse { matched: high }, Body::AppendResponse { matched: low }) => {
+            later.to == earlier.to && later.term == earlier.term && high > low
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,99 @@
+//! What others may ask a replica. Nothing here changes it.
+
+use pontoon_types::{Entry, Index, LogId, ReplicaId, Term};
+
+use super::{Raft, State};
+use crate::{ProposalRefused, Role};
+
+impl Raft {
+    /// Whether a proposal of this many payload bytes may be made in this turn. A leader without uncommitted bytes
+    /// takes one of any size, so that the limit can never stop a group for good.
+    pub fn admit(&self, bytes: usize) -> Result<(), ProposalRefused> {
+        let State::Leader(leadership) = &self.state else {
+            return Err(ProposalRefused::NotLeader { leader: self.leader() });
+        };
+        let uncommitted = leadership.uncommitted_bytes;
+        if uncommitted > 0 && uncommitted.saturating_add(bytes) > self.config.uncommitted_bytes_max {
+            return Err(ProposalRefused::Full);
+        }
+        Ok(())
+    }
+
+    /// The commit index at which a linearizable read may be served once a quorum confirms the term, or none if this
+    /// replica does not lead or has not committed its no-op: until then an older leader's commits may be unknown.
+    pub fn read_index(&self) -> Option<Index> {
+        match &self.state {
+            State::Leader(leadership) => Some(self.log.committed()).filter(|&index| index >= leadership.start),
+            _ => None,
+        }
+    }
+
+    /// Whether this replica may confirm that it knows no newer term than `term` (law 6).
+    pub fn confirms(&self, term: Term) -> bool {
+        self.hard_state.term <= term
+    }
+
+    /// The identity of this replica.
+    pub fn me(&self) -> ReplicaId {
+        self.me
+    }
+
+    /// All voters, this replica included, sorted.
+    pub fn voters(&self) -> &[ReplicaId] {
+        &self.voters
+    }
+
+    /// The role.
+    pub fn role(&self) -> Role {
+        self.role_of_state()
+    }
+
+    /// The newest term seen. It may not be durable yet, but no promise is made in it before it is.
+    pub fn term(&self) -> Term {
+        self.hard_state.term
+    }
+
+    /// The vote in that term.
+    pub fn vote(&self) -> Option<ReplicaId> {
+        self.hard_state.vote
+    }
+
+    /// The leader of that term, if known. After [`crate::Event::Lapsed`] it is still named, as the best guess.
+    pub fn leader(&self) -> Option<ReplicaId> {
+        match self.state {
+            State::Follower { leader, .. } => leader,
+            State::Leader(_) => Some(self.me),
+            State::PreCandidate(_) | State::Candidate { .. } => None,
+        }
+    }
+
+    /// Whether this is a follower whose leader is confirmed.
+    pub fn is_supported(&self) -> bool {
+        matches!(self.state, State::Follower { supported: true, .. })
+    }
+
+    /// The last entry, durable or not; `0@0` in an empty log.
+    pub fn last(&self) -> LogId {
+        self.log.last()
+    }
+
+    /// The index up to which the log as it is now is durable.
+    pub fn durable(&self) -> Index {
+        self.writes.durable_index()
+    }
+
+    /// The commit index. It may be above [`Raft::durable`]: a quorum may hold an entry before this disk does.
+    pub fn committed(&self) -> Index {
+        self.log.committed()
+    }
+
+    /// The term of the entry at `index`; zero at index zero; none beyond the log.
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        self.log.term_at(index)
+    }
+
+    /// The entries in `[from, through]`, as far as they exist.
+    pub fn entries(&self, from: Index, through: Index) -> &[Entry] {
+        self.log.slice(from, through)
+    }
+}

@@ -1,0 +1,66 @@
+//! Every bug put in on purpose is caught by the random schedules. Runs with `--features mutations` only.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use pontoon_raft::{Config, Event, Mutation};
+use pontoon_types::ReplicaId;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config as RunnerConfig, TestRunner};
+
+use crate::cluster::Cluster;
+use crate::properties::{action, calm_down, config, perform};
+use crate::scripts::run;
+
+/// How many schedules of a fixed row pass before one breaks a law, or none if all pass.
+fn schedules_until_caught(mutation: Option<Mutation>, schedules: usize) -> Option<usize> {
+    let rng = proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha);
+    let mut runner = TestRunner::new_with_rng(RunnerConfig::default(), rng);
+    let strategy = prop::collection::vec(action(), 200..400);
+    (0..schedules).find(|&seed| {
+        let actions = strategy.new_tree(&mut runner).expect("a schedule").current();
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let config = Config { mutation, ..config() };
+            let mut cluster = Cluster::new(config, 3, seed as u64, BTreeMap::new());
+            cluster.step(ReplicaId(1), Event::Campaign);
+            for action in &actions {
+                perform(&mut cluster, action);
+                cluster.trace.clear();
+            }
+            calm_down(&mut cluster);
+        }));
+        outcome.is_err()
+    })
+}
+
+#[test]
+fn without_a_bug_nothing_is_caught() {
+    assert_eq!(schedules_until_caught(None, 500), None);
+}
+
+#[test]
+fn every_bug_put_in_on_purpose_is_caught() {
+    let mutations = [
+        Mutation::SkipDurableWait,
+        Mutation::QuorumShortByOne,
+        Mutation::ForgetVoteAtRestart,
+        Mutation::VoteForAnyLog,
+        Mutation::VoteTwice,
+        Mutation::SkipPreviousCheck,
+        Mutation::DurableEarly,
+    ];
+    let found: Vec<_> = mutations.iter().map(|&it| (it, schedules_until_caught(Some(it), 5_000))).collect();
+    println!("{found:?}");
+    assert!(found.iter().all(|(_, caught)| caught.is_some()), "a bug was not caught: {found:?}");
+}
+
+/// Chance hardly ever builds the paper's figure 8, so its script does.
+#[test]
+fn committing_an_old_term_is_caught_by_figure_8() {
+    let text = include_str!("../scripts/old_term_not_committed_figure_8.txt");
+    let config = Config { mutation: Some(Mutation::CommitOldTerm), ..Config::default() };
+    let outcome = catch_unwind(|| run("figure 8", text, &config)).expect_err("the bug is caught");
+    let why = outcome.downcast::<String>().expect("a panic with a text");
+    assert!(why.contains("leader completeness") || why.contains("state machine safety"), "{why}");
+}
