@@ -1,0 +1,112 @@
+//! The metadata of requests, version 1. Replies are in [`reply`].
+
+pub(crate) mod reply;
+
+use bytes::Bytes;
+use pontoon_types::{Generation, GroupId};
+use rkyv::{Archive, Serialize};
+
+use super::Parts;
+use crate::client;
+use crate::cursor::Cursor;
+use crate::frame::{self, FrameError, FrameKind, Opened};
+
+#[derive(Archive, Serialize)]
+struct RequestFrame {
+    requests: Vec<Request>,
+}
+
+#[derive(Archive, Serialize)]
+struct Request {
+    sequence: u64,
+    operation: Operation,
+}
+
+#[derive(Archive, Serialize)]
+enum Operation {
+    Write { group: u64, generation: u64, command: u32 },
+    Get { group: u64, generation: u64, key: u32 },
+    Scan { group: u64, generation: u64, start: u32, end: Option<u32>, limit: u32 },
+    Routes,
+    Status,
+}
+
+/// What a frame without requests takes.
+pub(crate) const FRAME_BYTES: usize = frame::HEADER_BYTES + size_of::<ArchivedRequestFrame>();
+
+/// What a request adds to a frame, its bytes in the payload left aside.
+pub(crate) const REQUEST_BYTES: usize = size_of::<ArchivedRequest>();
+
+/// Appends the frame to `out`.
+pub(crate) fn encode(value: &client::RequestFrame, out: &mut Vec<u8>) {
+    let mut parts = Parts(Vec::with_capacity(value.requests.len()));
+    let requests = value
+        .requests
+        .iter()
+        .map(|request| Request {
+            sequence: request.sequence,
+            operation: encode_operation(&request.operation, &mut parts),
+        })
+        .collect();
+    frame::write(FrameKind::Request, &RequestFrame { requests }, &parts.0, out);
+}
+
+fn encode_operation<'a>(operation: &'a client::Operation, parts: &mut Parts<'a>) -> Operation {
+    match operation {
+        client::Operation::Write { group, generation, command } => {
+            Operation::Write { group: group.0, generation: generation.0, command: parts.add(command) }
+        }
+        client::Operation::Get { group, generation, key } => {
+            Operation::Get { group: group.0, generation: generation.0, key: parts.add(key) }
+        }
+        client::Operation::Scan { group, generation, start, end, limit } => Operation::Scan {
+            group: group.0,
+            generation: generation.0,
+            start: parts.add(start),
+            end: parts.add_option(end),
+            limit: *limit,
+        },
+        client::Operation::Routes => Operation::Routes,
+        client::Operation::Status => Operation::Status,
+    }
+}
+
+/// Reads what [`encode`] wrote.
+pub(crate) fn decode(bytes: Bytes) -> Result<client::RequestFrame, FrameError> {
+    let opened = Opened::new(bytes, FrameKind::Request)?;
+    let metadata = opened.metadata::<ArchivedRequestFrame>()?;
+    let mut payload = opened.payload();
+    let mut requests = Vec::with_capacity(metadata.requests.len());
+    for request in metadata.requests.iter() {
+        requests.push(client::Request {
+            sequence: request.sequence.to_native(),
+            operation: decode_operation(&request.operation, &mut payload)?,
+        });
+    }
+    payload.finish()?;
+    Ok(client::RequestFrame { requests })
+}
+
+fn decode_operation(operation: &ArchivedOperation, payload: &mut Cursor) -> Result<client::Operation, FrameError> {
+    Ok(match operation {
+        ArchivedOperation::Write { group, generation, command } => client::Operation::Write {
+            group: GroupId(group.to_native()),
+            generation: Generation(generation.to_native()),
+            command: payload.take(command.to_native())?,
+        },
+        ArchivedOperation::Get { group, generation, key } => client::Operation::Get {
+            group: GroupId(group.to_native()),
+            generation: Generation(generation.to_native()),
+            key: payload.take(key.to_native())?,
+        },
+        ArchivedOperation::Scan { group, generation, start, end, limit } => client::Operation::Scan {
+            group: GroupId(group.to_native()),
+            generation: Generation(generation.to_native()),
+            start: payload.take(start.to_native())?,
+            end: end.as_ref().map(|end| payload.take(end.to_native())).transpose()?,
+            limit: limit.to_native(),
+        },
+        ArchivedOperation::Routes => client::Operation::Routes,
+        ArchivedOperation::Status => client::Operation::Status,
+    })
+}

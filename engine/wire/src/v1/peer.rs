@@ -1,0 +1,308 @@
+//! The metadata of a peer frame, version 1.
+
+use bytes::Bytes;
+use pontoon_types::{self as types, CoreId, GroupId, Incarnation, Index, NodeId, ReplicaId, Term};
+use rkyv::{Archive, Serialize};
+
+use super::{ArchivedLogId, LogId, Shares, length};
+use crate::cursor::Cursor;
+use crate::frame::{self, FrameError, FrameKind, Opened};
+use crate::peer;
+
+#[derive(Archive, Serialize)]
+struct PeerFrame {
+    from: u64,
+    core: u16,
+    to: u64,
+    incarnation: u64,
+    beacon: Option<Beacon>,
+    messages: Vec<Message>,
+    entries: Vec<Entry>,
+    reads: Vec<ReadRound>,
+    confirmations: Vec<ReadConfirmation>,
+}
+
+#[derive(Archive, Serialize)]
+struct Beacon {
+    sequence: u64,
+    acknowledged: u64,
+    acknowledged_incarnation: u64,
+    changes: Vec<Claim>,
+    page_from: u64,
+    page_through: u64,
+    page: Vec<GroupTerm>,
+}
+
+#[derive(Archive, Serialize)]
+struct Claim {
+    group: u64,
+    term: u64,
+    leads: bool,
+}
+
+#[derive(Archive, Serialize)]
+struct GroupTerm {
+    group: u64,
+    term: u64,
+}
+
+#[derive(Archive, Serialize)]
+struct ReadRound {
+    id: u64,
+    groups: Vec<GroupTerm>,
+}
+
+#[derive(Archive, Serialize)]
+struct ReadConfirmation {
+    incarnation: u64,
+    id: u64,
+    groups: Vec<GroupTerm>,
+}
+
+#[derive(Archive, Serialize)]
+struct Message {
+    group: u64,
+    from: u64,
+    to: u64,
+    term: u64,
+    body: Body,
+}
+
+#[derive(Archive, Serialize)]
+enum Body {
+    PreVote { last: LogId },
+    PreVoteResponse { granted: bool },
+    Vote { last: LogId },
+    VoteResponse { granted: bool },
+    // The entries stand in the frame's list; the first one follows `previous` and the others follow it.
+    Append { previous: LogId, entries: u32, commit: u64 },
+    AppendResponse { matched: u64 },
+    AppendRefused { refused: u64, hint: LogId },
+}
+
+#[derive(Archive, Serialize)]
+struct Entry {
+    term: u64,
+    length: u32,
+    checksum: u32,
+}
+
+/// What a frame takes when there is nothing in its lists.
+pub(crate) const FRAME_BYTES: usize = frame::HEADER_BYTES + size_of::<ArchivedPeerFrame>();
+
+/// What a message adds to a frame, its entries left aside.
+pub(crate) const MESSAGE_BYTES: usize = size_of::<ArchivedMessage>();
+
+/// What an entry adds to a frame, its payload left aside.
+pub(crate) const ENTRY_BYTES: usize = size_of::<ArchivedEntry>();
+
+/// What a claim of a beacon adds to a frame.
+pub(crate) const CLAIM_BYTES: usize = size_of::<ArchivedClaim>();
+
+/// What a round adds to a frame, its groups left aside.
+pub(crate) const ROUND_BYTES: usize = size_of::<ArchivedReadRound>();
+
+/// What a confirmation adds to a frame, its groups left aside.
+pub(crate) const CONFIRMATION_BYTES: usize = size_of::<ArchivedReadConfirmation>();
+
+/// What a (group, term) pair of a beacon or a round adds to a frame.
+pub(crate) const GROUP_TERM_BYTES: usize = size_of::<ArchivedGroupTerm>();
+
+/// Appends the frame to `out`.
+pub(crate) fn encode(value: &peer::PeerFrame, out: &mut Vec<u8>) {
+    let count = value.messages.iter().map(|(_, message)| entries_of(message).len()).sum();
+    let mut entries = Vec::with_capacity(count);
+    let mut parts: Vec<&[u8]> = Vec::with_capacity(count);
+    let mut messages = Vec::with_capacity(value.messages.len());
+    for (group, message) in &value.messages {
+        for entry in entries_of(message) {
+            let checksum = crc32fast::hash(&entry.payload);
+            entries.push(Entry { term: entry.id.term.0, length: length(entry.payload.len()), checksum });
+            parts.push(&entry.payload);
+        }
+        messages.push(Message {
+            group: group.0,
+            from: message.from.0,
+            to: message.to.0,
+            term: message.term.0,
+            body: encode_body(&message.body),
+        });
+    }
+    let metadata = PeerFrame {
+        from: value.from.0,
+        core: value.core.0,
+        to: value.to.0,
+        incarnation: value.incarnation.0,
+        beacon: value.beacon.as_ref().map(encode_beacon),
+        messages,
+        entries,
+        reads: value.reads.iter().map(|round| ReadRound { id: round.id, groups: pairs(&round.groups) }).collect(),
+        confirmations: value.confirmations.iter().map(encode_confirmation).collect(),
+    };
+    frame::write(FrameKind::Peer, &metadata, &parts, out);
+}
+
+fn entries_of(message: &types::Message) -> &[types::Entry] {
+    match &message.body {
+        types::Body::Append { entries, .. } => entries,
+        _ => &[],
+    }
+}
+
+fn encode_body(body: &types::Body) -> Body {
+    match body {
+        types::Body::PreVote { last } => Body::PreVote { last: (*last).into() },
+        types::Body::PreVoteResponse { granted } => Body::PreVoteResponse { granted: *granted },
+        types::Body::Vote { last } => Body::Vote { last: (*last).into() },
+        types::Body::VoteResponse { granted } => Body::VoteResponse { granted: *granted },
+        types::Body::Append { previous, entries, commit } => {
+            let consecutive =
+                entries.iter().zip(previous.index.0 + 1..).all(|(entry, index)| entry.id.index.0 == index);
+            assert!(consecutive, "the entries of an Append follow its previous entry without a gap");
+            Body::Append { previous: (*previous).into(), entries: length(entries.len()), commit: commit.0 }
+        }
+        types::Body::AppendResponse { matched } => Body::AppendResponse { matched: matched.0 },
+        types::Body::AppendRefused { refused, hint } => {
+            Body::AppendRefused { refused: refused.0, hint: (*hint).into() }
+        }
+    }
+}
+
+fn encode_beacon(beacon: &peer::Beacon) -> Beacon {
+    Beacon {
+        sequence: beacon.sequence,
+        acknowledged: beacon.acknowledged,
+        acknowledged_incarnation: beacon.acknowledged_incarnation.0,
+        changes: beacon
+            .changes
+            .iter()
+            .map(|claim| Claim { group: claim.group.0, term: claim.term.0, leads: claim.leads })
+            .collect(),
+        page_from: beacon.page.from.0,
+        page_through: beacon.page.through.0,
+        page: pairs(&beacon.page.claims),
+    }
+}
+
+fn encode_confirmation(confirmation: &peer::ReadConfirmation) -> ReadConfirmation {
+    ReadConfirmation {
+        incarnation: confirmation.incarnation.0,
+        id: confirmation.id,
+        groups: pairs(&confirmation.groups),
+    }
+}
+
+fn pairs(groups: &[(GroupId, Term)]) -> Vec<GroupTerm> {
+    groups.iter().map(|(group, term)| GroupTerm { group: group.0, term: term.0 }).collect()
+}
+
+/// Reads what [`encode`] wrote.
+pub(crate) fn decode(bytes: Bytes) -> Result<peer::PeerFrame, FrameError> {
+    let opened = Opened::new(bytes, FrameKind::Peer)?;
+    let metadata = opened.metadata::<ArchivedPeerFrame>()?;
+    let mut payload = opened.payload();
+    let mut entries = Shares(metadata.entries.as_slice());
+    let mut messages = Vec::with_capacity(metadata.messages.len());
+    for message in metadata.messages.iter() {
+        let decoded = types::Message {
+            from: ReplicaId(message.from.to_native()),
+            to: ReplicaId(message.to.to_native()),
+            term: Term(message.term.to_native()),
+            body: decode_body(&message.body, &mut entries, &mut payload)?,
+        };
+        messages.push((GroupId(message.group.to_native()), decoded));
+    }
+    entries.finish()?;
+    payload.finish()?;
+    Ok(peer::PeerFrame {
+        from: NodeId(metadata.from.to_native()),
+        core: CoreId(metadata.core.to_native()),
+        to: NodeId(metadata.to.to_native()),
+        incarnation: Incarnation(metadata.incarnation.to_native()),
+        beacon: metadata.beacon.as_ref().map(decode_beacon),
+        messages,
+        reads: metadata.reads.iter().map(decode_round).collect(),
+        confirmations: metadata.confirmations.iter().map(decode_confirmation).collect(),
+    })
+}
+
+fn decode_body(
+    body: &ArchivedBody,
+    entries: &mut Shares<'_, ArchivedEntry>,
+    payload: &mut Cursor,
+) -> Result<types::Body, FrameError> {
+    Ok(match body {
+        ArchivedBody::PreVote { last } => types::Body::PreVote { last: last.value() },
+        ArchivedBody::PreVoteResponse { granted } => types::Body::PreVoteResponse { granted: *granted },
+        ArchivedBody::Vote { last } => types::Body::Vote { last: last.value() },
+        ArchivedBody::VoteResponse { granted } => types::Body::VoteResponse { granted: *granted },
+        ArchivedBody::Append { previous, entries: count, commit } => types::Body::Append {
+            previous: previous.value(),
+            entries: decode_entries(previous, entries.take(count.to_native() as usize)?, payload)?,
+            commit: Index(commit.to_native()),
+        },
+        ArchivedBody::AppendResponse { matched } => types::Body::AppendResponse { matched: Index(matched.to_native()) },
+        ArchivedBody::AppendRefused { refused, hint } => {
+            types::Body::AppendRefused { refused: Index(refused.to_native()), hint: hint.value() }
+        }
+    })
+}
+
+fn decode_entries(
+    previous: &ArchivedLogId,
+    archived: &[ArchivedEntry],
+    payload: &mut Cursor,
+) -> Result<Vec<types::Entry>, FrameError> {
+    let previous_index = previous.index.to_native();
+    if previous_index.checked_add(archived.len() as u64).is_none() {
+        return Err(FrameError::Value { field: "previous.index" });
+    }
+    let mut entries = Vec::with_capacity(archived.len());
+    for (entry, index) in archived.iter().zip(previous_index.wrapping_add(1)..) {
+        let bytes = payload.take(entry.length.to_native())?;
+        if crc32fast::hash(&bytes) != entry.checksum.to_native() {
+            return Err(FrameError::PayloadChecksum);
+        }
+        let id = types::LogId::new(Index(index), Term(entry.term.to_native()));
+        entries.push(types::Entry { id, payload: bytes });
+    }
+    Ok(entries)
+}
+
+fn decode_beacon(beacon: &ArchivedBeacon) -> peer::Beacon {
+    peer::Beacon {
+        sequence: beacon.sequence.to_native(),
+        acknowledged: beacon.acknowledged.to_native(),
+        acknowledged_incarnation: Incarnation(beacon.acknowledged_incarnation.to_native()),
+        changes: beacon
+            .changes
+            .iter()
+            .map(|claim| peer::Claim {
+                group: GroupId(claim.group.to_native()),
+                term: Term(claim.term.to_native()),
+                leads: claim.leads,
+            })
+            .collect(),
+        page: peer::ClaimPage {
+            from: GroupId(beacon.page_from.to_native()),
+            through: GroupId(beacon.page_through.to_native()),
+            claims: groups(&beacon.page),
+        },
+    }
+}
+
+fn decode_round(round: &ArchivedReadRound) -> peer::ReadRound {
+    peer::ReadRound { id: round.id.to_native(), groups: groups(&round.groups) }
+}
+
+fn decode_confirmation(confirmation: &ArchivedReadConfirmation) -> peer::ReadConfirmation {
+    peer::ReadConfirmation {
+        incarnation: Incarnation(confirmation.incarnation.to_native()),
+        id: confirmation.id.to_native(),
+        groups: groups(&confirmation.groups),
+    }
+}
+
+fn groups(pairs: &[ArchivedGroupTerm]) -> Vec<(GroupId, Term)> {
+    pairs.iter().map(|pair| (GroupId(pair.group.to_native()), Term(pair.term.to_native()))).collect()
+}

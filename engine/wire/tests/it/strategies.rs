@@ -1,0 +1,211 @@
+//! Values of every shape, for properties.
+
+use bytes::Bytes;
+use pontoon_types::{
+    Body, ClientId, CoreId, Descriptor, Entry, Generation, GroupId, Incarnation, Index, KeyRange, LogId, Member,
+    Message, NodeId, ReplicaId, Term,
+};
+use pontoon_wire::client::{
+    CoreStatus, Counters, GroupRole, GroupStatus, Operation, OperationOutcome, Outcome, Refusal, Reply, ReplyFrame,
+    Request, RequestFrame, Routes,
+};
+use pontoon_wire::command::{Command, KvOperation};
+use pontoon_wire::peer::{Beacon, Claim, ClaimPage, PeerFrame, ReadConfirmation, ReadRound};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+fn blob() -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..40).prop_map(Bytes::from)
+}
+
+fn log_id() -> impl Strategy<Value = LogId> {
+    any::<(u64, u64)>().prop_map(|(index, term)| LogId::new(Index(index), Term(term)))
+}
+
+fn append() -> impl Strategy<Value = Body> {
+    let entries = vec((any::<u64>(), blob()), 0..5);
+    (0..u64::MAX - 5, any::<u64>(), entries, any::<u64>()).prop_map(|(index, term, entries, commit)| Body::Append {
+        previous: LogId::new(Index(index), Term(term)),
+        entries: entries
+            .into_iter()
+            .zip(index + 1..)
+            .map(|((term, payload), index)| Entry { id: LogId::new(Index(index), Term(term)), payload })
+            .collect(),
+        commit: Index(commit),
+    })
+}
+
+fn message() -> impl Strategy<Value = (GroupId, Message)> {
+    let body = prop_oneof![
+        log_id().prop_map(|last| Body::PreVote { last }),
+        any::<bool>().prop_map(|granted| Body::PreVoteResponse { granted }),
+        log_id().prop_map(|last| Body::Vote { last }),
+        any::<bool>().prop_map(|granted| Body::VoteResponse { granted }),
+        append(),
+        any::<u64>().prop_map(|matched| Body::AppendResponse { matched: Index(matched) }),
+        (any::<u64>(), log_id()).prop_map(|(refused, hint)| Body::AppendRefused { refused: Index(refused), hint }),
+    ];
+    (any::<[u64; 4]>(), body).prop_map(|([group, from, to, term], body)| {
+        (GroupId(group), Message { from: ReplicaId(from), to: ReplicaId(to), term: Term(term), body })
+    })
+}
+
+fn groups() -> impl Strategy<Value = Vec<(GroupId, Term)>> {
+    vec(any::<(u64, u64)>().prop_map(|(group, term)| (GroupId(group), Term(term))), 0..4)
+}
+
+fn beacon() -> impl Strategy<Value = Beacon> {
+    let changes = vec(
+        any::<(u64, u64, bool)>().prop_map(|(group, term, leads)| Claim {
+            group: GroupId(group),
+            term: Term(term),
+            leads,
+        }),
+        0..4,
+    );
+    (any::<[u64; 5]>(), changes, groups()).prop_map(
+        |([sequence, acknowledged, incarnation, from, through], changes, claims)| Beacon {
+            sequence,
+            acknowledged,
+            acknowledged_incarnation: Incarnation(incarnation),
+            changes,
+            page: ClaimPage { from: GroupId(from), through: GroupId(through), claims },
+        },
+    )
+}
+
+pub(crate) fn peer_frame() -> impl Strategy<Value = PeerFrame> {
+    let reads = vec((any::<u64>(), groups()).prop_map(|(id, groups)| ReadRound { id, groups }), 0..3);
+    let confirmations = vec(
+        (any::<(u64, u64)>(), groups()).prop_map(|((incarnation, id), groups)| ReadConfirmation {
+            incarnation: Incarnation(incarnation),
+            id,
+            groups,
+        }),
+        0..3,
+    );
+    (any::<(u64, u16, u64, u64)>(), option::of(beacon()), vec(message(), 0..6), reads, confirmations).prop_map(
+        |((from, core, to, incarnation), beacon, messages, reads, confirmations)| PeerFrame {
+            from: NodeId(from),
+            core: CoreId(core),
+            to: NodeId(to),
+            incarnation: Incarnation(incarnation),
+            beacon,
+            messages,
+            reads,
+            confirmations,
+        },
+    )
+}
+
+pub(crate) fn request_frame() -> impl Strategy<Value = RequestFrame> {
+    let at = || any::<(u64, u64)>().prop_map(|(group, generation)| (GroupId(group), Generation(generation)));
+    let operation = prop_oneof![
+        (at(), blob()).prop_map(|((group, generation), command)| Operation::Write { group, generation, command }),
+        (at(), blob()).prop_map(|((group, generation), key)| Operation::Get { group, generation, key }),
+        (at(), blob(), option::of(blob()), any::<u32>()).prop_map(|((group, generation), start, end, limit)| {
+            Operation::Scan { group, generation, start, end, limit }
+        }),
+        Just(Operation::Routes),
+        Just(Operation::Status),
+    ];
+    let request = (any::<u64>(), operation).prop_map(|(sequence, operation)| Request { sequence, operation });
+    vec(request, 0..8).prop_map(|requests| RequestFrame { requests })
+}
+
+fn node() -> impl Strategy<Value = NodeId> {
+    any::<u64>().prop_map(NodeId)
+}
+
+fn descriptor() -> impl Strategy<Value = Descriptor> {
+    let members = vec(
+        any::<(u64, u64)>().prop_map(|(node, replica)| Member { node: NodeId(node), replica: ReplicaId(replica) }),
+        0..4,
+    );
+    (any::<(u64, u64)>(), blob(), option::of(blob()), members).prop_map(|((group, generation), start, end, members)| {
+        Descriptor {
+            group: GroupId(group),
+            range: KeyRange { start, end },
+            members,
+            generation: Generation(generation),
+        }
+    })
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    let operation = prop_oneof![
+        Just(OperationOutcome::Put),
+        any::<bool>().prop_map(|existed| OperationOutcome::Deleted { existed }),
+        (any::<bool>(), option::of(blob()))
+            .prop_map(|(succeeded, current)| OperationOutcome::Swapped { succeeded, current }),
+    ];
+    let routes = (any::<(u64, u16)>(), vec((node(), ".{0,20}"), 0..3), vec((descriptor(), option::of(node())), 0..4))
+        .prop_map(|((node, cores), nodes, ranges)| Routes { node: NodeId(node), cores, nodes, ranges });
+    prop_oneof![
+        vec(operation, 0..4).prop_map(Outcome::Written),
+        option::of(blob()).prop_map(Outcome::Value),
+        (vec((blob(), blob()), 0..4), option::of(blob())).prop_map(|(pairs, next)| Outcome::Pairs { pairs, next }),
+        routes.prop_map(Outcome::Routes),
+        status().prop_map(Outcome::Status),
+    ]
+}
+
+fn status() -> impl Strategy<Value = CoreStatus> {
+    let roles = [GroupRole::Follower, GroupRole::PreCandidate, GroupRole::Candidate, GroupRole::Leader];
+    let group = (any::<[u64; 7]>(), 0..4usize, option::of(node())).prop_map(move |(n, role, leader)| GroupStatus {
+        group: GroupId(n[0]),
+        role: roles[role],
+        term: Term(n[1]),
+        leader,
+        last: LogId::new(Index(n[2]), Term(n[3])),
+        durable: Index(n[4]),
+        committed: Index(n[5]),
+        applied: Index(n[6]),
+    });
+    (any::<(u64, u16, u64)>(), any::<[u64; 3]>(), vec(group, 0..3)).prop_map(
+        |((node, core, incarnation), n, groups)| CoreStatus {
+            node: NodeId(node),
+            core: CoreId(core),
+            incarnation: Incarnation(incarnation),
+            counters: Counters { turns: n[0], syncs: n[1], log_prepared_bytes: n[2], ..Counters::default() },
+            groups,
+        },
+    )
+}
+
+fn refusal() -> impl Strategy<Value = Refusal> {
+    prop_oneof![
+        option::of(node()).prop_map(|leader| Refusal::NotLeader { leader }),
+        (descriptor(), option::of(node()))
+            .prop_map(|(descriptor, leader)| Refusal::StaleDescriptor { descriptor, leader }),
+        any::<u32>().prop_map(|retry_after_ms| Refusal::Busy { retry_after_ms }),
+        (".{0,20}", any::<(u64, u64)>()).prop_map(|(limit, (limit_bytes, bytes))| Refusal::TooLarge {
+            limit,
+            limit_bytes,
+            bytes
+        }),
+        ".{0,20}".prop_map(|why| Refusal::Refused { why }),
+        Just(Refusal::Unknown),
+    ]
+}
+
+pub(crate) fn reply_frame() -> impl Strategy<Value = ReplyFrame> {
+    let result = prop_oneof![outcome().prop_map(Ok), refusal().prop_map(Err)];
+    let reply = (any::<u64>(), result).prop_map(|(sequence, result)| Reply { sequence, result });
+    vec(reply, 0..6).prop_map(|replies| ReplyFrame { replies })
+}
+
+pub(crate) fn command() -> impl Strategy<Value = Command> {
+    let operation = prop_oneof![
+        (blob(), blob()).prop_map(|(key, value)| KvOperation::Put { key, value }),
+        blob().prop_map(|key| KvOperation::Delete { key }),
+        (blob(), option::of(blob()), option::of(blob()))
+            .prop_map(|(key, expected, value)| KvOperation::CompareAndSet { key, expected, value }),
+    ];
+    (any::<(u128, u64)>(), vec(operation, 0..6)).prop_map(|((client, sequence), operations)| Command {
+        client: ClientId(client),
+        sequence,
+        operations,
+    })
+}

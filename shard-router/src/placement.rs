@@ -1,0 +1,72 @@
+//! The first ranges of a cluster, and which node and core a group belongs to.
+
+use bytes::Bytes;
+use pontoon_types::ids::FIRST_RANGE_GROUP;
+use pontoon_types::limits::MEMBERS_MAX;
+use pontoon_types::{CoreId, Descriptor, Generation, GroupId, KeyRange, Member, NodeId, ReplicaId};
+
+/// Most ranges that a new cluster can have: one for each value of a key's first two bytes.
+pub const RANGES_MAX: u32 = 1 << 16;
+
+/// Cuts the key space into `ranges` intervals whose shares of the first two bytes differ by at most one.
+///
+/// The caller has checked that `ranges` is between 1 and [`RANGES_MAX`].
+pub fn cut(ranges: u32) -> Vec<KeyRange> {
+    assert!((1..=RANGES_MAX).contains(&ranges), "a cluster has 1 to RANGES_MAX ranges");
+    let boundary = |place: u32| {
+        let prefix = u64::from(place) * u64::from(RANGES_MAX) / u64::from(ranges);
+        Bytes::copy_from_slice(&(prefix as u16).to_be_bytes())
+    };
+    (0..ranges)
+        .map(|place| KeyRange {
+            start: if place == 0 { Bytes::new() } else { boundary(place) },
+            end: (place + 1 < ranges).then(|| boundary(place + 1)),
+        })
+        .collect()
+}
+
+/// The descriptors of a new cluster: one group for each range, with a replica on every node.
+///
+/// The replica on a node carries the node's number. The caller has checked that the nodes differ from each other and
+/// are at most `MEMBERS_MAX`.
+pub fn initial_descriptors(ranges: u32, nodes: &[NodeId]) -> Vec<Descriptor> {
+    assert!((1..=MEMBERS_MAX).contains(&nodes.len()), "a group has 1 to MEMBERS_MAX members");
+    let mut members: Vec<Member> =
+        nodes.iter().map(|node| Member { node: *node, replica: ReplicaId(node.0) }).collect();
+    members.sort_unstable();
+    assert!(members.windows(2).all(|pair| pair[0].node < pair[1].node), "no node has two replicas of one group");
+    cut(ranges)
+        .into_iter()
+        .zip(FIRST_RANGE_GROUP.0..)
+        .map(|(range, group)| Descriptor {
+            group: GroupId(group),
+            range,
+            members: members.clone(),
+            generation: Generation(1),
+        })
+        .collect()
+}
+
+/// The node that should lead the group while all its members are well.
+///
+/// Each run of as many groups as there are members gives one leadership to each member. The order moves on by one from
+/// run to run: were it the same in each run, then with as many cores as members all groups of one core would have their
+/// leaders on one node. (It still is so when the cores are a multiple of the members' square, such as 9 for 3.)
+pub fn preferred_leader(descriptor: &Descriptor) -> NodeId {
+    let members = descriptor.members.len() as u64;
+    assert!(members > 0, "a descriptor has members");
+    let place = place_of(descriptor.group);
+    let turn = place % members + place / members % members;
+    descriptor.members[(turn % members) as usize].node
+}
+
+/// The core that owns the group's replica on any node with `cores` cores.
+pub fn core_of(group: GroupId, cores: u16) -> CoreId {
+    assert!(cores > 0, "a node has cores");
+    CoreId((place_of(group) % u64::from(cores)) as u16)
+}
+
+/// The group's place among the groups of ranges. The meta group shares the first one's place.
+fn place_of(group: GroupId) -> u64 {
+    group.0.saturating_sub(FIRST_RANGE_GROUP.0)
+}

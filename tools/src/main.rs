@@ -1,0 +1,60 @@
+//! `pontoon`: the operator's binary.
+//!
+//! It initialises data directories, talks to running nodes with the real client, and runs the simulator. Each
+//! subcommand is one file under `command`. What goes wrong is one line on standard error that says what to do, and the
+//! exit code that [`failure`] assigns.
+
+mod command;
+mod failure;
+mod text;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::command::{init, keys, sim, status};
+
+/// Operates Pontoon: initialises nodes, reads and writes keys, shows the state, simulates.
+#[derive(Parser)]
+#[command(name = "pontoon", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write the identity, the addresses and the ranges of a new cluster into empty data directories.
+    Init(init::Init),
+    /// Show what every node leads, holds and has counted. Exits with 10 when a node or a leader is missing.
+    Status(status::Status),
+    /// Print the value of a key. Exits with 1 when there is none.
+    Get(keys::Get),
+    /// Set a key.
+    Put(keys::Put),
+    /// Remove a key.
+    Delete(keys::Delete),
+    /// Set a key if its value is the expected one.
+    Cas(keys::CompareAndSet),
+    /// Print keys and values in key order.
+    Scan(keys::Scan),
+    /// Run the cluster simulator from a seed.
+    Sim(sim::Sim),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Init(init) => init.run(),
+        Command::Status(status) => status.run(),
+        Command::Get(get) => get.run(),
+        Command::Put(put) => put.run(),
+        Command::Delete(delete) => delete.run(),
+        Command::Cas(swap) => swap.run(),
+        Command::Scan(scan) => scan.run(),
+        Command::Sim(sim) => sim.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
