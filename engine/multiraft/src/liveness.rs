@@ -121,14 +121,16 @@ impl Core {
         peer.hearing.supported_until = peer.hearing.supported_until.min(grace);
     }
 
-    /// Campaigns for the groups that this node is to lead first, as soon as a quorum of their members is reachable.
-    /// Where a leader is known already nothing happens.
+    /// Campaigns for the groups that this node is to lead first, as soon as a quorum of their members is reachable in
+    /// both directions: a vote whose answer has no way back would cost an election timeout. Where a leader is known
+    /// already nothing happens.
     pub(crate) fn start_first_campaigns(&mut self, now: Time) {
         let mut waiting = std::mem::take(&mut self.liveness.first_campaigns);
         waiting.retain(|slot| {
             let descriptor = &self.replicas[*slot].descriptor;
-            let reachable = self.peers.iter().filter(|peer| peer.up && descriptor.replica_on(peer.node).is_some());
-            if reachable.count() + 1 < quorum(descriptor.members.len()) {
+            let reachable = self.peers.iter().filter(|peer| peer.is_reachable());
+            let members = reachable.filter(|peer| descriptor.replica_on(peer.node).is_some());
+            if members.count() + 1 < quorum(descriptor.members.len()) {
                 return true;
             }
             self.campaign(now, *slot);
@@ -244,6 +246,7 @@ impl Core {
             let node = *node;
             self.tell_led_groups(now, node, RaftEvent::PeerRestarted);
         }
+        self.start_first_campaigns(now);
     }
 
     /// Steps every group led here of which `node` has a replica.

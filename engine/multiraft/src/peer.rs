@@ -74,6 +74,11 @@ impl Peer {
         }
     }
 
+    /// Whether frames go both ways: our link is up, and the peer was heard.
+    pub(crate) fn is_reachable(&self) -> bool {
+        self.up && self.incarnation != Incarnation(0)
+    }
+
     /// Whether a frame is worth sending.
     pub(crate) fn has_something_to_say(&self) -> bool {
         let Outbox { messages, reads, confirmations, beacon_due } = &self.outbox;

@@ -1,0 +1,67 @@
+//! The write-ahead log of one core, shared by all its Raft groups.
+//!
+//! # What it is
+//!
+//! A directory with fixed-size segment files, written ahead of use with zeros, and a small control file. All groups of
+//! a core append to one log; what gathers during one sync leaves as one *group of records* with the next one. The
+//! bytes are drawn in [`mod@format`].
+//!
+//! # How a write travels
+//!
+//! [`Log::append`] copies entries, hard states and truncations into the open group; [`Log::begin_sync`] writes that
+//! group with one `pwrite` into blocks that were never used before and hands a descriptor to the shell, which runs
+//! one asynchronous fdatasync; [`Log::finish_sync`] says up to which [`CoreWriteNumber`] everything is durable. No
+//! step of it allocates on the disk, renames, syncs a directory or waits for another thread: the background thread (`prepare`) did that
+//! before. Entries that [`Log::open`] returns are slices of mapped segments and are never copied.
+//!
+//! # What it promises
+//!
+//! - What [`Log::finish_sync`] reported is there after a crash of the process or the machine.
+//! - A group of records survives as a whole or not at all, so a core write does too (above one segment: each
+//!   replica's write does).
+//! - A torn end is cut without asking; damage to anything that was durable is refused as [`LogError::Corruption`],
+//!   naming file and offset, and then nothing on the disk is changed. A missing segment, a file of another log and an
+//!   unknown version are refused likewise.
+//! - Law 13: one number answers for everything up to it. Law 14: replay follows the order of writing, and an
+//!   overwrite without its truncation is refused. Law 17: after anything but a clean stop the disk is read and not
+//!   the cache, and what nothing proves durable is written again and synced before anyone acts on it. Law 16 is kept
+//!   by the node, which lists its logs; a log refuses to open for another identity.
+//! - A failed write or sync fences the log. It is never tried again.
+//! - The log never outgrows `max_log_bytes`, except by one segment for each start after a crash that finds none
+//!   ready. [`Log::is_full`] turns true while half a segment is still left for votes and truncations. When that is
+//!   used up too, [`Log::begin_sync`] answers [`LogError::Full`] and nothing is lost.
+//!
+//! # What proves that a group was durable
+//!
+//! The next group (it is started only after the sync), a SEAL ([`Log::begin_seal`]), the next segment, or the control
+//! file. Only the very last group of a log that was not closed may be without a proof. If such a group rots between
+//! its acknowledgement and the SEAL a few milliseconds later, and the machine crashes in those milliseconds, it looks
+//! like a torn write and is cut.
+//!
+//! # What it leaves out
+//!
+//! Compaction: nothing is freed yet, so every entry since the creation is replayed, and each start after a crash takes
+//! a fresh segment. Repair of single entries from peers. Groups that are created after the log. Recycling of segment
+//! files.
+
+pub mod format;
+pub mod memory;
+pub mod storage;
+
+mod append;
+mod control;
+mod error;
+mod file;
+mod log;
+mod open;
+mod options;
+mod prepare;
+mod recover;
+mod write;
+
+pub use error::LogError;
+pub use log::{Log, Stats, Sync};
+pub use options::{LogIdentity, Options, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+pub use pontoon_types::CoreWriteNumber;
+pub use prepare::Preparation;
+pub use recover::{Recovered, RecoveredGroup, TornTail};

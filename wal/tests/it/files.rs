@@ -1,0 +1,151 @@
+//! Real files on the real disk.
+#![allow(unsafe_code)]
+
+use std::fs;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::path::Path;
+
+use pontoon_types::{CoreWriteNumber, GroupId, Write};
+use pontoon_wal::{Log, LogError, Options, Recovered};
+
+use crate::common::{IDENTITY, apply, created, entries, entry, model_of, vote};
+
+pub fn options() -> Options {
+    Options { segment_bytes: 256 << 10, max_log_bytes: 32 << 20, group_bytes_max: 64 << 10, ready_segments: 2 }
+}
+
+/// What the shell does through its ring.
+pub fn fdatasync(fd: RawFd) -> std::io::Result<()> {
+    // SAFETY: the log keeps the descriptor open until the sync is finished.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    Ok(rustix::fs::fdatasync(fd)?)
+}
+
+/// One durable core write; waits when the next segment is still being prepared.
+pub fn commit(log: &mut Log, number: u64, writes: &[(GroupId, Write)]) {
+    log.append(CoreWriteNumber(number), writes);
+    while log.is_gathered() {
+        match log.begin_sync().unwrap() {
+            Some(sync) => drop(log.finish_sync(fdatasync(sync.fd)).unwrap()),
+            None => std::thread::sleep(std::time::Duration::from_millis(1)),
+        }
+    }
+}
+
+fn open(path: &Path) -> (Log, Recovered) {
+    Log::open(path, IDENTITY, &options()).unwrap()
+}
+
+#[test]
+fn clean_stops_and_crashes_over_many_segments() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    Log::create(&path, IDENTITY, &options(), &created(2)).unwrap();
+    let mut model = model_of(&created(2));
+    let mut next = 1;
+    for life in 0..6_u64 {
+        let (mut log, recovered) = open(&path);
+        assert_eq!(recovered.groups, model, "life {life}");
+        assert_eq!(recovered.clean, life == 0 || life % 2 == 0);
+        assert_eq!(log.incarnation().0, life + 1);
+        assert!(recovered.torn_tail.is_none());
+        // On a file system without O_DIRECT the log says so, and reads what the cache has after it was dropped.
+        assert_eq!(recovered.read_past_cache, o_direct_works(directory.path()));
+        for number in 1..=40 {
+            let writes = [entries(2, vec![entry(next, 1, vec![next as u8; 9000])]), vote(3, next, 2)];
+            commit(&mut log, number, &writes);
+            apply(&mut model, &writes);
+            next += 1;
+        }
+        let stats = log.stats();
+        assert_eq!((stats.groups, stats.entries, stats.writes), (40, 40, 80));
+        assert!(stats.bytes >= 40 * 12_288);
+        // Odd lives begin after a clean stop of an even one; the others are dropped like a killed process.
+        if life % 2 == 1 {
+            log.close().unwrap();
+        }
+    }
+    assert!(fs::read_dir(&path).unwrap().count() > 8);
+}
+
+fn o_direct_works(directory: &Path) -> bool {
+    use std::os::unix::fs::OpenOptionsExt;
+    let probe = directory.join("probe");
+    fs::write(&probe, [0; 4096]).unwrap();
+    let flags = rustix::fs::OFlags::DIRECT.bits() as i32;
+    fs::OpenOptions::new().read(true).custom_flags(flags).open(&probe).is_ok()
+}
+
+#[test]
+fn a_torn_tail_on_the_real_disk_is_cut_and_left_in_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    Log::create(&path, IDENTITY, &options(), &created(2)).unwrap();
+    let (mut log, _) = open(&path);
+    commit(&mut log, 1, &[vote(2, 1, 1)]);
+    commit(&mut log, 2, &[vote(2, 2, 1)]);
+    commit(&mut log, 3, &[entries(2, vec![entry(1, 2, vec![1; 9000])])]);
+    drop(log);
+    let tail = path.join("slot-001.seg");
+    let mut bytes = fs::read(&tail).unwrap();
+    // The creation and two votes come first, behind the header; the middle block of the last group is lost.
+    bytes[5 * 4096..6 * 4096].fill(0);
+    fs::write(&tail, &bytes).unwrap();
+    let (log, recovered) = open(&path);
+    let torn = recovered.torn_tail.expect("the tail is torn");
+    assert_eq!((torn.file.as_str(), torn.offset), ("slot-001.seg", 4 * 4096));
+    assert!(recovered.rewritten, "the second vote lost its proof with the group behind it");
+    assert_eq!(recovered.groups[&GroupId(2)].hard_state.term.0, 2);
+    assert!(recovered.groups[&GroupId(2)].entries.is_empty());
+    drop(log);
+    assert!(fs::read(&tail).unwrap() == bytes, "the old tail is not changed");
+    assert_eq!(open(&path).1.groups, recovered.groups);
+}
+
+#[test]
+fn bytes_of_a_reader_outlive_the_log_and_its_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    Log::create(&path, IDENTITY, &options(), &created(2)).unwrap();
+    let (mut log, _) = open(&path);
+    for number in 1..=50 {
+        commit(&mut log, number, &[entries(2, vec![entry(number, 1, vec![number as u8; 9000])])]);
+    }
+    log.close().unwrap();
+    let (log, mut recovered) = open(&path);
+    let entries = std::mem::take(&mut recovered.groups.get_mut(&GroupId(2)).unwrap().entries);
+    drop(recovered);
+    log.close().unwrap();
+    fs::remove_dir_all(&path).unwrap();
+    assert_eq!(entries.len(), 50);
+    for entry in entries {
+        assert!(entry.payload.iter().all(|byte| *byte == entry.id.index.0 as u8));
+        assert_eq!(entry.payload.as_ptr() as usize % 16, 0, "payloads are aligned in memory as on the disk");
+    }
+}
+
+#[test]
+fn a_second_owner_a_second_creation_and_no_log_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    assert!(matches!(Log::open(&path, IDENTITY, &options()), Err(LogError::NotALog { .. })));
+    assert!(matches!(Log::open(directory.path(), IDENTITY, &options()), Err(LogError::NotALog { .. })));
+    Log::create(&path, IDENTITY, &options(), &created(2)).unwrap();
+    assert!(matches!(Log::create(&path, IDENTITY, &options(), &created(2)), Err(LogError::NotEmpty { .. })));
+    let (log, _) = open(&path);
+    let error = Log::open(&path, IDENTITY, &options()).err().unwrap();
+    assert!(matches!(error, LogError::InUse { .. }), "{error}");
+    assert!(error.to_string().contains("open in another process"));
+    drop(log);
+    open(&path).0.close().unwrap();
+}
+
+#[test]
+fn an_interrupted_preparation_is_removed_at_the_next_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    Log::create(&path, IDENTITY, &options(), &created(2)).unwrap();
+    fs::write(path.join("slot-009.new"), [0; 5000]).unwrap();
+    open(&path).0.close().unwrap();
+    assert!(!path.join("slot-009.new").exists());
+}

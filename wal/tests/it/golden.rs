@@ -1,0 +1,201 @@
+//! Golden bytes: what was written once must be readable for ever, and must not change by accident.
+//!
+//! `golden/log_v1.txt` is a whole small log, the others are single structures. `PONTOON_REGENERATE=1` writes them anew,
+//! which only a new format version may need.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use pontoon_types::{ClusterId, GroupId, Incarnation, Index, NodeId, Write};
+use pontoon_wal::LogIdentity;
+use pontoon_wal::format::control::Control;
+use pontoon_wal::format::group::{FLAG_SEAL, GroupHeader};
+use pontoon_wal::format::record::{Record, RunHead};
+use pontoon_wal::format::segment_header::SegmentHeader;
+use pontoon_wal::format::{LogEnd, Lsn, SegmentId, Seq};
+use pontoon_wal::memory::MemoryDisk;
+
+use crate::common::{Model, Rig, apply, created, entries, entry, model_of, small, vote};
+
+const LOG: LogIdentity =
+    LogIdentity { cluster: ClusterId(0x1112_1314), node: NodeId(0x21), log: 0x3132_3334_3536_3738_393a_3b3c_3d3e_3f40 };
+
+/// Hex in words of four bytes, trailing zeros left out.
+fn hex(bytes: &[u8]) -> String {
+    let length = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let mut text = String::new();
+    for (at, byte) in bytes[..length].iter().enumerate() {
+        let gap = if at > 0 && at % 4 == 0 { " " } else { "" };
+        write!(text, "{gap}{byte:02x}").unwrap();
+    }
+    text
+}
+
+/// The stored text of that name, which must equal what was written now.
+fn golden(name: &str, written: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden").join(name);
+    if std::env::var_os("PONTOON_REGENERATE").is_some() {
+        std::fs::write(&path, format!("{}\n", written.trim_end())).unwrap();
+    }
+    let stored = std::fs::read_to_string(&path).unwrap();
+    assert!(stored.trim_end() == written.trim_end(), "{name} must not change; written now:\n{written}");
+    stored
+}
+
+fn end() -> LogEnd {
+    LogEnd { place: Lsn { segment: SegmentId(0x41), offset: 0x5000 }, seq: Seq(0x61), chain: 0x7172_7374 }
+}
+
+#[test]
+fn segment_header() {
+    let header = SegmentHeader {
+        identity: LOG,
+        segment: SegmentId(0x42),
+        salt: 0x8182_8384,
+        slot: 0x91,
+        base_seq: Seq(0x62),
+        incarnation: Incarnation(0xa1),
+        segment_bytes: 1 << 20,
+        previous: end(),
+    };
+    let bytes = header.encode();
+    golden("segment_header.txt", &hex(&bytes));
+    assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
+}
+
+#[test]
+fn control_block() {
+    for (clean_end, name) in [(None, "control.txt"), (Some(end()), "control_clean.txt")] {
+        let control = Control {
+            identity: LOG,
+            generation: 0xb1,
+            incarnation: Incarnation(0xa1),
+            durable_seq: Seq(0x61),
+            newest_segment: SegmentId(0x42),
+            segment_bytes: 1 << 20,
+            clean_end,
+        };
+        let bytes = control.encode();
+        golden(name, &hex(&bytes));
+        assert_eq!(Control::decode(&bytes), Ok(control));
+    }
+}
+
+#[test]
+fn group_header() {
+    let header = GroupHeader {
+        dir_len: 0x2c,
+        dir_crc: 0xc1c2_c3c4,
+        payload_len: 0x1234,
+        runs: 3,
+        prev_chain: 0x7172_7374,
+        seq: Seq(0x62),
+        durable_seq: Seq(0x61),
+        segment: SegmentId(0x42),
+        salt: 0x8182_8384,
+        flags: FLAG_SEAL,
+    };
+    let (bytes, chain) = header.encode(LOG.log, 0x6000);
+    golden("group_header.txt", &hex(&bytes));
+    assert_eq!(GroupHeader::decode(&bytes, LOG.log, 0x6000), Ok((header, chain)));
+    assert!(GroupHeader::decode(&bytes, LOG.log, 0x7000).is_err(), "its place is part of its checksum");
+}
+
+#[test]
+fn runs_and_records() {
+    let (_, Write { hard_state, .. }) = vote(2, 0x55, 0x66);
+    let group = GroupId(0x0102_0304);
+    let lines = [
+        hex(&RunHead::entries(group, Index(7), pontoon_types::Term(9), 5).encode()),
+        hex(&RunHead::hard_state(group, hard_state.unwrap()).encode()),
+        hex(&RunHead::truncate(group, Index(7)).encode()),
+        hex(&RunHead::create(group).encode()),
+        hex(&Record { offset: 0x20, length: 300, crc: 0xd1d2_d3d4 }.encode()),
+    ];
+    golden("records.txt", &lines.join("\n"));
+}
+
+/// A log with every kind of record, a rotation, a SEAL and an unsynced tail.
+fn history() -> (Rig, Model) {
+    let rig = Rig::new(small(), 2);
+    let (mut log, _) = rig.open();
+    let mut model = model_of(&created(2));
+    let cut = Write { truncate_from: Some(Index(2)), entries: vec![entry(2, 3, "overwritten")], ..Write::default() };
+    let steps = [
+        vec![vote(2, 1, 3), entries(2, vec![entry(1, 1, ""), entry(2, 2, "first"), entry(3, 2, vec![5; 100])])],
+        vec![(GroupId(2), cut), entries(3, vec![entry(1, 1, vec![6; 20_000])])],
+        vec![entries(3, vec![entry(2, 1, "in the second segment")])],
+    ];
+    for (number, writes) in steps.iter().enumerate() {
+        rig.commit(&mut log, number as u64 + 1, writes);
+        apply(&mut model, writes);
+    }
+    rig.seal(&mut log);
+    (rig, model)
+}
+
+/// Every file: its size, and each 16 bytes that are not zero.
+fn dump(rig: &Rig) -> String {
+    let mut text = String::new();
+    for (name, content) in rig.disk.image() {
+        writeln!(text, "{name} {}", content.len()).unwrap();
+        let mut repeated = 0;
+        let lines: Vec<&[u8]> = content.chunks(16).collect();
+        for (at, line) in lines.iter().enumerate() {
+            if line.iter().all(|byte| *byte == 0) || at > 0 && lines[at - 1] == *line {
+                repeated += usize::from(line.iter().any(|byte| *byte != 0));
+                continue;
+            }
+            if repeated > 0 {
+                writeln!(text, "  repeated {repeated}").unwrap();
+                repeated = 0;
+            }
+            let bytes: String = line.iter().map(|byte| format!("{byte:02x}")).collect();
+            writeln!(text, "  {:06x} {bytes}", at * 16).unwrap();
+        }
+        if repeated > 0 {
+            writeln!(text, "  repeated {repeated}").unwrap();
+        }
+    }
+    text
+}
+
+/// The disk that a dump describes.
+fn load(text: &str) -> MemoryDisk {
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut last = 0;
+    for line in text.lines() {
+        let (first, second) = line.trim_start().split_once(' ').unwrap();
+        if !line.starts_with(' ') {
+            files.push((first.to_string(), vec![0; second.parse().unwrap()]));
+            continue;
+        }
+        let (_, content) = files.last_mut().unwrap();
+        if first == "repeated" {
+            for _ in 0..second.parse::<usize>().unwrap() {
+                content.copy_within(last..last + 16, last + 16);
+                last += 16;
+            }
+            continue;
+        }
+        last = usize::from_str_radix(first, 16).unwrap();
+        for (at, digits) in second.as_bytes().chunks(2).enumerate() {
+            content[last + at] = u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap();
+        }
+    }
+    let disk = MemoryDisk::new();
+    files.into_iter().for_each(|(name, content)| disk.replace(&name, content));
+    disk
+}
+
+#[test]
+fn case_49_a_log_of_version_1_opens_for_ever() {
+    let (rig, model) = history();
+    let golden = golden("log_v1.txt", &dump(&rig));
+    let old = Rig { disk: load(&golden), options: small() };
+    assert!(old.disk.image() == rig.disk.image());
+    let (_, recovered) = old.open();
+    assert_eq!(recovered.groups, model);
+    assert_eq!(recovered.groups[&GroupId(2)].descriptor, Bytes::from("descriptor 2"));
+}

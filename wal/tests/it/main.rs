@@ -1,0 +1,14 @@
+//! All tests of the log, in one binary. The numbers in the names of `cases` are those of the design's list of cases.
+// A failed unwrap fails the test, in a helper as well.
+#![allow(clippy::unwrap_used)]
+
+mod allocation;
+mod cases;
+mod common;
+mod damage;
+mod faults;
+mod files;
+mod fuzz;
+mod golden;
+mod kill;
+mod model;
