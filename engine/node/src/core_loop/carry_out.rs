@@ -1,0 +1,148 @@
+//! The second half of a turn: the core's effects reach the log, the peers and the clients.
+
+use std::io;
+use std::time::Duration;
+
+use pontoon_multiraft::Event;
+use pontoon_types::Time;
+use pontoon_wal::LogError;
+
+use super::{CoreLoop, SEAL_AFTER};
+use crate::connection::Closed;
+use crate::driver::{Driver, SocketId};
+use crate::error::CoreFailure;
+use crate::hold::Decision;
+
+/// How soon a sync is tried again that found its segment unprepared.
+const SEGMENT_WAIT: Duration = Duration::from_millis(1);
+
+/// How soon it is tried again when the log is full.
+const FULL_WAIT: Duration = Duration::from_millis(100);
+
+impl<D: Driver> CoreLoop<D> {
+    /// Carries out everything that the core has decided in this turn.
+    pub(super) fn carry_out(&mut self, now: Time) -> Result<(), CoreFailure> {
+        if let Some(append) = self.effects.append.take() {
+            self.log.append(append.number, &append.writes);
+            self.sync.seal_at = None;
+        }
+        self.send_to_peers(now);
+        self.start_sync(now)?;
+        self.send_to_clients(now);
+        self.close_refused(now);
+        Ok(())
+    }
+
+    /// The sync in flight has ended. A failure ends the core: what it covered may or may not be on the disk.
+    pub(super) fn synced(&mut self, now: Time, result: io::Result<()>) -> Result<(), CoreFailure> {
+        let through = self.log.finish_sync(result)?;
+        self.counters.syncs += 1;
+        if !std::mem::take(&mut self.sync.sealing) {
+            self.sync.hold.finished(now);
+            self.sync.seal_at = Some(now + SEAL_AFTER);
+        }
+        self.step(now, Event::Durable(through));
+        Ok(())
+    }
+
+    fn send_to_peers(&mut self, now: Time) {
+        for (node, frame) in self.effects.peer_frames.drain(..) {
+            let Ok(link) = self.links.binary_search_by_key(&node, |link| link.peer()) else { continue };
+            let bytes = frame.len() as u64;
+            if self.links[link].push(frame) {
+                self.counters.peer_frames += 1;
+                self.counters.peer_bytes += bytes;
+            }
+        }
+        for link in 0..self.links.len() {
+            let change = self.links[link].flush(&mut self.driver, now);
+            let peer = self.links[link].peer();
+            self.link_changed(now, peer, change);
+        }
+    }
+
+    /// Starts a sync if something has gathered, none is in flight and waiting longer would not pay. A log that has been
+    /// idle for a while is sealed.
+    fn start_sync(&mut self, now: Time) -> Result<(), CoreFailure> {
+        self.sync.look_at = None;
+        if self.log.in_flight() {
+            return Ok(());
+        }
+        if self.log.is_gathered() {
+            match self.sync.hold.decide(now, self.log.gathered_entries(), self.log.last_group_entries()) {
+                Decision::Until(until) => self.sync.look_at = Some(until),
+                Decision::Start => self.begin_sync(now)?,
+            }
+        } else if self.sync.seal_at.is_some_and(|at| at <= now) {
+            self.sync.seal_at = None;
+            if let Some(seal) = self.log.begin_seal()? {
+                self.sync.sealing = true;
+                self.driver.sync(seal.fd).map_err(CoreFailure::Driver)?;
+            }
+        }
+        self.watch_log_space(now);
+        Ok(())
+    }
+
+    fn begin_sync(&mut self, now: Time) -> Result<(), CoreFailure> {
+        match self.log.begin_sync() {
+            Ok(Some(sync)) => {
+                self.sync.hold.started(now);
+                self.driver.sync(sync.fd).map_err(CoreFailure::Driver)?;
+            }
+            // The next segment is being prepared.
+            Ok(None) => self.sync.look_at = Some(now + SEGMENT_WAIT),
+            // Nothing failed and nothing is lost: what has gathered waits, unacknowledged.
+            Err(LogError::Full { max_log_bytes }) => {
+                if !std::mem::replace(&mut self.sync.told_full, true) {
+                    tracing::error!("the log is full to the last block: max_log_bytes = {max_log_bytes}; raise it");
+                }
+                self.sync.look_at = Some(now + FULL_WAIT);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Tells the core when the log has become full, or has room again.
+    fn watch_log_space(&mut self, now: Time) {
+        let full = self.log.is_full();
+        if full != self.log_full {
+            self.log_full = full;
+            if full {
+                tracing::warn!("the log is full, writes are answered Busy; raise max_log_bytes and start again");
+            }
+            self.step(now, Event::LogFull(full));
+        }
+    }
+
+    fn send_to_clients(&mut self, now: Time) {
+        for (connection, frame) in self.effects.client_frames.drain(..) {
+            let socket = SocketId(connection.0);
+            if let Some(connection) = self.connections.get_mut(&socket) {
+                connection.push(frame);
+                self.unsent.push(socket);
+            }
+        }
+        let mut unsent = std::mem::take(&mut self.unsent);
+        unsent.sort_unstable();
+        unsent.dedup();
+        for socket in unsent.drain(..) {
+            let Some(connection) = self.connections.get_mut(&socket) else { continue };
+            if let Err(why) = connection.flush(&mut self.driver, socket) {
+                self.close_connection(now, socket, &why);
+            }
+        }
+        self.unsent = unsent;
+    }
+
+    /// Closes those who sent what is a frame but not one that belongs there.
+    fn close_refused(&mut self, now: Time) {
+        for (connection, why) in std::mem::take(&mut self.effects.close) {
+            self.close_connection(now, SocketId(connection.0), &Closed::Refused(why));
+        }
+        for (node, why) in std::mem::take(&mut self.effects.refused_peers) {
+            self.close_links_of(now, node, || Closed::Refused(why.clone()));
+        }
+    }
+}

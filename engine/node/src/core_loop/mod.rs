@@ -1,0 +1,217 @@
+//! The loop of one core: everything that a turn does, over a [`Driver`].
+//!
+//! One turn gathers all that has arrived, steps the pure core with it, and carries the effects out:
+//!
+//! ```text
+//!  ready ─▶ gather ───────────────▶ EndTurn ─▶ log.append ─▶ one send for each peer ─▶ sync, if none is in flight
+//!           (one receive for                                                        └▶ one send for each client
+//!            each ready socket)
+//! ```
+//!
+//! There is no task and no future for a socket or an operation, so the cost of a turn is what its events cost. A turn
+//! is bounded: the driver reports a limited number of events, each receive has a limited buffer, and the pure core
+//! limits what it applies.
+//!
+//! Laws:
+//!
+//! - The loop remembers nothing that is safety: what must wait for the disk is held back inside the core (law 13).
+//! - One sync is in flight at a time. When one fails the log is fenced, the turn ends at once and nothing leaves any
+//!   more: not a frame, not a reply.
+//! - All sockets belong to the driver and close with it.
+//!
+//! `gather` is the first half of a turn, `carry_out` the second.
+
+mod carry_out;
+mod gather;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use pontoon_multiraft::{Core, Effects, Event};
+use pontoon_types::Time;
+use pontoon_wal::Log;
+use pontoon_wire::client::Counters;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::connection::Connection;
+use crate::door::{Door, Household, Parcel};
+use crate::driver::{Driver, Ready, SocketId};
+use crate::error::CoreFailure;
+use crate::hold::Hold;
+use crate::inbox::Inbox;
+use crate::link::Link;
+
+/// How often the counters are taken over into the core, where a status request finds them.
+const OBSERVE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A log that nothing was appended to for this long is sealed.
+const SEAL_AFTER: Duration = Duration::from_millis(5);
+
+/// What the loop is made of.
+pub struct Parts<D: Driver> {
+    /// The machine.
+    pub driver: D,
+    /// All groups of the core.
+    pub core: Core,
+    /// The core's log.
+    pub log: Log,
+    /// The way in from other threads.
+    pub inbox: Arc<Inbox<Parcel>>,
+    /// Who this node is.
+    pub household: Household,
+    /// The accepting side, on one core of the node.
+    pub door: Option<Door>,
+    /// One link for each peer.
+    pub links: Vec<Link>,
+    /// The longest time for which a sync is held back; see [`crate::hold`].
+    pub sync_hold_max: Duration,
+    /// Where the counters are shown to other threads.
+    pub counters: Arc<Mutex<Counters>>,
+}
+
+/// The loop of one core. A value: whoever calls [`CoreLoop::turn`] is its thread.
+pub struct CoreLoop<D: Driver> {
+    driver: D,
+    core: Core,
+    log: Log,
+    inbox: Arc<Inbox<Parcel>>,
+    household: Household,
+    door: Option<Door>,
+    links: Vec<Link>,
+    connections: BTreeMap<SocketId, Connection>,
+    clients: usize,
+    /// Connections with something to send at the end of this turn.
+    unsent: Vec<SocketId>,
+    ready: Vec<Ready>,
+    frames: Vec<Bytes>,
+    effects: Effects,
+    /// The core was stepped since its last end of a turn, so there may be effects to fetch.
+    stepped: bool,
+    sync: SyncState,
+    log_full: bool,
+    counters: Counters,
+    shown: Arc<Mutex<Counters>>,
+    observe_at: Time,
+}
+
+/// What the loop knows of its log's syncs.
+struct SyncState {
+    hold: Hold,
+    /// When the gathered group has to be looked at again.
+    look_at: Option<Time>,
+    /// When an idle log is sealed.
+    seal_at: Option<Time>,
+    /// The sync in flight is that of a seal.
+    sealing: bool,
+    /// The log's end was reported.
+    told_full: bool,
+}
+
+/// How a turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Go on.
+    Next,
+    /// Somebody asked the core to stop: call [`CoreLoop::close`].
+    Stop,
+}
+
+impl<D: Driver> CoreLoop<D> {
+    /// A loop that has not yet looked at anything.
+    pub fn new(parts: Parts<D>) -> CoreLoop<D> {
+        CoreLoop {
+            driver: parts.driver,
+            core: parts.core,
+            log: parts.log,
+            inbox: parts.inbox,
+            household: parts.household,
+            door: parts.door,
+            links: parts.links,
+            connections: BTreeMap::new(),
+            clients: 0,
+            unsent: Vec::new(),
+            ready: Vec::new(),
+            frames: Vec::new(),
+            effects: Effects::default(),
+            stepped: true,
+            sync: SyncState {
+                hold: Hold::new(parts.sync_hold_max),
+                look_at: None,
+                seal_at: None,
+                sealing: false,
+                told_full: false,
+            },
+            log_full: false,
+            counters: Counters::default(),
+            shown: parts.counters,
+            observe_at: Time(0),
+        }
+    }
+
+    /// One turn. Sleeps until there is something to do.
+    pub fn turn(&mut self) -> Result<Turn, CoreFailure> {
+        if self.inbox.is_stopping() {
+            return Ok(Turn::Stop);
+        }
+        let deadline = self.deadline();
+        let may_sleep = self.inbox.arm() && !self.stepped;
+        let until = if may_sleep { deadline } else { Some(Time(0)) };
+        let mut ready = std::mem::take(&mut self.ready);
+        self.driver.ready(until, &mut ready).map_err(CoreFailure::Driver)?;
+        self.inbox.disarm();
+        let now = self.driver.now();
+        self.counters.turns += 1;
+        for event in ready.drain(..) {
+            self.gather(now, event)?;
+        }
+        self.ready = ready;
+        self.gather_inbox(now);
+        self.expire(now)?;
+        self.core.step(now, Event::EndTurn, &mut self.effects);
+        self.stepped = false;
+        self.carry_out(now)?;
+        if self.observe_at <= now {
+            self.observe(now);
+        }
+        Ok(Turn::Next)
+    }
+
+    /// The clean end: everything closes, the sync in flight is awaited, the log is marked as cleanly closed.
+    pub fn close(mut self) -> Result<(), CoreFailure> {
+        self.driver.close_all();
+        while self.log.in_flight() {
+            let mut ready = Vec::new();
+            self.driver.ready(None, &mut ready).map_err(CoreFailure::Driver)?;
+            for event in ready {
+                if let Ready::Synced(result) = event {
+                    self.log.finish_sync(result)?;
+                }
+            }
+        }
+        let now = self.driver.now();
+        self.observe(now);
+        Ok(self.log.close()?)
+    }
+
+    /// When the next turn is due, if nothing arrives before.
+    fn deadline(&mut self) -> Option<Time> {
+        let links = self.links.iter().filter_map(Link::deadline).min();
+        let door = self.door.as_ref().and_then(Door::deadline);
+        [self.core.deadline(), links, door, self.sync.look_at, self.sync.seal_at].into_iter().flatten().min()
+    }
+
+    fn observe(&mut self, now: Time) {
+        self.observe_at = now + OBSERVE_INTERVAL;
+        let cpu = clock_gettime(ClockId::ThreadCPUTime);
+        let log = self.log.stats();
+        self.counters.cpu_ns = cpu.tv_sec as u64 * 1_000_000_000 + cpu.tv_nsec as u64;
+        self.counters.system_calls = self.driver.system_calls();
+        self.counters.log_groups = log.groups;
+        self.counters.log_bytes = log.bytes;
+        self.counters.log_prepared_bytes = log.prepared_bytes;
+        self.core.observe(self.counters);
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = self.core.counters();
+    }
+}

@@ -1,0 +1,88 @@
+//! The way into a core from another thread: a bounded queue that wakes the core when it sleeps.
+//!
+//! A producer pushes and then looks at `armed`; the core arms before it sleeps and then looks at the queue. Both sides
+//! put a sequentially consistent fence between their store and their load, so at least one of them sees the other: a
+//! parcel is never left behind while the core sleeps, and a busy core is never disturbed by a system call.
+//!
+//! The wake is an eventfd that the core's readiness call watches. It is watched edge-triggered, so it is never read.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+use crossbeam_queue::ArrayQueue;
+use rustix::event::{EventfdFlags, eventfd};
+
+/// A bounded queue into one core.
+#[derive(Debug)]
+pub struct Inbox<T> {
+    queue: ArrayQueue<T>,
+    armed: AtomicBool,
+    stopping: AtomicBool,
+    wake: OwnedFd,
+}
+
+impl<T> Inbox<T> {
+    /// An empty inbox for at most `capacity` parcels.
+    pub fn new(capacity: usize) -> io::Result<Inbox<T>> {
+        Ok(Inbox {
+            queue: ArrayQueue::new(capacity),
+            armed: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        })
+    }
+
+    /// Hands a parcel in, or gives it back when the queue is full.
+    pub fn push(&self, parcel: T) -> Result<(), T> {
+        self.queue.push(parcel)?;
+        self.wake_if_armed();
+        Ok(())
+    }
+
+    /// Asks the core to stop. Unlike a parcel this never finds the queue full.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.wake_if_armed();
+    }
+
+    /// Whether somebody asked the core to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// The next parcel.
+    pub fn pop(&self) -> Option<T> {
+        self.queue.pop()
+    }
+
+    /// Called by the core before it sleeps. False means that something is waiting and it must not sleep.
+    pub fn arm(&self) -> bool {
+        self.armed.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let may_sleep = self.queue.is_empty() && !self.is_stopping();
+        if !may_sleep {
+            self.armed.store(false, Ordering::SeqCst);
+        }
+        may_sleep
+    }
+
+    /// Called by the core when it is awake again, so that producers save the system call.
+    pub fn disarm(&self) {
+        self.armed.store(false, Ordering::Relaxed);
+    }
+
+    fn wake_if_armed(&self) {
+        fence(Ordering::SeqCst);
+        if self.armed.swap(false, Ordering::SeqCst) {
+            // The only failure is a counter that is full, and then the core has been woken already.
+            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+impl<T> AsFd for Inbox<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+}

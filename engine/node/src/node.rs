@@ -1,0 +1,400 @@
+//! A running node: one thread and one loop for each core, one listening port, one data directory.
+//!
+//! [`Node::start`] checks the machine and the directory, opens all logs, and returns when every core runs. A node that
+//! could not start has changed nothing. [`Node::stop`] is the clean end; dropping a node stops it too. A core that
+//! fails stops alone and tells: [`Node::wait`] returns, and whoever runs the node decides (`pontoond` exits).
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use pontoon_multiraft::{Core, CoreConfig};
+use pontoon_types::{ClusterId, CoreId, Descriptor, NodeId};
+use pontoon_wire::client::Counters;
+use pontoon_wire::hello::{Caller, Hello};
+
+use crate::config::NodeConfig;
+use crate::core_loop::{CoreLoop, Parts};
+use crate::door::{Door, Household, Parcel};
+use crate::driver::Driver;
+use crate::driver::epoll::EpollDriver;
+use crate::error::{CoreFailure, DataDirError, StartError};
+use crate::executor;
+use crate::identity::{DataDir, Identity};
+use crate::inbox::Inbox;
+use crate::link::Link;
+use crate::listen::listen_at;
+use crate::probe::probe;
+use crate::recover::{RecoveredCore, descriptors, recover};
+
+/// The most connections on their way from the accepting core to another one.
+const INBOX_PARCELS_MAX: usize = 1024;
+
+/// The place of the next core among the processors, over all nodes of this process.
+static NEXT_CPU: AtomicUsize = AtomicUsize::new(0);
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    identity: Identity,
+    address: SocketAddr,
+    cores: Vec<CoreHandle>,
+    status: Arc<Status>,
+    /// Holds the directory's lock until all cores have ended.
+    _data_dir: DataDir,
+}
+
+#[derive(Debug)]
+struct CoreHandle {
+    inbox: Arc<Inbox<Parcel>>,
+    counters: Arc<Mutex<Counters>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A core that stopped by itself.
+#[derive(Debug, thiserror::Error)]
+#[error("core {core} of node {node} stopped: {failure}")]
+pub struct NodeFailure {
+    /// The node.
+    pub node: NodeId,
+    /// The core.
+    pub core: CoreId,
+    /// Why.
+    pub failure: CoreFailure,
+}
+
+/// Asks a node to stop, from any thread.
+#[derive(Clone, Debug)]
+pub struct StopHandle {
+    status: Arc<Status>,
+}
+
+/// Why [`Node::wait`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitEnd {
+    /// Somebody used a [`StopHandle`].
+    Requested,
+    /// A core failed; [`Node::stop`] says why.
+    Failed,
+}
+
+#[derive(Debug, Default)]
+struct Status {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    stop_requested: bool,
+    failure: Option<NodeFailure>,
+}
+
+impl Status {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each change of the state is one store, so a thread that panicked with the lock left nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the first failure; the others are its consequences.
+    fn fail(&self, failure: NodeFailure) {
+        tracing::error!("{failure}");
+        self.lock().failure.get_or_insert(failure);
+        self.changed.notify_all();
+    }
+}
+
+impl StopHandle {
+    /// Makes [`Node::wait`] return.
+    pub fn request(&self) {
+        self.status.lock().stop_requested = true;
+        self.status.changed.notify_all();
+    }
+}
+
+/// What every core of a node is built from.
+struct Blueprint {
+    config: NodeConfig,
+    identity: Identity,
+    household: Household,
+    address: SocketAddr,
+    descriptors: Vec<Descriptor>,
+    inboxes: Vec<Arc<Inbox<Parcel>>>,
+}
+
+impl Node {
+    /// Starts a node and returns when all its cores run.
+    pub fn start(config: NodeConfig) -> Result<Node, StartError> {
+        let mut data_dir = DataDir::open(&config.data_dir)?;
+        let identity = data_dir.identity().clone();
+        check_expectations(&config, &identity)?;
+        let own = identity.nodes.iter().find(|(node, _)| *node == identity.node);
+        let (_, own_address) = *own.ok_or_else(|| DataDirError::Unreadable {
+            path: config.data_dir.join("node"),
+            why: "it does not list its own node".to_string(),
+        })?;
+        let core_count = identity.logs.len() as u16;
+        probe(core_count)?;
+        let (listener, address) = listen_at(config.listen.unwrap_or(own_address))?;
+        let recovered = recover(&data_dir, &config.log)?;
+        data_dir.begin_incarnation()?;
+        let inboxes = (0..core_count)
+            .map(|core| {
+                Inbox::new(INBOX_PARCELS_MAX)
+                    .map(Arc::new)
+                    .map_err(|error| StartError::Core { core: CoreId(core), why: error.to_string() })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let blueprint = Arc::new(Blueprint {
+            household: Household {
+                cluster: identity.cluster,
+                node: identity.node,
+                cores: core_count,
+                nodes: identity.nodes.iter().map(|(node, _)| *node).collect(),
+            },
+            descriptors: descriptors(&identity, &recovered),
+            config,
+            identity: identity.clone(),
+            address,
+            inboxes,
+        });
+        let mut node =
+            Node { identity, address, cores: Vec::new(), status: Arc::new(Status::default()), _data_dir: data_dir };
+        node.start_cores(blueprint, recovered, listener)?;
+        tracing::info!(node = %node.identity.node, cluster = %node.identity.cluster, %address, "node runs");
+        Ok(node)
+    }
+
+    /// The address that the node listens at.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Which node of its cluster it is.
+    pub fn node_id(&self) -> NodeId {
+        self.identity.node
+    }
+
+    /// Its cluster.
+    pub fn cluster(&self) -> ClusterId {
+        self.identity.cluster
+    }
+
+    /// What each core has counted, as of at most a tenth of a second before its last turn.
+    pub fn counters(&self) -> Vec<Counters> {
+        self.cores.iter().map(|core| *core.counters.lock().unwrap_or_else(PoisonError::into_inner)).collect()
+    }
+
+    /// A way to end [`Node::wait`].
+    pub fn stop_handle(&self) -> StopHandle {
+        StopHandle { status: self.status.clone() }
+    }
+
+    /// Sleeps until somebody asks the node to stop or a core fails.
+    pub fn wait(&self) -> WaitEnd {
+        let mut state = self.status.lock();
+        loop {
+            if state.failure.is_some() {
+                return WaitEnd::Failed;
+            }
+            if state.stop_requested {
+                return WaitEnd::Requested;
+            }
+            state = self.status.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Stops accepting, finishes the syncs in flight, closes the logs and all sockets. Says which core had failed.
+    pub fn stop(mut self) -> Result<(), NodeFailure> {
+        self.end_cores();
+        self.status.lock().failure.take().map_or(Ok(()), Err)
+    }
+
+    fn start_cores(
+        &mut self,
+        blueprint: Arc<Blueprint>,
+        recovered: Vec<RecoveredCore>,
+        listener: OwnedFd,
+    ) -> Result<(), StartError> {
+        let cpus = processors(&blueprint.config, recovered.len());
+        let (started, outcomes) = mpsc::channel();
+        let mut listener = Some(listener);
+        for (index, (recovered, cpu)) in recovered.into_iter().zip(cpus).enumerate() {
+            let core = CoreId(index as u16);
+            let counters = Arc::new(Mutex::new(Counters::default()));
+            let site = Site {
+                core,
+                cpu,
+                blueprint: blueprint.clone(),
+                listener: listener.take(),
+                counters: counters.clone(),
+                status: self.status.clone(),
+            };
+            let started = started.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("pontoon-{}{core}", blueprint.identity.node))
+                .spawn(move || site.run(recovered, started))
+                .map_err(|error| StartError::Core { core, why: error.to_string() })?;
+            let inbox = blueprint.inboxes[index].clone();
+            self.cores.push(CoreHandle { inbox, counters, thread: Some(thread) });
+        }
+        drop(started);
+        self.await_cores(outcomes)
+    }
+
+    fn await_cores(&self, outcomes: Receiver<(CoreId, Result<(), String>)>) -> Result<(), StartError> {
+        for _ in &self.cores {
+            match outcomes.recv() {
+                Ok((_, Ok(()))) => {}
+                Ok((core, Err(why))) => return Err(StartError::Core { core, why }),
+                Err(_) => {
+                    let why = "it ended before it had started".to_string();
+                    return Err(StartError::Core { core: CoreId(0), why });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn end_cores(&mut self) {
+        for core in &self.cores {
+            core.inbox.stop();
+        }
+        for core in &mut self.cores {
+            if let Some(thread) = core.thread.take()
+                && thread.join().is_err()
+            {
+                tracing::error!("a core's thread panicked while it ended");
+            }
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.end_cores();
+    }
+}
+
+/// Refuses a directory that is not the one that the configuration means.
+fn check_expectations(config: &NodeConfig, identity: &Identity) -> Result<(), DataDirError> {
+    let other = |found: String, expected: String| DataDirError::Other { dir: config.data_dir.clone(), found, expected };
+    if let Some(node) = config.node.filter(|node| *node != identity.node) {
+        return Err(other(format!("node {}", identity.node), format!("node {node}")));
+    }
+    if let Some(cluster) = config.cluster.filter(|cluster| *cluster != identity.cluster) {
+        return Err(other(format!("cluster {}", identity.cluster), format!("cluster {cluster}")));
+    }
+    Ok(())
+}
+
+/// What one core's thread is given.
+struct Site {
+    core: CoreId,
+    cpu: Option<usize>,
+    blueprint: Arc<Blueprint>,
+    listener: Option<OwnedFd>,
+    counters: Arc<Mutex<Counters>>,
+    status: Arc<Status>,
+}
+
+impl Site {
+    fn run(self, recovered: RecoveredCore, started: Sender<(CoreId, Result<(), String>)>) {
+        let (core, node, status) = (self.core, self.blueprint.identity.node, self.status.clone());
+        let cpu = self.cpu;
+        let outcome = executor::run(
+            core,
+            cpu,
+            move || self.build(recovered),
+            // The node may have given up on another core; then nobody listens.
+            move |outcome| drop(started.send((core, outcome))),
+        );
+        if let Err(failure) = outcome {
+            status.fail(NodeFailure { node, core, failure });
+        }
+    }
+
+    fn build(self, recovered: RecoveredCore) -> std::io::Result<CoreLoop<EpollDriver>> {
+        let Site { core, blueprint, listener, counters, .. } = self;
+        let inbox = blueprint.inboxes[usize::from(core.0)].clone();
+        let door = listener.is_some().then(|| Door::new(blueprint.household.clone(), core, blueprint.inboxes.clone()));
+        let driver = EpollDriver::new(inbox.clone(), listener)?;
+        let RecoveredCore { log, groups } = recovered;
+        let config = core_config(&blueprint, core, log.incarnation())?;
+        Ok(CoreLoop::new(Parts {
+            core: Core::new(config, groups, driver.now()),
+            driver,
+            log,
+            inbox,
+            household: blueprint.household.clone(),
+            door,
+            links: links(&blueprint, core),
+            sync_hold_max: blueprint.config.sync_hold_max,
+            counters,
+        }))
+    }
+}
+
+fn core_config(
+    blueprint: &Blueprint,
+    core: CoreId,
+    incarnation: pontoon_types::Incarnation,
+) -> std::io::Result<CoreConfig> {
+    let identity = &blueprint.identity;
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).map_err(|error| std::io::Error::other(error.to_string()))?;
+    let address_of = |node: NodeId, address: SocketAddr| {
+        // This node may listen somewhere else than the directory says, and it knows best.
+        if node == identity.node { blueprint.address.to_string() } else { address.to_string() }
+    };
+    Ok(CoreConfig {
+        incarnation,
+        seed: u64::from_le_bytes(seed),
+        nodes: identity.nodes.iter().map(|(node, address)| (*node, address_of(*node, *address))).collect(),
+        descriptors: blueprint.descriptors.clone(),
+        ..CoreConfig::new(identity.cluster, identity.node, core, blueprint.household.cores)
+    })
+}
+
+/// One link to each other node, to its core of the same number: all nodes have the same number of cores, and a group
+/// lives on the same core everywhere.
+fn links(blueprint: &Blueprint, core: CoreId) -> Vec<Link> {
+    let identity = &blueprint.identity;
+    let mut links: Vec<Link> = identity
+        .nodes
+        .iter()
+        .filter(|(node, _)| *node != identity.node)
+        .map(|(peer, address)| {
+            let hello = Hello {
+                cluster: identity.cluster,
+                from: Caller::Peer { node: identity.node, core, to: *peer, cores: blueprint.household.cores },
+                core,
+                version_min: pontoon_wire::VERSION_MIN,
+                version_max: pontoon_wire::VERSION,
+            };
+            Link::new(*peer, *address, hello)
+        })
+        .collect();
+    links.sort_by_key(Link::peer);
+    links
+}
+
+/// The processor of each core, or none for a core that is not pinned.
+fn processors(config: &NodeConfig, cores: usize) -> Vec<Option<usize>> {
+    let allowed = if config.pin { allowed_processors() } else { Vec::new() };
+    if allowed.is_empty() {
+        return vec![None; cores];
+    }
+    let first = config.first_cpu.unwrap_or_else(|| NEXT_CPU.fetch_add(cores, Ordering::Relaxed));
+    (0..cores).map(|core| Some(allowed[(first + core) % allowed.len()])).collect()
+}
+
+/// The processors that the process may use. A thread that starts a node may itself be pinned, so the process is asked.
+fn allowed_processors() -> Vec<usize> {
+    let process = rustix::process::getpid();
+    let Ok(set) = rustix::thread::sched_getaffinity(Some(process)) else { return Vec::new() };
+    (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect()
+}

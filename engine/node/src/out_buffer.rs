@@ -1,0 +1,76 @@
+//! Frames that wait to be sent on one socket.
+//!
+//! A turn pushes whole frames; at its end one call sends as many of them as the socket takes. What is left waits until
+//! the socket can be sent to again. The owner of the buffer looks at [`OutBuffer::bytes`] and gives up the connection
+//! above a limit, so a side that does not read cannot make this grow.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+
+use bytes::{Buf, Bytes};
+
+use crate::driver::{Driver, SocketId};
+
+/// The most frames in one send. The kernel's own limit is 1024.
+const PARTS_MAX: usize = 64;
+
+/// Frames in the order in which they leave.
+///
+/// Invariants: `bytes` is the sum of the frames' lengths, and no frame is empty. While `blocked`, the socket is watched
+/// and something waits.
+#[derive(Debug, Default)]
+pub struct OutBuffer {
+    frames: VecDeque<Bytes>,
+    bytes: usize,
+    blocked: bool,
+}
+
+impl OutBuffer {
+    /// Adds a frame behind the others.
+    pub fn push(&mut self, frame: Bytes) {
+        if !frame.is_empty() {
+            self.bytes += frame.len();
+            self.frames.push_back(frame);
+        }
+    }
+
+    /// How much waits.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The socket can be sent to again; the next flush tries.
+    pub fn unblock(&mut self) {
+        self.blocked = false;
+    }
+
+    /// Sends once, and watches the socket for as long as something is left. Does nothing while the socket is full.
+    pub fn flush<D: Driver>(&mut self, driver: &mut D, socket: SocketId) -> io::Result<()> {
+        if self.frames.is_empty() || self.blocked {
+            return Ok(());
+        }
+        let sent = {
+            let mut parts = [IoSlice::new(&[]); PARTS_MAX];
+            let count = self.frames.len().min(PARTS_MAX);
+            for (part, frame) in parts.iter_mut().zip(&self.frames) {
+                *part = IoSlice::new(frame);
+            }
+            driver.send(socket, &parts[..count])?
+        };
+        self.consume(sent);
+        self.blocked = !self.frames.is_empty();
+        driver.watch_send(socket, self.blocked)
+    }
+
+    fn consume(&mut self, mut sent: usize) {
+        self.bytes -= sent;
+        while let Some(front) = self.frames.front_mut() {
+            if front.len() > sent {
+                front.advance(sent);
+                break;
+            }
+            sent -= front.len();
+            self.frames.pop_front();
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What a node makes of its log: full, idle, recovered.
+
+use std::time::Duration;
+
+use pontoon::identity::DataDir;
+use pontoon::{LogOptions, Node, NodeConfig};
+use pontoon_client::{Client, ClientError, ClientOptions};
+use pontoon_wal::{Log, LogIdentity};
+
+use crate::support::{directories, small_log};
+
+#[test]
+fn a_full_log_answers_busy_still_reads_and_takes_writes_again_when_it_may_grow() {
+    let nodes = directories(1, 1, 1);
+    let with_log = |max_log_bytes| {
+        let log = LogOptions { max_log_bytes, ..small_log() };
+        Node::start(NodeConfig { log, ..NodeConfig::new(nodes.dir(0)) }).unwrap()
+    };
+    let options = ClientOptions { timeout: Duration::from_secs(2), ..ClientOptions::default() };
+    let node = with_log(3 << 20);
+    let mut client = Client::connect(&[node.address()], options.clone()).unwrap();
+    let (mut acknowledged, mut unknown) = (0, 0);
+    let refusal = loop {
+        match client.put(format!("key{acknowledged}"), vec![acknowledged as u8; 100 << 10]) {
+            Ok(()) => acknowledged += 1,
+            // A machine that does much else may be too slow for one; it is put again.
+            Err(ClientError::Unknown) => unknown += 1,
+            Err(error) => break error,
+        }
+        assert!(acknowledged + unknown < 100, "10 MB went into a log of 3 MB");
+    };
+    assert!(matches!(refusal, ClientError::Busy { .. }), "{refusal}");
+    assert!(acknowledged > 10, "{acknowledged}");
+    assert_eq!(client.get("key0").unwrap().map(|value| value.len()), Some(100 << 10));
+    node.stop().unwrap();
+
+    let node = with_log(64 << 20);
+    let mut client = Client::connect(&[node.address()], options).unwrap();
+    for number in 0..acknowledged {
+        let value = client.get(format!("key{number}")).unwrap().unwrap();
+        assert!(value.len() == 100 << 10 && value[0] == number as u8, "key{number}");
+    }
+    client.put("more", "value").unwrap();
+    node.stop().unwrap();
+}
+
+#[test]
+fn an_idle_log_is_sealed_so_that_a_kill_leaves_nothing_unproven() {
+    let nodes = directories(1, 1, 1);
+    let process = nodes.start(0);
+    let mut client = Client::connect(&[process.address], ClientOptions::default()).unwrap();
+    client.put("key", "value").unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    process.kill();
+
+    let data_dir = DataDir::open(nodes.dir(0)).unwrap();
+    let identity = data_dir.identity();
+    let log = identity.logs[0];
+    let whose = LogIdentity { cluster: identity.cluster, node: identity.node, log };
+    let (_log, recovered) = Log::open(&data_dir.log_dir(log), whose, &small_log()).unwrap();
+    assert!(!recovered.clean, "a kill is not a clean stop");
+    assert!(!recovered.rewritten, "the last group was not proven durable, so the log was not sealed");
+    assert_eq!(recovered.torn_tail, None);
+}

@@ -1,0 +1,17 @@
+//! The tests of a node: real files, real sockets, real processes.
+//!
+//! `support` starts them; each other file is one subject, and a test's name is the situation.
+
+// Helpers of tests are tests too, though clippy does not see that.
+#![allow(clippy::unwrap_used)]
+
+mod cluster;
+mod door;
+mod identity;
+mod inbox;
+mod kill_under_load;
+mod log;
+mod restart;
+mod startup;
+mod support;
+mod turn;
