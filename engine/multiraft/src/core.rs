@@ -251,5 +251,6 @@ fn restore(config: &CoreConfig, group: GroupState, now: Time) -> Replica {
         proposal_bytes: 0,
         attached: None,
         leads: None,
+        leads_since: now,
     }
 }

@@ -10,6 +10,7 @@
 //! - A core that stops leading a group lists it as released until that is acknowledged (law 7).
 //! - A group of ours that is attached to the sender, inside the page's interval and not on the page, is detached: one
 //!   stuck group shows although its core is alive (law 8, without hashes yet).
+//! - A leader whose supported peers are no quorum resigns.
 //! - When support lapses, the attached groups are found by their index and not by a scan. They get their own election
 //!   deadlines; the first-ranked follower of each group campaigns after a short while, paced (law 10).
 //!
@@ -79,6 +80,7 @@ impl Core {
         if leads.is_some() {
             self.counters.elections_won += 1;
             self.liveness.led.insert(slot);
+            self.replicas[slot].leads_since = self.liveness.next_beacon;
         } else {
             self.liveness.led.remove(&slot);
             self.refuse_reads(slot);
@@ -154,6 +156,7 @@ impl Core {
                 peer.outbox.beacon_due = true;
             }
             self.review_read_rounds(now);
+            self.review_leaderships(now);
         }
         for peer in 0..self.peers.len() {
             if self.peers[peer].hearing.supported_until <= now {
@@ -168,6 +171,24 @@ impl Core {
                     self.campaign(now, slot);
                 }
                 _ => break,
+            }
+        }
+    }
+
+    /// Check-quorum: a leader without a supporting quorum resigns, so that one that is not heard, or hears nobody, makes
+    /// way. While every peer is supported no group is looked at. A new leader has time to be supported.
+    fn review_leaderships(&mut self, now: Time) {
+        if self.peers.iter().all(|peer| peer.hearing.supported_until > now) {
+            return;
+        }
+        for slot in self.liveness.led.iter().copied().collect::<Vec<_>>() {
+            let replica = &self.replicas[slot];
+            let supporting = self.peers.iter().filter(|peer| {
+                peer.hearing.supported_until > now && replica.descriptor.replica_on(peer.node).is_some()
+            });
+            let enough = supporting.count() + 1 >= quorum(replica.descriptor.members.len());
+            if !enough && now.since(replica.leads_since) > self.config.support_timeout * 2 {
+                self.step_replica(now, slot, RaftEvent::Lapsed);
             }
         }
     }

@@ -65,6 +65,8 @@ pub(crate) struct Replica {
     pub(crate) attached: Option<NodeId>,
     /// The term in which this replica leads.
     pub(crate) leads: Option<Term>,
+    /// About when it began to lead.
+    pub(crate) leads_since: Time,
 }
 
 impl Replica {

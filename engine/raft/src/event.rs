@@ -26,7 +26,8 @@ pub enum Event {
         term: Term,
     },
     /// Nobody confirms the leader any more: the core it lives on is silent, or it released the group. A follower
-    /// starts to wait for its election; any other role, and a follower that waits already, ignores it.
+    /// starts to wait for its election. A leader resigns: no quorum of cores shows that it hears this one and is heard.
+    /// A candidate, and a follower that waits already, ignores it.
     Lapsed,
     /// The link to this peer is usable again. A leader that waits for the peer probes it at once.
     PeerUp(ReplicaId),

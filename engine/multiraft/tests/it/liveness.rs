@@ -84,6 +84,18 @@ fn law_7_a_path_that_works_in_one_direction_only_lapses() {
 }
 
 #[test]
+fn a_leader_that_hears_nobody_makes_way() {
+    let mut cluster = Cluster::new(8);
+    cluster.cut.insert((n(2), n(1)));
+    cluster.cut.insert((n(3), n(1)));
+    cluster.run(Duration::from_secs(8));
+    assert!(cluster.cores[&n(1)].groups().all(|view| view.role() != Role::Leader), "the deaf node leads");
+    for descriptor in cluster.descriptors.clone() {
+        assert!(cluster.leader(descriptor.group).is_some(), "{} has no leader", descriptor.group);
+    }
+}
+
+#[test]
 fn law_8_a_group_missing_from_its_leaders_page_is_detached() {
     let mut cluster = Cluster::new(3);
     let descriptor = cluster.descriptors.iter().find(|d| cluster.leader(d.group) == Some(n(1))).unwrap().clone();

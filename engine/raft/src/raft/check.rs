@@ -111,7 +111,7 @@ impl Before {
                 vote.is_none() || vote == raft.vote() || raft.config.mutated(crate::mutation::Mutation::VoteTwice);
             assert!(kept, "a vote never changes within a term");
             if self.role == Role::Leader {
-                assert!(raft.role() == Role::Leader, "a leader leads to the end of its term");
+                assert!(matches!(raft.role(), Role::Leader | Role::Follower), "a leader leads or resigns");
                 assert!(self.last <= raft.last(), "a leader never cuts its log");
             }
         }

@@ -175,8 +175,12 @@ impl Raft {
         self.follow(leader);
     }
 
-    /// Support ended. Spurious calls must not push the deadline away, so only a supported follower listens.
+    /// Support ended. Spurious calls must not push the deadline away, so only a supported follower listens, and a leader,
+    /// who makes way: one that is deaf could otherwise keep its followers asleep for ever.
     pub(super) fn on_lapsed(&mut self, step: &mut Step) {
+        if matches!(self.state, State::Leader(_)) {
+            return self.wait_for_election(step);
+        }
         if let State::Follower { supported: supported @ true, .. } = &mut self.state {
             *supported = false;
             self.restart_election_deadline(step);

@@ -1,0 +1,417 @@
+//! The safety checks: what must hold after every turn of every core.
+//!
+//! The checker knows more than any replica: every write that was appended, every entry that some replica took for
+//! committed, every vote and every leader of all time. It is told of each turn in three parts, and each part is small:
+//!
+//! - the appended writes ([`Invariants::appended`]): log matching, and that no committed entry is cut away
+//! - the views of the replicas ([`Invariants::observe`]): election safety, leader completeness, equal committed
+//!   prefixes, commits of the own term only and durable on a quorum, equal states, pointers that never go back
+//! - the frames ([`Invariants::sent`]): nothing promises what is not durable (law 13), one vote in a term
+//!
+//! What clients see is checked elsewhere (`history`).
+
+use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
+
+use pontoon_multiraft::{CoreWrite, GroupView, Role};
+use pontoon_types::{Body, ClientId, Descriptor, Entry, GroupId, Index, LogId, Message, NodeId, ReplicaId, Term};
+use pontoon_wire::command::Command;
+use pontoon_wire::peer::PeerFrame;
+
+use crate::disk::{Disk, ReplicaLog};
+use crate::trace::{Digest, Place};
+use crate::violation::Broken;
+
+/// All disks, by place.
+pub type Disks = BTreeMap<Place, Disk>;
+
+/// What is true of one group for all time.
+#[derive(Debug)]
+struct Truth {
+    descriptor: Descriptor,
+    leaders: BTreeMap<Term, ReplicaId>,
+    votes: BTreeMap<(ReplicaId, Term), ReplicaId>,
+    /// Every entry that any replica ever appended: the entry before it, and the digest of its payload.
+    entries: BTreeMap<LogId, (LogId, u64)>,
+    /// The committed log, and a term at or above the one in which each entry was committed.
+    committed: Vec<(LogId, Term)>,
+    commands: BTreeMap<(ClientId, u64), Index>,
+    digests: BTreeMap<Index, u64>,
+}
+
+/// What one replica looked like after its last turn, and its log in memory.
+#[derive(Debug)]
+struct Replica {
+    me: ReplicaId,
+    log: ReplicaLog,
+    role: Role,
+    /// The term in which it leads, if it does.
+    leads: Option<Term>,
+    term: Term,
+    vote: Option<ReplicaId>,
+    committed: Index,
+    applied: Index,
+    write_number: u64,
+}
+
+/// What changed at a replica in a turn, for the trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Its role or term.
+    Role(GroupId, &'static str, Term),
+    /// Its commit index.
+    Committed(GroupId, Index),
+}
+
+/// The checker.
+#[derive(Debug)]
+pub struct Invariants {
+    groups: BTreeMap<GroupId, Truth>,
+    replicas: BTreeMap<(Place, GroupId), Replica>,
+    core_writes: BTreeMap<Place, u64>,
+    /// Views checked, to show that the checker had something to check.
+    pub checked: u64,
+}
+
+impl Invariants {
+    /// A checker for these groups.
+    pub fn new(descriptors: &[Descriptor]) -> Invariants {
+        let truth = |descriptor: &Descriptor| Truth {
+            descriptor: descriptor.clone(),
+            leaders: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            committed: Vec::new(),
+            commands: BTreeMap::new(),
+            digests: BTreeMap::new(),
+        };
+        Invariants {
+            groups: descriptors.iter().map(|descriptor| (descriptor.group, truth(descriptor))).collect(),
+            replicas: BTreeMap::new(),
+            core_writes: BTreeMap::new(),
+            checked: 0,
+        }
+    }
+
+    /// A core started from its disk: its replicas are what the disk says.
+    pub fn started(&mut self, place: Place, group: GroupId, log: &ReplicaLog) {
+        let truth = self.groups.get(&group).expect("law: a core holds groups of its cluster");
+        let me = truth.descriptor.replica_on(place.node).expect("law: a core holds groups of its node");
+        let replica = Replica {
+            me,
+            log: log.clone(),
+            role: Role::Follower,
+            leads: None,
+            term: log.hard_state.term,
+            vote: log.hard_state.vote,
+            committed: Index(0),
+            applied: Index(0),
+            write_number: 0,
+        };
+        self.replicas.insert((place, group), replica);
+        self.core_writes.insert(place, 0);
+    }
+
+    /// A core appended to its log.
+    pub fn appended(&mut self, place: Place, append: &CoreWrite) -> Result<(), Broken> {
+        let last = self.core_writes.entry(place).or_default();
+        for (group, write) in &append.writes {
+            let bad = |what: String| Broken::BadWrite { group: *group, place, what };
+            if append.number.0 != *last + 1 {
+                return Err(bad(format!("append {} follows append {last}", append.number)));
+            }
+            let replica = self.replicas.get_mut(&(place, *group)).expect("law: only started replicas write");
+            if write.number.0 != replica.write_number + 1 {
+                return Err(bad(format!("write {} follows write {}", write.number, replica.write_number)));
+            }
+            replica.write_number = write.number.0;
+            if let Some(from) = write.truncate_from.filter(|from| *from <= replica.committed) {
+                return Err(bad(format!("it truncates from {from} but has committed {}", replica.committed)));
+            }
+            replica.log.write(write).map_err(bad)?;
+            let truth = self.groups.get_mut(group).expect("law: a core holds groups of its cluster");
+            for entry in &write.entries {
+                let previous = replica.log.id_at(entry.id.index.previous()).unwrap_or_default();
+                truth.matches(entry, previous).map_err(|id| Broken::LogMatching { group: *group, id, place })?;
+            }
+        }
+        *last = append.number.0;
+        Ok(())
+    }
+
+    /// A turn of `place` is over: every replica there is looked at. Returns what changed.
+    pub fn observe<'a>(
+        &mut self,
+        place: Place,
+        views: impl Iterator<Item = GroupView<'a>>,
+        disks: &Disks,
+    ) -> Result<Vec<Change>, Broken> {
+        let mut changes = Vec::new();
+        for view in views {
+            self.checked += 1;
+            self.check_pointers(place, &view, disks)?;
+            self.check_leadership(place, &view, &mut changes)?;
+            self.check_commit(place, &view, disks, &mut changes)?;
+            self.check_state(place, &view)?;
+        }
+        Ok(changes)
+    }
+
+    fn check_pointers(&mut self, place: Place, view: &GroupView<'_>, disks: &Disks) -> Result<(), Broken> {
+        let group = view.group();
+        let replica = self.replicas.get_mut(&(place, group)).expect("law: only started replicas are seen");
+        let wrong = |what: String| Err(Broken::Pointers { group, place, what });
+        if view.term() < replica.term {
+            return wrong(format!("the term goes back from {} to {}", replica.term, view.term()));
+        }
+        if let (true, Some(first), second) = (view.term() == replica.term, replica.vote, view.vote())
+            && second != Some(first)
+        {
+            return Err(Broken::VoteForgotten { group, place, term: view.term(), first, second });
+        }
+        if view.committed() < replica.committed || view.applied() < replica.applied {
+            let (committed, applied) = (view.committed(), view.applied());
+            return wrong(format!("committed or applied goes back, to {committed} and {applied}"));
+        }
+        let (applied, committed, last) = (view.applied(), view.committed(), view.last());
+        if !(applied <= committed && committed <= last.index && view.durable() <= last.index) {
+            return wrong(format!("applied {applied}, committed {committed}, durable {}, last {last}", view.durable()));
+        }
+        if last != replica.log.last() || view.term() != replica.log.hard_state.term {
+            let (written, term) = (replica.log.last(), replica.log.hard_state.term);
+            return wrong(format!("it ends at {last} in term {}, its writes at {written} in {term}", view.term()));
+        }
+        let on_disk = disks[&place].durable(group).id_at(view.durable());
+        if on_disk != replica.log.id_at(view.durable()) {
+            return wrong(format!("it takes {} for durable, the disk has {on_disk:?} there", view.durable()));
+        }
+        (replica.term, replica.vote, replica.applied) = (view.term(), view.vote(), view.applied());
+        Ok(())
+    }
+
+    fn check_leadership(
+        &mut self,
+        place: Place,
+        view: &GroupView<'_>,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), Broken> {
+        let (group, term) = (view.group(), view.term());
+        let truth = self.groups.get_mut(&group).expect("law: a core holds groups of its cluster");
+        let replica = self.replicas.get_mut(&(place, group)).expect("law: only started replicas are seen");
+        let leads = (view.role() == Role::Leader).then_some(term);
+        if (view.role(), leads) == (replica.role, replica.leads) {
+            return Ok(());
+        }
+        let role = match view.role() {
+            Role::Follower => "follower",
+            Role::PreCandidate => "pre-candidate",
+            Role::Candidate => "candidate",
+            Role::Leader => "leader",
+        };
+        changes.push(Change::Role(group, role, term));
+        if view.role() == Role::Leader {
+            truth.leads(group, term, replica.me)?;
+            let lacks = truth
+                .committed
+                .iter()
+                .find(|(id, committed_in)| *committed_in < term && replica.log.id_at(id.index) != Some(*id));
+            if let Some((missing, _)) = lacks {
+                return Err(Broken::LeaderLacks { place, group, term, missing: *missing });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_commit(
+        &mut self,
+        place: Place,
+        view: &GroupView<'_>,
+        disks: &Disks,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), Broken> {
+        let group = view.group();
+        let replica = self.replicas.get_mut(&(place, group)).expect("law: only started replicas are seen");
+        let (before, after) = (replica.committed, view.committed());
+        // Who leads in one term at both ends of the turn moved its commit index itself.
+        let leads = (view.role() == Role::Leader).then(|| view.term());
+        let by_itself = leads.is_some() && leads == replica.leads;
+        (replica.role, replica.leads, replica.committed) = (view.role(), leads, after);
+        if before == after {
+            return Ok(());
+        }
+        changes.push(Change::Committed(group, after));
+        let term = view.term();
+        let id = replica.log.id_at(after).expect("law: the pointers were checked before");
+        if by_itself && id.term != term {
+            return Err(Broken::CommitOfOldTerm { place, group, term, id });
+        }
+        let new: Vec<Entry> = view.entries(before.next(), after).cloned().collect();
+        let truth = self.groups.get_mut(&group).expect("law: a core holds groups of its cluster");
+        let known = truth.committed.len();
+        for entry in &new {
+            truth.commit(place, entry, term)?;
+        }
+        if truth.committed.len() > known {
+            truth.check_copies(place.core, id, disks)?;
+            self.check_leaders_have(group, id, term)?;
+        }
+        Ok(())
+    }
+
+    /// A newly committed entry is in the log of every replica that leads in a later term.
+    fn check_leaders_have(&self, group: GroupId, id: LogId, committed_in: Term) -> Result<(), Broken> {
+        for ((place, of), replica) in &self.replicas {
+            let leads_later = *of == group && replica.role == Role::Leader && replica.term > committed_in;
+            if leads_later && replica.log.id_at(id.index) != Some(id) {
+                return Err(Broken::LeaderLacks { place: *place, group, term: replica.term, missing: id });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_state(&mut self, place: Place, view: &GroupView<'_>) -> Result<(), Broken> {
+        let (group, applied) = (view.group(), view.applied());
+        let truth = self.groups.get_mut(&group).expect("law: a core holds groups of its cluster");
+        let digest = view.digest();
+        if *truth.digests.entry(applied).or_insert(digest) != digest {
+            return Err(Broken::StateDiffers { group, applied, place });
+        }
+        Ok(())
+    }
+
+    /// A core that did not crash meanwhile hands a frame to the network.
+    pub fn sent(&mut self, place: Place, frame: &PeerFrame, disk: &Disk) -> Result<(), Broken> {
+        for (group, message) in &frame.messages {
+            self.check_message(place, *group, message, disk.durable(*group))?;
+        }
+        let Some(beacon) = &frame.beacon else { return Ok(()) };
+        let changes = beacon.changes.iter().filter(|claim| claim.leads).map(|claim| (claim.group, claim.term));
+        for (group, term) in changes.chain(beacon.page.claims.iter().copied()) {
+            let me = self.replicas[&(place, group)].me;
+            self.groups.get_mut(&group).expect("law: a core holds groups of its cluster").leads(group, term, me)?;
+        }
+        Ok(())
+    }
+
+    fn check_message(
+        &mut self,
+        place: Place,
+        group: GroupId,
+        message: &Message,
+        disk: &ReplicaLog,
+    ) -> Result<(), Broken> {
+        let Message { from, to, term, body } = message;
+        let truth = self.groups.get_mut(&group).expect("law: a core holds groups of its cluster");
+        let not_durable = |what: String| {
+            let durable =
+                format!("term {}, vote {:?}, last {}", disk.hard_state.term, disk.hard_state.vote, disk.last());
+            Err(Broken::PromiseNotDurable { place, group, what, durable })
+        };
+        let vote = match body {
+            Body::Vote { .. } => Some(*from),
+            Body::VoteResponse { granted: true } => Some(*to),
+            _ => None,
+        };
+        if let Some(vote) = vote {
+            let first = *truth.votes.entry((*from, *term)).or_insert(vote);
+            if first != vote {
+                return Err(Broken::VoteChanged { group, voter: *from, term: *term, first, second: vote });
+            }
+            if disk.votes.get(term) != Some(&vote) {
+                return not_durable(format!("a vote for {vote} in term {term}"));
+            }
+        }
+        match body {
+            Body::Append { .. } => truth.leads(group, *term, *from)?,
+            // With a later term in memory or on the disk the log may have been cut lawfully since the promise.
+            Body::AppendResponse { matched } if disk.hard_state.term <= *term => {
+                let log = &self.replicas[&(place, group)].log;
+                let as_written = disk.id_at(*matched) == log.id_at(*matched) || log.hard_state.term > *term;
+                if disk.hard_state.term < *term || disk.last().index < *matched || !as_written {
+                    return not_durable(format!("AppendResponse matched {matched} in term {term}"));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Where a command stands in the committed log.
+    pub fn committed_at(&self, group: GroupId, client: ClientId, sequence: u64) -> Option<Index> {
+        self.groups.get(&group)?.commands.get(&(client, sequence)).copied()
+    }
+
+    /// Leaders elected so far, in all groups.
+    pub fn elections(&self) -> u64 {
+        self.groups.values().map(|truth| truth.leaders.len() as u64).sum()
+    }
+
+    /// Entries committed so far, in all groups.
+    pub fn entries_committed(&self) -> u64 {
+        self.groups.values().map(|truth| truth.committed.len() as u64).sum()
+    }
+
+    /// The node of the newest leader of a group.
+    pub fn newest_leader(&self, group: GroupId) -> Option<NodeId> {
+        let truth = self.groups.get(&group)?;
+        truth.leaders.last_key_value().and_then(|(_, leader)| truth.descriptor.node_of(*leader))
+    }
+}
+
+impl Truth {
+    fn leads(&mut self, group: GroupId, term: Term, leader: ReplicaId) -> Result<(), Broken> {
+        let first = *self.leaders.entry(term).or_insert(leader);
+        if first != leader {
+            return Err(Broken::TwoLeaders { group, term, first, second: leader });
+        }
+        Ok(())
+    }
+
+    /// Log matching by induction: an identity has one payload and one predecessor for all time.
+    fn matches(&mut self, entry: &Entry, previous: LogId) -> Result<(), LogId> {
+        let mut digest = Digest::default();
+        entry.payload.hash(&mut digest);
+        let history = (previous, digest.finish());
+        if *self.entries.entry(entry.id).or_insert(history) != history {
+            return Err(entry.id);
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, place: Place, entry: &Entry, term: Term) -> Result<(), Broken> {
+        let group = self.descriptor.group;
+        let Some((first, _)) = self.committed.get(entry.id.index.previous().0 as usize) else {
+            self.committed.push((entry.id, term));
+            return self.execute(entry);
+        };
+        if *first != entry.id {
+            let (first, second) = (*first, entry.id);
+            return Err(Broken::CommittedDiffers { group, index: second.index, first, second, place });
+        }
+        Ok(())
+    }
+
+    /// A command is committed once at most: clients repeat only what was definitely refused.
+    fn execute(&mut self, entry: &Entry) -> Result<(), Broken> {
+        let Ok(Command { client, sequence, .. }) = Command::decode(entry.payload.clone()) else { return Ok(()) };
+        match self.commands.insert((client, sequence), entry.id.index) {
+            None => Ok(()),
+            Some(first) => {
+                let (group, second) = (self.descriptor.group, entry.id.index);
+                Err(Broken::ExecutedTwice { group, client, sequence, first, second })
+            }
+        }
+    }
+
+    /// What is committed is durable on a quorum, now and for ever.
+    fn check_copies(&self, core: pontoon_types::CoreId, id: LogId, disks: &Disks) -> Result<(), Broken> {
+        let group = self.descriptor.group;
+        let has = |node: NodeId| disks[&Place { node, core }].durable(group).id_at(id.index) == Some(id);
+        let copies = self.descriptor.members.iter().filter(|member| has(member.node)).count();
+        let quorum = self.descriptor.members.len() / 2 + 1;
+        if copies < quorum {
+            return Err(Broken::CommittedNotDurable { group, id, copies, quorum });
+        }
+        Ok(())
+    }
+}

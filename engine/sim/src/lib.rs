@@ -1,0 +1,87 @@
+//! The simulated shell: the cores of a whole cluster on one thread, in virtual time, from one seed.
+//!
+//! [`run`] draws everything from a seed: the size of the cluster, its timing, its load, its faults ([`options`]), and
+//! then every delay, loss and crash. The code under test is the code that runs in production, the pure cores of
+//! `pontoon-multiraft`, and they are driven as the node drives them: events in, effects out, bytes of frames between
+//! them. What is simulated is what lies outside: network ([`network`]), disks ([`disk`]), processes and clocks
+//! ([`process`]), and clients ([`client`]).
+//!
+//! A run has three phases. First faults happen while clients load the cluster. Then everything heals, and within a
+//! bound each group must serve and all replicas must converge. Last, with nobody asking for anything, groups must be
+//! asleep. What must hold is checked after every turn ([`invariants`]) and over the histories of the clients at the end
+//! ([`history`], [`linear`]). What breaks is reported as a [`Violation`]: the law's name, the seed, the time, and the
+//! last lines of the trace.
+//!
+//! # Laws
+//!
+//! - The same seed and overrides give the same run, byte by byte: no clock, no thread, no unordered map and no
+//!   floating point takes part. [`Report`] carries a digest over everything that happened. [`jobs`] runs many seeds on
+//!   threads; a single run never leaves its own.
+//! - Nothing that this shell does to a core is impossible in production, except that its network is worse than TCP.
+//! - A checker that has never failed proves nothing: with the feature `mutations`, bugs are put into the Raft core on
+//!   purpose, and tests hold that they are found.
+//!
+//! # Left out
+//!
+//! Damage to what a disk has synced (the log detects it, not the core), lost nodes, restored backups (law 12), changes
+//! of membership, splits and merges, and leases: they do not exist in the core yet.
+
+pub mod client;
+pub mod connection;
+pub mod disk;
+pub mod faults;
+pub mod history;
+pub mod invariants;
+pub mod jobs;
+pub mod linear;
+pub mod liveness;
+pub mod network;
+pub mod options;
+pub mod process;
+pub mod queue;
+pub mod random;
+pub mod report;
+pub mod trace;
+pub mod turn;
+pub mod violation;
+pub mod world;
+
+use pontoon_types::Time;
+
+pub use jobs::run_many;
+pub use options::{Handicap, Options, Overrides};
+pub use report::{Counts, Report};
+pub use violation::{Broken, Violation};
+
+use crate::world::World;
+
+/// Runs one seed from the first start to the last check.
+pub fn run(seed: u64, overrides: &Overrides) -> Report {
+    let options = Options::draw(seed, overrides);
+    let mut world = World::new(options.clone(), overrides.trace);
+    let result = phases(&mut world);
+    let mut counts = world.counts;
+    counts.checked = world.invariants.checked;
+    counts.elections = world.invariants.elections();
+    counts.entries_committed = world.invariants.entries_committed();
+    counts.history = world.history.operations_on_keys() as u64;
+    let (ended, digest) = (world.now(), world.trace.digest());
+    let trace = if overrides.trace || result.is_err() { world.trace.lines() } else { Vec::new() };
+    match result {
+        Ok(undecided) => {
+            counts.undecided = undecided;
+            Report { options, ended, counts, digest, violation: None, trace }
+        }
+        Err(broken) => {
+            let violation = Some(Violation { seed, at: ended, broken, trace });
+            Report { options, ended, counts, digest, violation, trace: Vec::new() }
+        }
+    }
+}
+
+fn phases(world: &mut World) -> Result<u64, Broken> {
+    world.begin();
+    world.run_until(Time(0) + world.options.duration)?;
+    world.liveness_phase()?;
+    world.history.check(&world.invariants)
+}

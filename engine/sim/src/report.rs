@@ -1,0 +1,153 @@
+//! What a run says about itself. The text depends on the seed and the code only: no clock, no address, no order of a
+//! hash table is in it, so two runs of one seed print the same bytes.
+
+use std::fmt;
+
+use pontoon_types::Time;
+
+use crate::options::Options;
+use crate::violation::Violation;
+
+/// How much happened in a run: a run in which nothing happens checks nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Things on the agenda that came due.
+    pub steps: u64,
+    /// Turns of all cores.
+    pub turns: u64,
+    /// Views of replicas that were checked.
+    pub checked: u64,
+    /// Leaders elected.
+    pub elections: u64,
+    /// Entries committed.
+    pub entries_committed: u64,
+    /// Operations begun by clients.
+    pub operations: u64,
+    /// Operations completed.
+    pub completed: u64,
+    /// Writes acknowledged.
+    pub writes_acknowledged: u64,
+    /// Gets and scans served.
+    pub reads_served: u64,
+    /// Definite refusals heard.
+    pub refusals: u64,
+    /// Operations that were refused until their time was over.
+    pub given_up: u64,
+    /// Operations with an unknown outcome.
+    pub unknown: u64,
+    /// Operations on single keys in the histories.
+    pub history: u64,
+    /// Keys whose history was too wide to decide.
+    pub undecided: u64,
+    /// Frames between nodes.
+    pub frames: u64,
+    /// Frames lost.
+    pub frames_lost: u64,
+    /// Frames that arrived twice.
+    pub frames_duplicated: u64,
+    /// Frames changed on their way.
+    pub frames_corrupted: u64,
+    /// Frames that a core refused.
+    pub frames_refused: u64,
+    /// Links that broke.
+    pub links_broken: u64,
+    /// Partitions.
+    pub partitions: u64,
+    /// Crashes of nodes.
+    pub crashes: u64,
+    /// Unsynced appends that crashes lost.
+    pub appends_lost: u64,
+    /// Pauses of cores.
+    pub pauses: u64,
+    /// Syncs that finished.
+    pub syncs: u64,
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "  cluster: turns {}, elections {}, entries committed {}, views checked {}, syncs {}",
+            self.turns, self.elections, self.entries_committed, self.checked, self.syncs
+        )?;
+        writeln!(
+            f,
+            "  clients: operations {}, completed {} (writes {}, reads {}), refusals {}, given up {}, unknown {}",
+            self.operations,
+            self.completed,
+            self.writes_acknowledged,
+            self.reads_served,
+            self.refusals,
+            self.given_up,
+            self.unknown
+        )?;
+        writeln!(f, "  histories: operations on keys {}, keys undecided {}", self.history, self.undecided)?;
+        writeln!(
+            f,
+            "  faults: frames {} (lost {}, doubled {}, changed {}, refused {}), links broken {}, partitions {}, \
+             crashes {} (appends lost {}), pauses {}",
+            self.frames,
+            self.frames_lost,
+            self.frames_duplicated,
+            self.frames_corrupted,
+            self.frames_refused,
+            self.links_broken,
+            self.partitions,
+            self.crashes,
+            self.appends_lost,
+            self.pauses
+        )
+    }
+}
+
+/// The result of one run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The options, expanded.
+    pub options: Options,
+    /// The virtual time at the end.
+    pub ended: Time,
+    /// How much happened.
+    pub counts: Counts,
+    /// Stands for everything that happened, in order, bytes of frames included.
+    pub digest: u64,
+    /// What was broken, if anything was.
+    pub violation: Option<Violation>,
+    /// The whole trace, if it was asked for and nothing was broken.
+    pub trace: Vec<String>,
+}
+
+impl Report {
+    /// Whether no law was broken.
+    pub fn passed(&self) -> bool {
+        self.violation.is_none()
+    }
+
+    /// One line: the seed, the outcome, and enough to tell two runs apart.
+    pub fn summary(&self) -> String {
+        let (seed, digest, counts) = (self.options.seed, self.digest, &self.counts);
+        let outcome = match &self.violation {
+            None => "passed".to_string(),
+            Some(violation) => format!("FAILED: {}", violation.broken),
+        };
+        format!(
+            "seed {seed} digest {digest:016x} ended {} turns {} committed {} completed {} unknown {} crashes {}: {outcome}",
+            self.ended, counts.turns, counts.entries_committed, counts.completed, counts.unknown, counts.crashes
+        )
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.summary())?;
+        write!(f, "{}{}", self.options, self.counts)?;
+        let lines = match &self.violation {
+            None => &self.trace,
+            Some(violation) => {
+                writeln!(f, "  {violation}\n  the trace up to there:")?;
+                &violation.trace
+            }
+        };
+        lines.iter().try_for_each(|line| writeln!(f, "    {line}"))
+    }
+}

@@ -1,0 +1,280 @@
+//! The trace of a run, and the number that stands for all of it.
+//!
+//! Everything that happens is noted as a small value; the last ones are kept and turned into lines only when a
+//! violation is reported or the whole trace was asked for. Every value also goes into a digest, bytes of frames
+//! included: two runs with one digest did the same things in the same order.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+use bytes::Bytes;
+use pontoon_types::{
+    Body, CoreId, CoreWriteNumber, GroupId, Index, LogId, Message, NodeId, ReplicaId, Term, Time, Write,
+};
+use pontoon_wire::peer::PeerFrame;
+
+/// Lines kept for a violation.
+pub const TRACE_LINES_KEPT: usize = 150;
+
+/// One core of one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The node.
+    pub node: NodeId,
+    /// Its core.
+    pub core: CoreId,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.node, self.core)
+    }
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, Hash)]
+pub enum Happening {
+    /// A frame left for a peer.
+    Sent(Place, NodeId, Bytes),
+    /// A frame came in.
+    Received(Place, NodeId, Bytes),
+    /// A frame was lost on purpose.
+    Lost(Place, NodeId, Bytes),
+    /// A frame was changed on its way on purpose.
+    Corrupted(Place, NodeId),
+    /// A core refused a peer's frame.
+    RefusedPeer(Place, NodeId, String),
+    /// A turn appended to the log.
+    Appended(Place, CoreWriteNumber, Vec<(GroupId, WriteLine)>),
+    /// A sync finished.
+    Synced(Place, CoreWriteNumber),
+    /// A replica changed its role or term.
+    Role(Place, GroupId, &'static str, Term),
+    /// A replica's commit index moved.
+    Committed(Place, GroupId, Index),
+    /// A link can carry frames.
+    LinkUp(Place, NodeId),
+    /// A link broke.
+    LinkDown(Place, NodeId),
+    /// A node crashed and kept this many of its unsynced appends.
+    Crashed(NodeId, u64),
+    /// A node started.
+    Started(NodeId, u64),
+    /// A core stopped taking turns for a while.
+    Paused(Place),
+    /// It goes on.
+    Resumed(Place),
+    /// Frames from the first to the second vanish until the partition heals.
+    Partitioned(Vec<(NodeId, NodeId)>),
+    /// All partitions are over.
+    Healed,
+    /// The log's state of being full changed.
+    LogFull(Place, bool),
+    /// A client began an operation or tried again.
+    Asked(u64, u32, GroupId, Place, String),
+    /// A client heard the answer of an attempt.
+    Answered(u64, String),
+    /// A client gave an operation up.
+    Unknown(u64),
+    /// The faults are over and the liveness phase begins.
+    LivenessPhase,
+}
+
+/// A write, as the trace shows it.
+#[derive(Clone, Debug, Hash)]
+pub struct WriteLine {
+    term: Option<(Term, Option<ReplicaId>)>,
+    truncate_from: Option<Index>,
+    entries: Vec<LogId>,
+}
+
+impl WriteLine {
+    /// The outline of `write`.
+    pub fn new(write: &Write) -> WriteLine {
+        WriteLine {
+            term: write.hard_state.map(|hard_state| (hard_state.term, hard_state.vote)),
+            truncate_from: write.truncate_from,
+            entries: write.entries.iter().map(|entry| entry.id).collect(),
+        }
+    }
+}
+
+impl fmt::Display for WriteLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((term, vote)) = self.term {
+            write!(f, " term {term}")?;
+            if let Some(vote) = vote {
+                write!(f, " vote {vote}")?;
+            }
+        }
+        if let Some(from) = self.truncate_from {
+            write!(f, " truncate from {from}")?;
+        }
+        match (self.entries.first(), self.entries.last()) {
+            (Some(first), Some(last)) if first == last => write!(f, " [{first}]"),
+            (Some(first), Some(last)) => write!(f, " [{first}..{last}]"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Happening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Happening::Sent(from, to, bytes) => write!(f, "{from} → {to} {}", FrameLine(bytes)),
+            Happening::Received(at, from, bytes) => write!(f, "{at} ← {from} {}", FrameLine(bytes)),
+            Happening::Lost(from, to, bytes) => write!(f, "{from} ⇥ {to} lost: {}", FrameLine(bytes)),
+            Happening::Corrupted(from, to) => write!(f, "{from} → {to} one bit of the next frame is flipped"),
+            Happening::RefusedPeer(at, from, why) => write!(f, "{at} refuses a frame of {from}: {why}"),
+            Happening::Appended(at, number, writes) => {
+                write!(f, "{at} appends {number}")?;
+                writes.iter().try_for_each(|(group, line)| write!(f, "; {group}{line}"))
+            }
+            Happening::Synced(at, number) => write!(f, "{at} synced {number}"),
+            Happening::Role(at, group, role, term) => write!(f, "{at} {group} is {role} of term {term}"),
+            Happening::Committed(at, group, index) => write!(f, "{at} {group} committed {index}"),
+            Happening::LinkUp(at, to) => write!(f, "{at} link to {to} is up"),
+            Happening::LinkDown(at, to) => write!(f, "{at} link to {to} broke"),
+            Happening::Crashed(node, kept) => write!(f, "{node} crashes, {kept} unsynced appends survive"),
+            Happening::Started(node, incarnation) => write!(f, "{node} starts, incarnation {incarnation}"),
+            Happening::Paused(at) => write!(f, "{at} is paused"),
+            Happening::Resumed(at) => write!(f, "{at} goes on"),
+            Happening::Partitioned(ways) => {
+                write!(f, "partition:")?;
+                ways.iter().try_for_each(|(from, to)| write!(f, " {from}⇥{to}"))
+            }
+            Happening::Healed => write!(f, "partitions heal"),
+            Happening::LogFull(at, full) => write!(f, "{at} log full: {full}"),
+            Happening::Asked(attempt, client, group, at, what) => {
+                write!(f, "client{client} asks {at} for {group}, attempt {attempt}: {what}")
+            }
+            Happening::Answered(attempt, what) => write!(f, "attempt {attempt} answered: {what}"),
+            Happening::Unknown(attempt) => write!(f, "attempt {attempt} has an unknown outcome"),
+            Happening::LivenessPhase => write!(f, "all faults are over, all nodes start"),
+        }
+    }
+}
+
+/// A frame in a few words.
+struct FrameLine<'a>(&'a Bytes);
+
+impl fmt::Display for FrameLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let frame = match PeerFrame::decode(self.0.clone()) {
+            Ok(frame) => frame,
+            Err(error) => return write!(f, "not a frame: {error}"),
+        };
+        if let Some(beacon) = &frame.beacon {
+            write!(f, "beacon {} ack {}", beacon.sequence, beacon.acknowledged)?;
+            for claim in &beacon.changes {
+                let verb = if claim.leads { "leads" } else { "releases" };
+                write!(f, " {verb} {}@{}", claim.group, claim.term)?;
+            }
+            for (group, term) in &beacon.page.claims {
+                write!(f, " claims {group}@{term}")?;
+            }
+            f.write_str("; ")?;
+        }
+        for (group, message) in &frame.messages {
+            write!(f, "{group} {}; ", MessageLine(message))?;
+        }
+        for round in &frame.reads {
+            write!(f, "read round {}; ", round.id)?;
+        }
+        for confirmation in &frame.confirmations {
+            write!(f, "confirms round {}; ", confirmation.id)?;
+        }
+        Ok(())
+    }
+}
+
+/// A message in a few words.
+struct MessageLine<'a>(&'a Message);
+
+impl fmt::Display for MessageLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Message { from, to, term, body } = self.0;
+        write!(f, "{from}→{to} term {term} ")?;
+        match body {
+            Body::PreVote { last } => write!(f, "PreVote last {last}"),
+            Body::PreVoteResponse { granted } => write!(f, "PreVoteResponse granted {granted}"),
+            Body::Vote { last } => write!(f, "Vote last {last}"),
+            Body::VoteResponse { granted } => write!(f, "VoteResponse granted {granted}"),
+            Body::Append { previous, entries, commit } => {
+                write!(f, "Append after {previous} {} entries", entries.len())?;
+                if let Some(last) = entries.last() {
+                    write!(f, " through {}", last.id)?;
+                }
+                write!(f, " commit {commit}")
+            }
+            Body::AppendResponse { matched } => write!(f, "AppendResponse matched {matched}"),
+            Body::AppendRefused { refused, hint } => write!(f, "AppendRefused at {refused} hint {hint}"),
+        }
+    }
+}
+
+/// The last happenings and the digest of all.
+#[derive(Debug)]
+pub struct Trace {
+    kept: VecDeque<(Time, Happening)>,
+    keep_all: bool,
+    digest: Digest,
+}
+
+impl Trace {
+    /// An empty trace that keeps the last lines, or all of them.
+    pub fn new(keep_all: bool) -> Trace {
+        Trace { kept: VecDeque::new(), keep_all, digest: Digest::default() }
+    }
+
+    /// Notes something.
+    pub fn note(&mut self, now: Time, happening: Happening) {
+        now.hash(&mut self.digest);
+        happening.hash(&mut self.digest);
+        if !self.keep_all && self.kept.len() == TRACE_LINES_KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back((now, happening));
+    }
+
+    /// The number that stands for everything noted.
+    pub fn digest(&self) -> u64 {
+        self.digest.finish()
+    }
+
+    /// The kept lines, oldest first.
+    pub fn lines(&self) -> Vec<String> {
+        self.kept.iter().map(|(now, happening)| format!("{now} {happening}")).collect()
+    }
+}
+
+/// A hash that is the same in every process and build of one target; not meant against adversaries.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Digest(u64);
+
+impl Digest {
+    fn mix(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+}
+
+impl Hasher for Digest {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.mix(u64::from_le_bytes(word));
+        }
+        self.mix(bytes.len() as u64);
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.mix(word);
+    }
+
+    fn finish(&self) -> u64 {
+        let mixed = (self.0 ^ (self.0 >> 32)).wrapping_mul(0x9fb2_1c65_1e98_df25);
+        mixed ^ (mixed >> 29)
+    }
+}

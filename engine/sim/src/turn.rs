@@ -1,0 +1,225 @@
+//! One turn of one core, as the shell takes it: step everything that arrived, end the turn, carry out the effects,
+//! and begin a sync if none is in flight. The checkers look at every part on its way.
+//!
+//! The core's own assertions stop it with a panic that names the law; here that is one more kind of violation, with
+//! the trace that led to it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use pontoon_multiraft::{Effects, Event};
+use pontoon_types::Time;
+use pontoon_wire::peer::PeerFrame;
+
+use crate::invariants::Change;
+use crate::process::RunningCore;
+use crate::trace::{Happening, Place, WriteLine};
+use crate::violation::Broken;
+use crate::world::{Due, Phase, World};
+
+/// Events that one turn takes at most; the rest waits for the next, as in the node.
+const TURN_EVENTS_MAX: usize = 256;
+
+/// Turns in a row that may leave a deadline in the past: work in bounded pieces does that, a mistake does it for ever.
+const SPINS_MAX: u32 = 1_000;
+
+impl World {
+    /// Takes one turn.
+    pub(crate) fn turn(&mut self, place: Place) -> Result<(), Broken> {
+        let local = self.nodes[&place.node].clock.local(self.queue.now());
+        let spurious_timer = self.random.chance(10_000);
+        // Now and then a turn takes only some of what arrived, as when the rest comes a moment later.
+        let split = self.random.chance(100_000);
+        let running = self.cores.get_mut(&place).expect("law: turns are for running cores");
+        if running.paused {
+            return Ok(());
+        }
+        running.turn_due = false;
+        let mut taken = running.inbox.len().min(TURN_EVENTS_MAX);
+        if split && taken > 1 {
+            taken = self.random.between(1, taken as u64) as usize;
+        }
+        let events: Vec<Event> = running.inbox.drain(..taken).collect();
+        let more = !running.inbox.is_empty();
+        self.counts.turns += 1;
+        let check = !self.options.outcomes_only;
+        let step = catch_unwind(AssertUnwindSafe(|| step_all(running, local, events, spurious_timer, check)));
+        let effects = step.map_err(|panic| Broken::Stopped { place, message: message_of(&*panic) })?;
+        if running.spins > SPINS_MAX {
+            return Err(Broken::Spinning { place, turns: running.spins });
+        }
+        self.carry_out(place, effects)?;
+        self.corrupt_arrivals.retain(|(at, _)| *at != place || more);
+        if more {
+            self.schedule_turn(place);
+        }
+        self.schedule_wake(place);
+        Ok(())
+    }
+
+    fn carry_out(&mut self, place: Place, effects: Effects) -> Result<(), Broken> {
+        let now = self.queue.now();
+        if let Some(append) = &effects.append {
+            let lines = append.writes.iter().map(|(group, write)| (*group, WriteLine::new(write))).collect();
+            self.trace.note(now, Happening::Appended(place, append.number, lines));
+        }
+        self.check_turn(place, &effects)?;
+        if self.phase == Phase::Faults && self.random.chance(self.options.process.crash_in_turn_ppm) {
+            self.crash_in_turn(place, effects);
+            return Ok(());
+        }
+        self.refusals(place, &effects)?;
+        if let Some(append) = effects.append {
+            self.disks.get_mut(&place).expect("law: every core has a disk").append(append);
+        }
+        for (to, bytes) in effects.peer_frames {
+            self.send_frame(place, to, bytes);
+        }
+        for (connection, bytes) in effects.client_frames {
+            self.send_to_client(connection, bytes);
+        }
+        self.begin_sync(place);
+        Ok(())
+    }
+
+    /// Shows the turn to the checkers.
+    fn check_turn(&mut self, place: Place, effects: &Effects) -> Result<(), Broken> {
+        let now = self.queue.now();
+        if self.options.outcomes_only {
+            return Ok(());
+        }
+        if let Some(append) = &effects.append {
+            self.invariants.appended(place, append)?;
+        }
+        let running = &self.cores[&place];
+        for change in self.invariants.observe(place, running.core.groups(), &self.disks)? {
+            self.trace.note(
+                now,
+                match change {
+                    Change::Role(group, role, term) => Happening::Role(place, group, role, term),
+                    Change::Committed(group, index) => Happening::Committed(place, group, index),
+                },
+            );
+        }
+        for (_, bytes) in &effects.peer_frames {
+            let frame = PeerFrame::decode(bytes.clone()).map_err(|error| Broken::RefusedCorrect {
+                place,
+                what: format!("made a frame that is none: {error}"),
+            })?;
+            self.check_quiet(place, &frame)?;
+            self.invariants.sent(place, &frame, &self.disks[&place])?;
+        }
+        Ok(())
+    }
+
+    /// What a core refuses was changed on its way; everything else here is correct and must be accepted.
+    fn refusals(&mut self, place: Place, effects: &Effects) -> Result<(), Broken> {
+        if let Some((connection, why)) = effects.close.first() {
+            return Err(Broken::RefusedCorrect { place, what: format!("closes {connection}: {why}") });
+        }
+        for (from, why) in &effects.refused_peers {
+            if !self.corrupt_arrivals.contains(&(place, *from)) {
+                return Err(Broken::RefusedCorrect { place, what: format!("refuses a frame of {from}: {why}") });
+            }
+            self.trace.note(self.queue.now(), Happening::RefusedPeer(place, *from, why.clone()));
+            self.counts.frames_refused += 1;
+            self.break_link(Place { node: *from, core: place.core }, place.node);
+        }
+        Ok(())
+    }
+
+    /// The machine stops half way through the effects: the append happened or not, and some of the frames left.
+    fn crash_in_turn(&mut self, place: Place, effects: Effects) {
+        if let Some(append) = effects.append
+            && self.random.chance(500_000)
+        {
+            self.disks.get_mut(&place).expect("law: every core has a disk").append(append);
+        }
+        let leaving = self.random.between(0, effects.peer_frames.len() as u64) as usize;
+        for (to, bytes) in effects.peer_frames.into_iter().take(leaving) {
+            self.send_frame(place, to, bytes);
+        }
+        let leaving = self.random.between(0, effects.client_frames.len() as u64) as usize;
+        for (connection, bytes) in effects.client_frames.into_iter().take(leaving) {
+            self.send_to_client(connection, bytes);
+        }
+        self.crash_node(place.node);
+    }
+
+    fn begin_sync(&mut self, place: Place) {
+        let disk = self.disks.get_mut(&place).expect("law: every core has a disk");
+        if disk.begin_sync().is_none() {
+            return;
+        }
+        let options = &self.options.disk;
+        let mut time = self.random.around(options.sync_mean);
+        if self.random.chance(options.slow_ppm) {
+            time += self.random.until_next(options.slow_max / 2);
+        }
+        let incarnation = self.nodes[&place.node].incarnation;
+        self.queue.put(self.queue.now() + time, Due::SyncDone(place, incarnation));
+    }
+
+    /// A sync is done; the core hears of it in its next turn, which begins the next sync.
+    pub(crate) fn sync_done(&mut self, place: Place) {
+        let disk = self.disks.get_mut(&place).expect("law: every core has a disk");
+        if let Some(through) = disk.finish_sync() {
+            self.counts.syncs += 1;
+            self.trace.note(self.queue.now(), Happening::Synced(place, through));
+            self.push(place, Event::Durable(through));
+        }
+    }
+
+    /// Puts the core's deadline on the agenda, if it is earlier than the one there.
+    fn schedule_wake(&mut self, place: Place) {
+        let Some(running) = self.cores.get_mut(&place) else { return };
+        let Some(deadline) = running.core.deadline() else { return };
+        let at = self.nodes[&place.node].clock.when(deadline).max(self.queue.now());
+        if running.wake_at.is_none_or(|known| at < known) {
+            running.wake_at = Some(at);
+            self.queue.put(at, Due::Wake(place, self.nodes[&place.node].incarnation));
+        }
+    }
+
+    /// A deadline came, or one that was replaced by an earlier one.
+    pub(crate) fn wake(&mut self, place: Place) {
+        let running = self.cores.get_mut(&place).expect("law: wakes are for running cores");
+        if running.wake_at == Some(self.queue.now()) {
+            running.wake_at = None;
+            self.schedule_turn(place);
+        }
+    }
+
+    /// In the idle phase every group sleeps: beacons are all that is said.
+    fn check_quiet(&self, place: Place, frame: &PeerFrame) -> Result<(), Broken> {
+        match frame.messages.first() {
+            Some((group, message)) if self.phase == Phase::Idle => {
+                let body = &message.body;
+                Err(Broken::Stuck(format!("{group} should be asleep, but {place} sends {body:?} to {}", message.to)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn step_all(running: &mut RunningCore, now: Time, events: Vec<Event>, spurious_timer: bool, check: bool) -> Effects {
+    let mut effects = Effects::default();
+    let core = &mut running.core;
+    for event in events {
+        core.step(now, event, &mut effects);
+    }
+    if spurious_timer || core.deadline().is_some_and(|deadline| deadline <= now) {
+        core.step(now, Event::Timer, &mut effects);
+    }
+    core.step(now, Event::EndTurn, &mut effects);
+    if check {
+        core.check();
+    }
+    let late = core.deadline().is_some_and(|deadline| deadline <= now);
+    running.spins = if late { running.spins + 1 } else { 0 };
+    effects
+}
+
+fn message_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("a panic without words").to_string()
+}

@@ -1,0 +1,242 @@
+//! What a run can find: a broken law, named, with the seed, the time and the last lines of the trace.
+
+use std::fmt;
+
+use pontoon_types::{ClientId, GroupId, Index, LogId, ReplicaId, Term, Time};
+
+use crate::trace::Place;
+
+/// A law or an invariant, and how it was broken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// Two leaders in one term.
+    #[error("election safety: {group} has two leaders in term {term}, {first} and {second}")]
+    TwoLeaders {
+        /// The group.
+        group: GroupId,
+        /// The term.
+        term: Term,
+        /// The leader seen first.
+        first: ReplicaId,
+        /// The other.
+        second: ReplicaId,
+    },
+    /// One position, two entries or two histories before it.
+    #[error("log matching: {group} has two different entries or predecessors at {id}, the second at {place}")]
+    LogMatching {
+        /// The group.
+        group: GroupId,
+        /// The position.
+        id: LogId,
+        /// Where the second was appended.
+        place: Place,
+    },
+    /// Two replicas committed different entries at one index.
+    #[error("committed prefix: {group} index {index} is committed as {first} and at {place} as {second}")]
+    CommittedDiffers {
+        /// The group.
+        group: GroupId,
+        /// The index.
+        index: Index,
+        /// The entry committed first.
+        first: LogId,
+        /// The other.
+        second: LogId,
+        /// Where the other is.
+        place: Place,
+    },
+    /// A leader without an entry that an earlier term committed.
+    #[error("leader completeness: {place} leads {group} in term {term} without the committed entry {missing}")]
+    LeaderLacks {
+        /// The leader's place.
+        place: Place,
+        /// The group.
+        group: GroupId,
+        /// The leader's term.
+        term: Term,
+        /// The entry.
+        missing: LogId,
+    },
+    /// A leader advanced its commit index to an entry of an older term.
+    #[error("commit of the own term: {place} leads {group} in term {term} and commits up to {id}")]
+    CommitOfOldTerm {
+        /// The leader's place.
+        place: Place,
+        /// The group.
+        group: GroupId,
+        /// The leader's term.
+        term: Term,
+        /// The last entry it committed.
+        id: LogId,
+    },
+    /// An entry counts as committed, but too few disks hold it.
+    #[error("law 13: {group} committed {id}, which is durable on {copies} disks and needs {quorum}")]
+    CommittedNotDurable {
+        /// The group.
+        group: GroupId,
+        /// The entry.
+        id: LogId,
+        /// Disks that hold it.
+        copies: usize,
+        /// Disks that must.
+        quorum: usize,
+    },
+    /// A promise left before what it promises was durable.
+    #[error("law 13: {place} sends for {group} {what}, but its disk has {durable}")]
+    PromiseNotDurable {
+        /// The sender's place.
+        place: Place,
+        /// The group.
+        group: GroupId,
+        /// The promise.
+        what: String,
+        /// What the disk has.
+        durable: String,
+    },
+    /// A replica voted twice in one term, perhaps with a restart in between.
+    #[error("one vote in a term: {voter} of {group} votes in term {term} for {first} and for {second}")]
+    VoteChanged {
+        /// The group.
+        group: GroupId,
+        /// Who voted.
+        voter: ReplicaId,
+        /// The term.
+        term: Term,
+        /// The first vote.
+        first: ReplicaId,
+        /// The second.
+        second: ReplicaId,
+    },
+    /// A replica's vote changed or vanished within a term, perhaps over a restart.
+    #[error("one vote in a term: {group} at {place}: in term {term} the vote changes from {first} to {second:?}")]
+    VoteForgotten {
+        /// The group.
+        group: GroupId,
+        /// Where.
+        place: Place,
+        /// The term.
+        term: Term,
+        /// The vote before.
+        first: ReplicaId,
+        /// The vote after.
+        second: Option<ReplicaId>,
+    },
+    /// Something that only grows went back, or two pointers are in the wrong order.
+    #[error("order of pointers: {group} at {place}: {what}")]
+    Pointers {
+        /// The group.
+        group: GroupId,
+        /// Where.
+        place: Place,
+        /// What is wrong.
+        what: String,
+    },
+    /// A write that no log can take.
+    #[error("writes in order: {group} at {place}: {what}")]
+    BadWrite {
+        /// The group.
+        group: GroupId,
+        /// Where.
+        place: Place,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Two replicas applied the same entries and differ.
+    #[error("state equality: {group} at applied index {applied} differs at {place}")]
+    StateDiffers {
+        /// The group.
+        group: GroupId,
+        /// The applied index.
+        applied: Index,
+        /// The replica seen second.
+        place: Place,
+    },
+    /// A client was told that a write is done, but it is not committed.
+    #[error("no acknowledged write lost: {client} #{sequence} was acknowledged and is not committed in {group}")]
+    AcknowledgedNotCommitted {
+        /// The group.
+        group: GroupId,
+        /// The client process.
+        client: ClientId,
+        /// Its number for the write.
+        sequence: u64,
+    },
+    /// One command stands twice in the committed log.
+    #[error("at most once: {client} #{sequence} is committed in {group} at {first} and at {second}")]
+    ExecutedTwice {
+        /// The group.
+        group: GroupId,
+        /// The client process.
+        client: ClientId,
+        /// Its number for the write.
+        sequence: u64,
+        /// Where it stands first.
+        first: Index,
+        /// Where it stands again.
+        second: Index,
+    },
+    /// A client was told that a write will never be done, and it was.
+    #[error("a refusal is definite: {client} #{sequence} was refused and is committed in {group} at {index}")]
+    RefusedButExecuted {
+        /// The group.
+        group: GroupId,
+        /// The client process.
+        client: ClientId,
+        /// Its number for the write.
+        sequence: u64,
+        /// Where it stands.
+        index: Index,
+    },
+    /// A client heard something that cannot be an answer to what it asked.
+    #[error("replies: {0}")]
+    BadReply(String),
+    /// What clients saw has no order that explains it.
+    #[error("linearizability: {0}")]
+    NotLinearizable(String),
+    /// A group does not serve although nothing is wrong any more.
+    #[error("liveness: {0}")]
+    Stuck(String),
+    /// A core asks for turns without end at one moment.
+    #[error("progress of time: {place} still has a deadline in the past after {turns} turns")]
+    Spinning {
+        /// The core.
+        place: Place,
+        /// Turns taken.
+        turns: u32,
+    },
+    /// A core refused what was correct.
+    #[error("correct frames are accepted: {place} {what}")]
+    RefusedCorrect {
+        /// The core.
+        place: Place,
+        /// What it did.
+        what: String,
+    },
+    /// The core's own assertions stopped it.
+    #[error("the core at {place} stopped itself: {message}")]
+    Stopped {
+        /// The core.
+        place: Place,
+        /// What the assertion says.
+        message: String,
+    },
+}
+
+/// A broken law in a run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Violation {
+    /// The run.
+    pub seed: u64,
+    /// When it was noticed, in virtual time.
+    pub at: Time,
+    /// What was broken.
+    pub broken: Broken,
+    /// The last lines of the trace, or all of them if asked for.
+    pub trace: Vec<String>,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "seed {} broke at {}: {}", self.seed, self.at, self.broken)
+    }
+}

@@ -1,0 +1,233 @@
+//! The simulated world: everything that exists in a run, and the one loop that lets the next thing happen.
+//!
+//! The world is a shell around [`pontoon_multiraft::Core`], as the glommio node is. It has one agenda; whatever takes
+//! time is put there as a [`Due`]. The verbs are in files of their own: `turn` (what a core does), `network`,
+//! `process`, `client`, `connection`, `faults`, `liveness`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use pontoon_multiraft::{ConnectionId, Event};
+use pontoon_router::{core_of, initial_descriptors};
+use pontoon_types::{Descriptor, GroupId, Incarnation, NodeId, Time};
+
+use crate::client::{Attempt, Client, Connection};
+use crate::disk::Disk;
+use crate::faults::Fault;
+use crate::history::History;
+use crate::invariants::{Disks, Invariants};
+use crate::network::{Flight, Network};
+use crate::options::Options;
+use crate::process::{Clock, Node, RunningCore};
+use crate::queue::Queue;
+use crate::random::Random;
+use crate::report::Counts;
+use crate::trace::{Happening, Place, Trace};
+use crate::violation::Broken;
+
+/// Something on the agenda.
+#[derive(Debug)]
+pub enum Due {
+    /// A core takes a turn with what arrived.
+    Turn(Place, Incarnation),
+    /// A core's deadline.
+    Wake(Place, Incarnation),
+    /// The sync in flight of a core is done.
+    SyncDone(Place, Incarnation),
+    /// A frame reaches a node.
+    Arrive(Flight),
+    /// A link breaks, if it is still in this epoch.
+    Break(Place, NodeId, u64),
+    /// A core dials a peer.
+    Dial(Place, NodeId),
+    /// A crashed node starts.
+    StartNode(NodeId),
+    /// A paused core goes on.
+    Resume(Place, Incarnation),
+    /// The log has room again.
+    LogHasRoom(Place, Incarnation),
+    /// The next fault of a kind.
+    Fault(Fault),
+    /// The partition is over.
+    Heal,
+    /// A lane goes on; the number tells an outdated wake-up.
+    WakeLane(usize, usize, u64),
+    /// An operation took too long.
+    GiveUp(usize, usize, u64),
+    /// A client's gathered requests leave.
+    Flush(usize),
+    /// Requests reach a core.
+    AtNode(ConnectionId, Bytes),
+    /// Replies reach a client.
+    AtClient(ConnectionId, Bytes),
+    /// A core hears that a client is gone.
+    GoneAtNode(ConnectionId),
+    /// A client hears that its connection is closed.
+    ClosedAtClient(ConnectionId),
+}
+
+/// Where a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Faults happen and clients load the cluster.
+    Faults,
+    /// Everything is healed; the cluster must serve and converge.
+    Liveness,
+    /// Nobody asks for anything; groups must be asleep.
+    Idle,
+}
+
+/// Everything in a run.
+#[derive(Debug)]
+pub struct World {
+    pub(crate) options: Options,
+    pub(crate) random: Random,
+    pub(crate) queue: Queue<Due>,
+    pub(crate) trace: Trace,
+    pub(crate) phase: Phase,
+    pub(crate) descriptors: Vec<Descriptor>,
+    pub(crate) nodes: BTreeMap<NodeId, Node>,
+    pub(crate) cores: BTreeMap<Place, RunningCore>,
+    pub(crate) disks: Disks,
+    pub(crate) network: Network,
+    /// Peers whose frame in a core's inbox was changed on its way; only those may be refused.
+    pub(crate) corrupt_arrivals: BTreeSet<(Place, NodeId)>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) connections: Vec<Connection>,
+    pub(crate) attempts: Vec<Attempt>,
+    pub(crate) processes: u128,
+    pub(crate) operations: u64,
+    pub(crate) history: History,
+    pub(crate) invariants: Invariants,
+    pub(crate) counts: Counts,
+}
+
+impl World {
+    /// A world in which all nodes are about to start for the first time.
+    pub fn new(options: Options, keep_trace: bool) -> World {
+        // Another stream than the one the options were drawn from, so that overrides do not shift the run's chances.
+        let mut random = Random::new(options.seed ^ 0x7073_696d_776f_726c);
+        let ids: Vec<NodeId> = (1..=u64::from(options.nodes)).map(NodeId).collect();
+        let descriptors = initial_descriptors(options.groups, &ids);
+        let mut disks = Disks::new();
+        let mut nodes = BTreeMap::new();
+        for id in &ids {
+            let clock = Clock::draw(&mut random, 0);
+            nodes.insert(*id, Node { alive: false, incarnation: Incarnation(0), clock });
+            for core in 0..options.cores {
+                let place = Place { node: *id, core: pontoon_types::CoreId(core) };
+                let groups = descriptors.iter().map(|descriptor| descriptor.group);
+                disks.insert(place, Disk::new(groups.filter(|group| core_of(*group, options.cores) == place.core)));
+            }
+        }
+        let history = History::new(&descriptors, options.client.keys);
+        let invariants = Invariants::new(&descriptors);
+        World {
+            random,
+            queue: Queue::new(),
+            trace: Trace::new(keep_trace),
+            phase: Phase::Faults,
+            nodes,
+            cores: BTreeMap::new(),
+            disks,
+            network: Network::default(),
+            corrupt_arrivals: BTreeSet::new(),
+            clients: Vec::new(),
+            connections: Vec::new(),
+            attempts: Vec::new(),
+            processes: 0,
+            operations: 0,
+            history,
+            invariants,
+            counts: Counts::default(),
+            descriptors,
+            options,
+        }
+    }
+
+    /// Starts the nodes, the clients and the faults.
+    pub fn begin(&mut self) {
+        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        for id in ids {
+            let wait = self.random.until_next(self.options.process.restart_delay);
+            self.queue.put(self.queue.now() + wait, Due::StartNode(id));
+        }
+        for _ in 0..self.options.client.clients {
+            self.add_client(self.options.client.scripts());
+        }
+        self.begin_faults();
+    }
+
+    /// The virtual time.
+    pub fn now(&self) -> Time {
+        self.queue.now()
+    }
+
+    /// Lets everything happen that is due before `end`.
+    pub fn run_until(&mut self, end: Time) -> Result<(), Broken> {
+        while let Some(due) = self.queue.pop_before(end) {
+            self.counts.steps += 1;
+            self.happen(due)?;
+        }
+        Ok(())
+    }
+
+    fn happen(&mut self, due: Due) -> Result<(), Broken> {
+        match due {
+            Due::Turn(place, incarnation) if self.lives(place, incarnation) => self.turn(place)?,
+            Due::Wake(place, incarnation) if self.lives(place, incarnation) => self.wake(place),
+            Due::SyncDone(place, incarnation) if self.lives(place, incarnation) => self.sync_done(place),
+            Due::Resume(place, incarnation) if self.lives(place, incarnation) => self.resume_core(place),
+            Due::LogHasRoom(place, incarnation) if self.lives(place, incarnation) => {
+                self.trace.note(self.queue.now(), Happening::LogFull(place, false));
+                self.push(place, Event::LogFull(false));
+            }
+            // These were meant for an incarnation that is gone.
+            Due::Turn(..) | Due::Wake(..) | Due::SyncDone(..) | Due::Resume(..) | Due::LogHasRoom(..) => {}
+            Due::Arrive(flight) => self.arrive(flight),
+            Due::Break(from, to, epoch) => self.break_if(from, to, epoch),
+            Due::Dial(from, to) => self.dial(from, to),
+            Due::StartNode(node) => self.start_node(node),
+            Due::Fault(fault) => self.inject(fault),
+            Due::Heal => self.heal_partitions(),
+            Due::WakeLane(client, lane, wake) => self.wake_lane(client, lane, wake),
+            Due::GiveUp(client, lane, id) => self.give_up(client, lane, id),
+            Due::Flush(client) => self.flush(client),
+            Due::AtNode(connection, bytes) => self.requests_arrive(connection, bytes),
+            Due::AtClient(connection, bytes) => self.replies_arrive(connection, bytes)?,
+            Due::GoneAtNode(connection) => self.gone_at_node(connection),
+            Due::ClosedAtClient(connection) => self.close_at_client(connection),
+        }
+        Ok(())
+    }
+
+    fn lives(&self, place: Place, incarnation: Incarnation) -> bool {
+        self.cores.contains_key(&place) && self.nodes[&place.node].incarnation == incarnation
+    }
+
+    /// Puts an event into a core's inbox, if the core runs.
+    pub(crate) fn push(&mut self, place: Place, event: Event) {
+        if let Some(running) = self.cores.get_mut(&place) {
+            running.inbox.push(event);
+            self.schedule_turn(place);
+        }
+    }
+
+    /// Puts a turn on the agenda, unless there is one: what arrives until then shares it.
+    pub(crate) fn schedule_turn(&mut self, place: Place) {
+        let Some(running) = self.cores.get_mut(&place) else { return };
+        if running.turn_due || running.paused {
+            return;
+        }
+        running.turn_due = true;
+        let wait = self.random.span(Duration::from_micros(1), self.options.process.turn_delay_max);
+        let incarnation = self.nodes[&place.node].incarnation;
+        self.queue.put(self.queue.now() + wait, Due::Turn(place, incarnation));
+    }
+
+    /// The groups of the cluster.
+    pub(crate) fn group_ids(&self) -> Vec<GroupId> {
+        self.descriptors.iter().map(|descriptor| descriptor.group).collect()
+    }
+}

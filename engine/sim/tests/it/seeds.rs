@@ -1,0 +1,96 @@
+//! A few hundred seeds, and that enough happens in them.
+
+use std::time::Duration;
+
+use pontoon_sim::{Counts, Overrides, Report, run, run_many};
+
+/// Runs of an ordinary test. More: `pontoon sim --seed 0 --count 100000`.
+const SEEDS: u64 = 300;
+
+#[test]
+fn a_few_hundred_seeds_break_no_law() {
+    let mut sum = Counts::default();
+    let mut runs = 0;
+    run_many(0..SEEDS, &Overrides::default(), 1, |report| {
+        assert!(report.passed(), "{report}");
+        runs += 1;
+        add(&mut sum, &report);
+        true
+    });
+    println!("{runs} runs:\n{sum}");
+    assert_eq!(runs, SEEDS);
+    // A run in which nothing happens proves nothing; these are about a third of what the seeds do.
+    assert!(sum.elections > 1_000 && sum.entries_committed > 10_000, "{sum}");
+    assert!(sum.writes_acknowledged > 10_000 && sum.reads_served > 10_000, "{sum}");
+    assert!(sum.crashes > 1_000 && sum.appends_lost > 100 && sum.partitions > 200, "{sum}");
+    assert!(sum.frames_lost > 5_000 && sum.frames_duplicated > 5_000 && sum.frames_refused > 50, "{sum}");
+    assert!(sum.links_broken > 1_000 && sum.pauses > 100 && sum.unknown > 1_000 && sum.refusals > 1_000, "{sum}");
+    assert_eq!(sum.undecided, 0, "every history is decided");
+}
+
+fn add(sum: &mut Counts, report: &Report) {
+    let counts = &report.counts;
+    sum.elections += counts.elections;
+    sum.entries_committed += counts.entries_committed;
+    sum.writes_acknowledged += counts.writes_acknowledged;
+    sum.reads_served += counts.reads_served;
+    sum.crashes += counts.crashes;
+    sum.appends_lost += counts.appends_lost;
+    sum.partitions += counts.partitions;
+    sum.frames += counts.frames;
+    sum.frames_lost += counts.frames_lost;
+    sum.frames_duplicated += counts.frames_duplicated;
+    sum.frames_corrupted += counts.frames_corrupted;
+    sum.frames_refused += counts.frames_refused;
+    sum.links_broken += counts.links_broken;
+    sum.pauses += counts.pauses;
+    sum.unknown += counts.unknown;
+    sum.refusals += counts.refusals;
+    sum.undecided += counts.undecided;
+    sum.checked += counts.checked;
+    sum.history += counts.history;
+}
+
+#[test]
+fn without_faults_hardly_anything_is_refused_and_nothing_is_unknown() {
+    let overrides = Overrides { nodes: Some(3), groups: Some(4), faults: Some(false), ..Overrides::default() };
+    for seed in 0..10 {
+        let report = run(seed, &overrides);
+        assert!(report.passed(), "{report}");
+        assert_eq!(
+            (report.counts.crashes, report.counts.links_broken, report.counts.frames_lost),
+            (0, 0, 0),
+            "{report}"
+        );
+        assert!(report.counts.completed * 100 > report.counts.operations * 90, "{report}");
+    }
+}
+
+#[test]
+fn overrides_decide_the_size_of_the_cluster() {
+    let overrides = Overrides {
+        nodes: Some(5),
+        cores: Some(2),
+        groups: Some(7),
+        clients: Some(3),
+        duration: Some(Duration::from_millis(1_500)),
+        ..Overrides::default()
+    };
+    let report = run(11, &overrides);
+    assert!(report.passed(), "{report}");
+    let options = &report.options;
+    assert_eq!((options.nodes, options.cores, options.groups, options.client.clients), (5, 2, 7, 3));
+    assert_eq!(options.duration, Duration::from_millis(1_500));
+    assert!(report.to_string().contains("nodes 5, cores 2, groups 7, duration 1.5s"), "{report}");
+}
+
+#[test]
+fn many_seeds_come_back_in_order_and_stop_when_told() {
+    let overrides = Overrides { nodes: Some(1), duration: Some(Duration::from_millis(300)), ..Overrides::default() };
+    let mut seen = Vec::new();
+    run_many(5..40, &overrides, 3, |report| {
+        seen.push(report.options.seed);
+        report.options.seed < 20
+    });
+    assert_eq!(seen, (5..=20).collect::<Vec<u64>>());
+}
