@@ -1,0 +1,94 @@
+//! The load generator: it starts or finds a cluster, loads it, measures, and checks that nothing acknowledged is lost.
+//!
+//! One thread is the client. It carries many logical clients over few connections, reads the clock once for each turn,
+//! and reports its own processor time, because a client that is the limit measures itself.
+//!
+//! - `args`: the command line; `run`: one run from start to verdict; `idle`, `summarize`: the other jobs
+//! - `job`: what a load is, without sockets; `preload`, `load`, `verify`: its three parts; `slots`: who waits for what
+//! - `recorder`, `verifier`, `history`: what is remembered; `data`: keys and values
+//! - `target`, `etcd`: what carries a load; `cluster`: nodes in this process; `disk`, `clock`: counters around it
+//! - `report`: the figures
+//!
+//! # Laws
+//!
+//! - Latency counts from the moment an operation was meant to start: in an open loop that is the plan, not the send.
+//! - Every value is unique and names its write, so a lost, an old and a wrong value are told apart.
+//! - Figures come from counters read before and after the measured time; what cannot be read is shown as missing.
+
+mod args;
+mod clock;
+mod cluster;
+mod data;
+mod disk;
+mod error;
+#[cfg(feature = "etcd")]
+mod etcd;
+mod history;
+mod idle;
+mod job;
+mod load;
+mod preload;
+mod recorder;
+mod report;
+mod run;
+mod slots;
+mod summarize;
+mod target;
+mod verifier;
+mod verify;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::args::{Cli, Command};
+use crate::error::{BenchError, INTERNAL, USAGE};
+
+/// The exit code after a second interrupt.
+const INTERRUPTED: i32 = 130;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    let result = stop_flag().and_then(|stop| match &cli.command {
+        None => run::run(&cli.load, stop),
+        Some(Command::Idle(args)) => idle::run(args),
+        Some(Command::Summarize(args)) => summarize::run(args),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            run::say(&format!("error: {error}"));
+            ExitCode::from(error.code)
+        }
+    }
+}
+
+/// The first interrupt ends the load early, with its report; the second one ends the program.
+fn stop_flag() -> Result<Arc<AtomicBool>, BenchError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, INTERRUPTED, stop.clone())
+            .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
+            .map_err(|error| BenchError::new(INTERNAL, format!("cannot watch for signal {signal}: {error}")))?;
+    }
+    Ok(stop)
+}
+
+/// Help and version are answers; everything else is one clear line and the code for wrong usage.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    let first: Vec<&str> = text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
+    run::say(&format!("{} (see --help)", first.join(" ")));
+    ExitCode::from(USAGE)
+}

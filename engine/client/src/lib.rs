@@ -1,0 +1,42 @@
+//! The Rust client: it knows which node leads which range, keeps many requests in flight over few connections, and
+//! tells the truth about the ones that were not answered.
+//!
+//! # How it works
+//!
+//! The heart is [`session::Session`], a function of events without clock or socket: a request enters, the routing
+//! cache names a connection, replies and refusals come back, tickets are completed. [`Client`] is the shell around
+//! it: non-blocking TCP, one epoll descriptor, one turn for each [`Client::poll`]. Everything submitted between two
+//! polls leaves as one frame for each connection, and one receive for each ready connection feeds the answers back.
+//! There is one connection for each core of each node, or more when [`ClientOptions::connections`] asks for them.
+//!
+//! # Laws
+//!
+//! - A ticket is completed exactly once.
+//! - A request is sent again only when the attempt before was definitely refused (not the leader, stale descriptor,
+//!   busy) or definitely never left. A write that was sent and not answered is [`ClientError::Unknown`]: it may have
+//!   happened, may still happen, and is never sent a second time. Reads change nothing and are asked again freely.
+//! - Every request ends by its deadline.
+//!
+//! # Left out
+//!
+//! Requests are not exactly-once yet, so an unknown write is handed to the caller. A scan over several ranges is
+//! linearizable for each range, not over all of them. A batch must stay inside one range. Nothing is encrypted.
+
+mod blocking;
+mod bootstrap;
+mod client;
+mod clock;
+mod error;
+mod link;
+mod request;
+pub mod routing;
+pub mod session;
+mod slots;
+mod work;
+
+pub use blocking::{Page, Swap};
+pub use client::{Client, ClientOptions};
+pub use error::ClientError;
+pub use pontoon_wire::client::{CoreStatus, OperationOutcome, Routes};
+pub use pontoon_wire::command::KvOperation;
+pub use request::{Completion, Request, Response, Ticket};
