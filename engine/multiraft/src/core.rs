@@ -11,6 +11,7 @@ use crate::liveness::Liveness;
 use crate::peer::Peer;
 use crate::read::Reads;
 use crate::replica::{Asker, Replica, Slot};
+use crate::send::sendable;
 use crate::timers::Timers;
 use crate::{ConnectionId, CoreConfig, CoreWrite, Effects, Event, GroupState, Kv};
 
@@ -31,6 +32,8 @@ pub struct Core {
     pub(crate) log_full: bool,
     /// Requests accepted and not yet answered.
     pub(crate) waiting: usize,
+    /// Bytes of status and route reports in this turn.
+    pub(crate) report_bytes: usize,
     /// Replicas with commands to propose at the end of the turn.
     pub(crate) proposing: Vec<Slot>,
     /// Replicas that have more committed entries than one turn applies.
@@ -73,6 +76,7 @@ impl Core {
             routing,
             log_full: false,
             waiting: 0,
+            report_bytes: 0,
             proposing: Vec::new(),
             apply_backlog: Vec::new(),
             counters: Counters::default(),
@@ -114,7 +118,7 @@ impl Core {
 
     /// The next time at which [`Event::Timer`] is due. In the past when work is waiting.
     pub fn deadline(&mut self) -> Option<Time> {
-        if !self.apply_backlog.is_empty() {
+        if !self.apply_backlog.is_empty() || self.reads.is_servable() {
             return Some(Time(0));
         }
         let liveness = self.liveness.next_deadline(&self.peers);
@@ -154,16 +158,19 @@ impl Core {
         self.peers.binary_search_by_key(&node, |peer| peer.node).ok()
     }
 
-    /// Answers a request that was accepted before.
-    pub(crate) fn answer(&mut self, asker: Asker, result: Result<Outcome, Refusal>) {
+    /// Answers a request that was accepted before. Returns the bytes of the reply.
+    pub(crate) fn answer(&mut self, asker: Asker, result: Result<Outcome, Refusal>) -> usize {
         self.waiting -= 1;
-        self.reply(asker, result);
+        self.reply(asker, result)
     }
 
-    /// Answers a request that was never accepted, or is answered at once.
-    pub(crate) fn reply(&mut self, asker: Asker, result: Result<Outcome, Refusal>) {
+    /// Answers a request that was never accepted, or is answered at once. Returns the bytes of the reply.
+    pub(crate) fn reply(&mut self, asker: Asker, result: Result<Outcome, Refusal>) -> usize {
         self.counters.replies += 1;
-        self.replies.push((asker.connection, Reply { sequence: asker.sequence, result }));
+        let reply = sendable(Reply { sequence: asker.sequence, result });
+        let bytes = reply.encoded_bytes();
+        self.replies.push((asker.connection, reply));
+        bytes
     }
 
     /// Steps one replica and carries its effects to where they belong.
@@ -216,6 +223,8 @@ impl Core {
         self.continue_applying();
         self.propose_gathered(now);
         self.start_read_round(now);
+        self.answer_servable_reads();
+        self.report_bytes = 0;
         if !self.writes.is_empty() {
             let number = self.next_write;
             self.next_write = CoreWriteNumber(number.0 + 1);

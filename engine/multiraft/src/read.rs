@@ -6,14 +6,17 @@
 //! for the group and term it names, and comes from the core that owns the replica. With a quorum the reads of the
 //! group may be served as soon as the commit index of the round's start is applied.
 //!
+//! What one turn serves is bounded in bytes: a round of many large scans is answered over several turns, so that a core
+//! neither builds gigabytes of replies nor stops hearing its peers.
+//!
 //! A leader that has not committed in its own term does not know the newest commit index; its reads wait in the queue
 //! until it has. A round without a quorum is asked again with each beacon and given up after the request timeout:
 //! its reads are sent elsewhere, since a read changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use pontoon_raft::quorum;
-use pontoon_types::limits::READ_ROUNDS_MAX;
+use pontoon_types::limits::{READ_BYTES_PER_TURN, READ_ROUNDS_MAX};
 use pontoon_types::{GroupId, Incarnation, Index, NodeId, Term, Time};
 use pontoon_wire::client::{Outcome, Refusal};
 use pontoon_wire::peer::{ReadConfirmation, ReadRound};
@@ -29,6 +32,15 @@ pub(crate) struct Reads {
     /// Rounds without a quorum for every group, by number.
     rounds: BTreeMap<u64, Vec<Question>>,
     last_round: u64,
+    /// Reads that may be served.
+    servable: VecDeque<(Slot, Read)>,
+}
+
+impl Reads {
+    /// Whether the next turn has reads to serve without any event.
+    pub(crate) fn is_servable(&self) -> bool {
+        !self.servable.is_empty()
+    }
 }
 
 /// One group in one round.
@@ -51,11 +63,13 @@ impl Core {
         self.reads.gathered.push((slot, read));
     }
 
-    /// Starts one round for the reads gathered, unless too many rounds are open.
+    /// Starts one round for the reads gathered. While too many rounds are open they wait, but not beyond their time
+    /// and not for a group that is no longer led here.
     pub(crate) fn start_read_round(&mut self, now: Time) {
-        if self.reads.gathered.is_empty() || self.reads.rounds.len() >= READ_ROUNDS_MAX {
+        if self.reads.gathered.is_empty() {
             return;
         }
+        let may_open = self.reads.rounds.len() < READ_ROUNDS_MAX;
         let mut gathered = std::mem::take(&mut self.reads.gathered);
         gathered.sort_by_key(|(slot, _)| *slot);
         let mut questions: Vec<Question> = Vec::new();
@@ -63,14 +77,14 @@ impl Core {
             match questions.last_mut() {
                 Some(question) if question.slot == slot => question.reads.push(read),
                 _ => match self.question(slot) {
-                    Ok(mut question) => {
+                    Ok(mut question) if may_open => {
                         question.reads.push(read);
                         questions.push(question);
                     }
-                    Err(NoQuestion::NothingCommitted) if read.deadline > now => {
+                    Ok(_) | Err(NoQuestion::NothingCommitted) if read.deadline > now => {
                         self.reads.gathered.push((slot, read));
                     }
-                    Err(_) => {
+                    _ => {
                         let leader = self.replicas[slot].leader_node();
                         self.answer(read.asker, Err(Refusal::NotLeader { leader }));
                     }
@@ -170,7 +184,7 @@ impl Core {
         let Question { slot, read_index, reads, .. } = question;
         for read in reads {
             if self.replicas[slot].applied >= read_index {
-                self.serve_one(slot, read);
+                self.reads.servable.push_back((slot, read));
             } else {
                 let deadline = read.deadline;
                 self.replicas[slot].unapplied_reads.push((read_index, read));
@@ -188,23 +202,30 @@ impl Core {
         let waiting = std::mem::take(&mut self.replicas[slot].unapplied_reads);
         for (read_index, read) in waiting {
             if read_index <= applied {
-                self.serve_one(slot, read);
+                self.reads.servable.push_back((slot, read));
             } else {
                 self.replicas[slot].unapplied_reads.push((read_index, read));
             }
         }
     }
 
-    fn serve_one(&mut self, slot: Slot, read: Read) {
-        let machine = &self.replicas[slot].machine;
-        let outcome = match &read.query {
-            Query::Get { key } => Outcome::Value(machine.get(key)),
-            Query::Scan { start, end, limit } => {
-                let (pairs, next) = machine.scan(start, end.as_deref(), *limit);
-                Outcome::Pairs { pairs, next }
-            }
-        };
-        self.answer(read.asker, Ok(outcome));
+    /// Answers reads that may be served, within the bytes of one turn. Whatever the state holds by now is at least as
+    /// new as the read index.
+    pub(crate) fn answer_servable_reads(&mut self) {
+        let mut bytes = 0;
+        while bytes < READ_BYTES_PER_TURN
+            && let Some((slot, read)) = self.reads.servable.pop_front()
+        {
+            let machine = &self.replicas[slot].machine;
+            let outcome = match &read.query {
+                Query::Get { key } => Outcome::Value(machine.get(key)),
+                Query::Scan { start, end, limit } => {
+                    let (pairs, next) = machine.scan(start, end.as_deref(), *limit);
+                    Outcome::Pairs { pairs, next }
+                }
+            };
+            bytes += self.answer(read.asker, Ok(outcome));
+        }
     }
 
     /// A group stopped leading: its reads in open rounds go elsewhere.

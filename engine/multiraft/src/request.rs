@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use pontoon_raft::ProposalRefused;
 use pontoon_router::preferred_leader;
-use pontoon_types::limits::CORE_REQUESTS_MAX;
+use pontoon_types::limits::{CORE_REQUESTS_MAX, KEY_BYTES_MAX, PROPOSAL_BYTES_PER_TURN, REPORT_BYTES_PER_TURN};
 use pontoon_types::{Descriptor, Generation, GroupId, KeyRange, NodeId, Time};
 use pontoon_wire::client::{Operation, Outcome, Refusal, Request, RequestFrame, Routes};
 use pontoon_wire::command::Command;
@@ -14,8 +14,11 @@ use pontoon_wire::command::Command;
 use crate::replica::{Asker, Query, Read, Slot};
 use crate::{ConnectionId, Core, Effects};
 
-/// What a client is told to wait before it asks a busy core again, milliseconds.
-const BUSY_RETRY_MS: u32 = 5;
+/// What a client of a busy core is told: try again soon.
+const BUSY: Refusal = Refusal::Busy { retry_after_ms: 5 };
+
+/// Most bytes of a key shown in a refusal.
+const SHOWN_KEY_BYTES: usize = 64;
 
 impl Core {
     /// Steps every request of a client's frame. What is not a frame closes the connection.
@@ -46,19 +49,28 @@ impl Core {
     fn accept(&mut self, now: Time, asker: Asker, operation: Operation) -> Result<(), Refusal> {
         let deadline = now + self.config.request_timeout;
         match operation {
-            Operation::Routes => self.reply(asker, Ok(Outcome::Routes(self.routes()))),
-            Operation::Status => self.reply(asker, Ok(Outcome::Status(self.status()))),
+            Operation::Routes => {
+                let routes = self.report_allowed().map(|()| Outcome::Routes(self.routes()))?;
+                self.report_bytes += self.reply(asker, Ok(routes));
+            }
+            Operation::Status => {
+                let status = self.report_allowed().map(|()| Outcome::Status(self.status()))?;
+                self.report_bytes += self.reply(asker, Ok(status));
+            }
             Operation::Write { group, generation, command } => {
                 let slot = self.leading_slot(group, generation)?;
                 self.admit(slot, &command)?;
                 self.gather_proposal(slot, command, asker);
             }
             Operation::Get { group, generation, key } => {
+                short_enough(&key)?;
                 let slot = self.leading_slot(group, generation)?;
                 inside(&self.replicas[slot].descriptor, &key)?;
                 self.gather_read(slot, Read { asker, query: Query::Get { key }, deadline });
             }
             Operation::Scan { group, generation, start, end, limit } => {
+                short_enough(&start)?;
+                short_enough(end.as_deref().unwrap_or_default())?;
                 let slot = self.leading_slot(group, generation)?;
                 let range = &self.replicas[slot].descriptor.range;
                 let (start, end) = clip(range, start, end);
@@ -66,6 +78,11 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Reports are long, so a turn makes only so many bytes of them.
+    fn report_allowed(&self) -> Result<(), Refusal> {
+        if self.report_bytes < REPORT_BYTES_PER_TURN { Ok(()) } else { Err(BUSY) }
     }
 
     /// The replica that leads `group` here, if the client's idea of the range is current and there is room.
@@ -84,7 +101,7 @@ impl Core {
             return Err(Refusal::NotLeader { leader: replica.leader_node() });
         }
         if self.waiting >= CORE_REQUESTS_MAX {
-            return Err(Refusal::Busy { retry_after_ms: BUSY_RETRY_MS });
+            return Err(BUSY);
         }
         Ok(slot)
     }
@@ -97,13 +114,14 @@ impl Core {
         for operation in &decoded.operations {
             inside(&replica.descriptor, operation.key())?;
         }
-        if self.log_full {
-            return Err(Refusal::Busy { retry_after_ms: BUSY_RETRY_MS });
+        let gathered = replica.proposal_bytes;
+        if self.log_full || (gathered > 0 && gathered + command.len() > PROPOSAL_BYTES_PER_TURN) {
+            return Err(BUSY);
         }
-        match replica.raft.admit(replica.proposal_bytes + command.len()) {
+        match replica.raft.admit(gathered + command.len()) {
             Ok(()) => Ok(()),
             Err(ProposalRefused::NotLeader { .. }) => Err(Refusal::NotLeader { leader: replica.leader_node() }),
-            Err(ProposalRefused::Full) => Err(Refusal::Busy { retry_after_ms: BUSY_RETRY_MS }),
+            Err(ProposalRefused::Full) => Err(BUSY),
         }
     }
 
@@ -133,8 +151,17 @@ fn inside(descriptor: &Descriptor, key: &[u8]) -> Result<(), Refusal> {
     if descriptor.range.contains(key) {
         return Ok(());
     }
-    let key = key.escape_ascii();
+    let key = key[..key.len().min(SHOWN_KEY_BYTES)].escape_ascii();
     Err(Refusal::Refused { why: format!("key {key} is outside {} of {}", descriptor.range, descriptor.group) })
+}
+
+/// Whether a key that is read could exist.
+fn short_enough(key: &[u8]) -> Result<(), Refusal> {
+    if key.len() <= KEY_BYTES_MAX {
+        return Ok(());
+    }
+    let (limit, bytes) = ("KEY_BYTES_MAX".to_string(), key.len() as u64);
+    Err(Refusal::TooLarge { limit, limit_bytes: KEY_BYTES_MAX as u64, bytes })
 }
 
 /// The part of `[start, end)` that lies in the range.

@@ -3,16 +3,16 @@
 
 use bytes::Bytes;
 use pontoon_raft::Event as RaftEvent;
-use pontoon_types::limits::PEER_FRAME_BYTES;
+use pontoon_types::limits::{FRAME_BYTES_MAX, PEER_FRAME_BYTES, READ_ROUNDS_MAX};
 use pontoon_types::{Body, GroupId, Message, NodeId, Time};
-use pontoon_wire::client::{Outcome, Reply, ReplyFrame};
-use pontoon_wire::peer::PeerFrame;
+use pontoon_wire::client::{Outcome, Refusal, Reply, ReplyFrame};
+use pontoon_wire::peer::{PeerFrame, message_bytes};
 
 use crate::replica::Slot;
 use crate::{ConnectionId, Core, Effects};
 
-/// What a message weighs in a frame besides its entries, bytes. An estimate: frames are cut by it, not limited.
-const MESSAGE_WEIGHT_BYTES: usize = 64;
+/// Room for the header of a reply frame and the rounding of its parts.
+const REPLY_FRAME_OVERHEAD_BYTES: usize = 4 << 10;
 
 /// A reply frame is closed at about this many bytes, so that one turn's scans do not become one huge frame.
 const REPLY_FRAME_BYTES: usize = 1 << 20;
@@ -50,7 +50,7 @@ impl Core {
             };
             let mut bytes = 0;
             for (group, message) in outbox.messages {
-                let weight = weight(&message);
+                let weight = message_bytes(&message);
                 if bytes > 0 && bytes + weight > PEER_FRAME_BYTES {
                     self.push_frame(&frame, effects);
                     frame.beacon = None;
@@ -101,7 +101,8 @@ impl Core {
         for (group, message) in frame.messages {
             self.receive_message(now, from, group, message);
         }
-        for round in frame.reads {
+        // No peer has more rounds open than the limit, so what is beyond it is not worth an answer.
+        for round in frame.reads.into_iter().take(READ_ROUNDS_MAX) {
             self.confirm_reads(peer, frame.incarnation, round);
         }
         for confirmation in frame.confirmations {
@@ -113,7 +114,10 @@ impl Core {
     fn receive_message(&mut self, now: Time, from: NodeId, group: GroupId, message: Message) {
         let Some(slot) = self.slot_of(group) else { return };
         let replica = &self.replicas[slot];
-        if message.to == replica.me && replica.descriptor.node_of(message.from) == Some(from) {
+        // The room that a full log has left is for votes: without them this node could not help to elect a leader.
+        let grows_full_log =
+            self.log_full && matches!(&message.body, Body::Append { entries, .. } if !entries.is_empty());
+        if message.to == replica.me && replica.descriptor.node_of(message.from) == Some(from) && !grows_full_log {
             self.step_replica(now, slot, RaftEvent::Receive(message));
         }
     }
@@ -129,7 +133,7 @@ impl Core {
         let mut open = None;
         let mut bytes = 0;
         for (connection, reply) in replies.drain(..) {
-            let weight = reply_weight(&reply);
+            let weight = reply.encoded_bytes();
             if open.is_some_and(|open| open != connection || bytes + weight > REPLY_FRAME_BYTES) {
                 push_replies(open, &mut frame, effects);
                 bytes = 0;
@@ -151,20 +155,20 @@ fn push_replies(connection: Option<ConnectionId>, frame: &mut ReplyFrame, effect
     effects.client_frames.push((connection, Bytes::from(bytes)));
 }
 
-fn weight(message: &Message) -> usize {
-    match &message.body {
-        Body::Append { entries, .. } => {
-            MESSAGE_WEIGHT_BYTES + entries.iter().map(|entry| entry.payload.len() + 16).sum::<usize>()
-        }
-        _ => MESSAGE_WEIGHT_BYTES,
+/// The reply, or what is said instead when it does not fit into a frame: the outcome of a write is then unknown to the
+/// client, since it did happen; a report is refused by the name of the limit.
+pub(crate) fn sendable(reply: Reply) -> Reply {
+    let bytes = reply.encoded_bytes();
+    if bytes + REPLY_FRAME_OVERHEAD_BYTES <= FRAME_BYTES_MAX {
+        return reply;
     }
-}
-
-fn reply_weight(reply: &Reply) -> usize {
-    let payload = match &reply.result {
-        Ok(Outcome::Value(Some(value))) => value.len(),
-        Ok(Outcome::Pairs { pairs, .. }) => pairs.iter().map(|(key, value)| key.len() + value.len()).sum(),
-        _ => 0,
+    let refusal = match reply.result {
+        Ok(Outcome::Written(_)) => Refusal::Unknown,
+        _ => Refusal::TooLarge {
+            limit: "FRAME_BYTES_MAX".to_string(),
+            limit_bytes: FRAME_BYTES_MAX as u64,
+            bytes: bytes as u64,
+        },
     };
-    MESSAGE_WEIGHT_BYTES + payload
+    Reply { sequence: reply.sequence, result: Err(refusal) }
 }

@@ -22,8 +22,9 @@ pub const SCAN_PAIRS_MAX: usize = 1_000;
 /// Most bytes that one scan returns; it stops early and says where to go on.
 pub const SCAN_BYTES_MAX: usize = 1 << 20;
 
-/// Most bytes of one frame on any link. A reader refuses a longer length before it allocates.
-pub const FRAME_BYTES_MAX: usize = 8 << 20;
+/// Most bytes of one frame on any link. A reader refuses a longer length before it allocates. The largest frame is a
+/// routing table of 65,536 ranges with nine members each, about 13 MiB.
+pub const FRAME_BYTES_MAX: usize = 16 << 20;
 
 /// A frame to a peer is closed at about this many bytes; larger writes gain nothing on a socket.
 pub const PEER_FRAME_BYTES: usize = 64 << 10;
@@ -70,3 +71,13 @@ pub const BEACON_PAGE_GROUPS: usize = 512;
 
 /// Most changes in one beacon; the rest waits for the next one.
 pub const BEACON_CHANGES_MAX: usize = 4096;
+
+/// Bytes of commands that one group proposes in one turn; above it the answer is Busy. They are one write of one
+/// replica, which must fit into a segment.
+pub const PROPOSAL_BYTES_PER_TURN: usize = 4 << 20;
+
+/// Bytes of values that one turn serves to readers; the rest waits for the next turn. Bounds a turn's time and memory.
+pub const READ_BYTES_PER_TURN: usize = 8 << 20;
+
+/// Bytes of status and route reports after which a turn makes no more of them; above it the answer is Busy.
+pub const REPORT_BYTES_PER_TURN: usize = 4 << 20;

@@ -2,6 +2,7 @@
 //! unless a test holds it back. Faults and schedules are the simulator's business (`pontoon-sim`).
 #![allow(clippy::unwrap_used)]
 
+mod bounds;
 mod cluster;
 mod kv;
 mod liveness;

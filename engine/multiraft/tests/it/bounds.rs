@@ -1,0 +1,135 @@
+//! Bounds of a turn: what one client asks, however large, neither stops a core nor makes it build without limit.
+
+use bytes::Bytes;
+use pontoon_multiraft::Event;
+use pontoon_types::limits::{FRAME_BYTES_MAX, PROPOSAL_BYTES_PER_TURN, READ_BYTES_PER_TURN};
+use pontoon_types::{ClientId, Index};
+use pontoon_wire::client::{Operation, Outcome, Refusal};
+use pontoon_wire::command::{Command, KvOperation};
+
+use crate::cluster::{Cluster, bytes, n};
+
+const MEBIBYTE: usize = 1 << 20;
+
+fn one_mebibyte() -> Bytes {
+    Bytes::from(vec![7; MEBIBYTE])
+}
+
+fn failing_swap(key: &str) -> KvOperation {
+    KvOperation::CompareAndSet { key: bytes(key), expected: None, value: None }
+}
+
+/// A cluster of one range with a value of one MiB under each of these keys; and the leader.
+fn with_large_values(keys: &[String]) -> (Cluster, pontoon_types::NodeId) {
+    let mut cluster = Cluster::new(1);
+    let leader = cluster.leader(cluster.descriptors[0].group).unwrap();
+    for key in keys {
+        let put = cluster.write(key, KvOperation::Put { key: bytes(key), value: one_mebibyte() });
+        assert!(cluster.ask(leader, put).is_ok());
+    }
+    (cluster, leader)
+}
+
+#[test]
+fn large_outcomes_of_writes_are_cut_into_frames() {
+    let (mut cluster, leader) = with_large_values(&["k".to_string()]);
+    let operations: Vec<Operation> = (0..40).map(|_| cluster.write("k", failing_swap("k"))).collect();
+    let (first, event) = cluster.frame(operations);
+    cluster.event(leader, event);
+    cluster.settle();
+    for sequence in first..first + 40 {
+        assert!(matches!(cluster.reply(leader, sequence), Some(Ok(Outcome::Written(_)))), "request {sequence}");
+    }
+}
+
+#[test]
+fn an_outcome_larger_than_a_frame_is_unknown_and_not_refused() {
+    let keys: Vec<String> = (0..=FRAME_BYTES_MAX / MEBIBYTE).map(|key| format!("k{key}")).collect();
+    let (mut cluster, leader) = with_large_values(&keys);
+    let before = cluster.cores[&leader].groups().next().unwrap().last().index;
+    let operations = keys.iter().map(|key| failing_swap(key)).collect();
+    let command = Command { client: ClientId(1), sequence: 1, operations }.encode();
+    let descriptor = cluster.descriptors[0].clone();
+    let write = Operation::Write { group: descriptor.group, generation: descriptor.generation, command };
+    assert_eq!(cluster.ask(leader, write), Err(Refusal::Unknown));
+    let after = cluster.cores[&leader].groups().next().unwrap().last().index;
+    assert_eq!(after, before.next(), "it was executed");
+}
+
+#[test]
+fn more_reports_than_a_turn_makes_are_busy() {
+    let mut cluster = Cluster::new(64);
+    let (first, event) = cluster.frame(vec![Operation::Status; 5_000]);
+    cluster.event(n(1), event);
+    let replies = cluster.replies[&n(1)].clone();
+    assert_eq!(replies.len(), 5_000);
+    let busy = replies.iter().filter(|reply| matches!(reply.result, Err(Refusal::Busy { .. }))).count();
+    assert!(busy > 2_000 && busy < 5_000, "{busy} of 5,000 were busy");
+    assert!(matches!(cluster.reply(n(1), first), Some(Ok(Outcome::Status(_)))));
+}
+
+#[test]
+fn a_key_too_long_to_exist_is_not_looked_for() {
+    let mut cluster = Cluster::new(2);
+    let descriptor = cluster.descriptors[0].clone();
+    let leader = cluster.leader(descriptor.group).unwrap();
+    let key = Bytes::from(vec![0xff; 3 * MEBIBYTE]);
+    let (group, generation) = (descriptor.group, descriptor.generation);
+    let get = Operation::Get { group, generation, key: key.clone() };
+    assert!(matches!(cluster.ask(leader, get), Err(Refusal::TooLarge { .. })));
+    let scan = Operation::Scan { group, generation, start: key, end: None, limit: 1 };
+    assert!(matches!(cluster.ask(leader, scan), Err(Refusal::TooLarge { .. })));
+}
+
+#[test]
+fn reads_of_one_round_are_served_over_several_turns() {
+    let (mut cluster, leader) = with_large_values(&["k".to_string()]);
+    let operations: Vec<Operation> = (0..40).map(|_| cluster.get("k")).collect();
+    let (first, event) = cluster.frame(operations);
+    cluster.event(leader, event);
+    cluster.settle();
+    let served = cluster.replies[&leader].len();
+    // The answers of the two peers are two turns.
+    assert!(served * MEBIBYTE <= 2 * READ_BYTES_PER_TURN, "{served} MiB in two turns");
+    let now = cluster.now;
+    assert!(cluster.cores.get_mut(&leader).unwrap().deadline().unwrap() <= now, "the next turn comes at once");
+    for _ in 0..10 {
+        cluster.event(leader, Event::Timer);
+    }
+    for sequence in first..first + 40 {
+        assert!(matches!(cluster.reply(leader, sequence), Some(Ok(Outcome::Value(Some(_))))), "request {sequence}");
+    }
+}
+
+#[test]
+fn one_turn_proposes_no_more_than_a_segment_holds() {
+    let mut cluster = Cluster::new(1);
+    let leader = cluster.leader(cluster.descriptors[0].group).unwrap();
+    let mut events = Vec::new();
+    for _ in 0..7 {
+        let put = cluster.write("k", KvOperation::Put { key: bytes("k"), value: one_mebibyte() });
+        events.push(cluster.frame(vec![put; 10]).1);
+    }
+    cluster.turn(leader, events);
+    cluster.settle();
+    let replies = &cluster.replies[&leader];
+    let busy = replies.iter().filter(|reply| matches!(reply.result, Err(Refusal::Busy { .. }))).count();
+    let written = replies.iter().filter(|reply| reply.result.is_ok()).count();
+    assert_eq!(busy + written, 70);
+    assert!(written >= 1 && written * MEBIBYTE <= PROPOSAL_BYTES_PER_TURN, "{written} MiB in one write");
+}
+
+#[test]
+fn a_follower_with_a_full_log_keeps_its_room_for_votes() {
+    let mut cluster = Cluster::new(1);
+    let leader = cluster.leader(cluster.descriptors[0].group).unwrap();
+    let full = *cluster.cores.keys().find(|node| **node != leader).unwrap();
+    cluster.event(full, Event::LogFull(true));
+    let last = |cluster: &Cluster| cluster.cores[&full].groups().next().unwrap().last().index;
+    let before = last(&cluster);
+    assert!(cluster.ask(leader, cluster.put("k", "v")).is_ok(), "the other two are a quorum");
+    assert_eq!(last(&cluster), before);
+    cluster.event(full, Event::LogFull(false));
+    cluster.run(std::time::Duration::from_secs(1));
+    assert_eq!(last(&cluster), Index(before.0 + 1), "it catches up when it has room");
+}
