@@ -30,8 +30,8 @@ fn refusals_read_as_sentences() {
 
 #[test]
 fn errors_name_the_limit() {
-    let error = FrameError::TooLong { bytes: 9_000_000 };
-    assert_eq!(error.to_string(), "a frame of 9000000 bytes is longer than FRAME_BYTES_MAX (8388608 bytes)");
+    let error = FrameError::TooLong { bytes: 17_000_000 };
+    assert_eq!(error.to_string(), "a frame of 17000000 bytes is longer than FRAME_BYTES_MAX (16777216 bytes)");
 }
 
 #[test]
