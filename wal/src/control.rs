@@ -79,6 +79,11 @@ impl ControlFile {
         self.current
     }
 
+    /// Whether the file was read past the cache.
+    pub(crate) fn read_past_cache(&self) -> bool {
+        self.file.reads_past_cache()
+    }
+
     /// Begins a new incarnation in both blocks, durably. Nothing is appended before.
     pub(crate) fn begin(&mut self, incarnation: Incarnation, durable: Note) -> io::Result<()> {
         for _ in 0..2 {

@@ -68,7 +68,10 @@ pub enum LogError {
         what: String,
     },
     /// Bytes that were durable are not there any more. Nothing was changed.
-    #[error("log: corruption in {file} at {offset}: {why}; nothing was changed, restore this replica from its peers")]
+    #[error(
+        "log: corruption in {file} at {offset}: {why}; nothing was changed, keep the files: \
+         peers cannot restore a log yet"
+    )]
     Corruption {
         /// The file.
         file: String,
@@ -86,7 +89,10 @@ pub enum LogError {
         needed_by: String,
     },
     /// One replica's write does not fit into a segment.
-    #[error("log: one write of {bytes} bytes is above the limit of {limit_bytes} bytes, one segment")]
+    #[error(
+        "log: one write of {bytes} bytes is above the limit of {limit_bytes} bytes, which is segment_bytes without its \
+         header; a log keeps its segment_bytes, so create it with a larger one or propose less at once"
+    )]
     WriteTooLarge {
         /// Its size in the log.
         bytes: u64,

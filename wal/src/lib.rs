@@ -27,9 +27,12 @@
 //!   the cache, and what nothing proves durable is written again and synced before anyone acts on it. Law 16 is kept
 //!   by the node, which lists its logs; a log refuses to open for another identity.
 //! - A failed write or sync fences the log. It is never tried again.
-//! - The log never outgrows `max_log_bytes`, except by one segment for each start after a crash that finds none
-//!   ready. [`Log::is_full`] turns true while half a segment is still left for votes and truncations. When that is
+//! - The segment files together never outgrow `max_log_bytes` by more than two segments, and only starts after a
+//!   crash that find none ready take those; the next one is refused before anything is changed. [`Log::is_full`] is
+//!   true above the maximum, and below it while half a segment is still left for votes and truncations. When that is
 //!   used up too, [`Log::begin_sync`] answers [`LogError::Full`] and nothing is lost.
+//! - A stop that left nothing behind what is proven durable costs no segment, so an idle log does not grow by being
+//!   killed.
 //!
 //! # What proves that a group was durable
 //!
@@ -40,9 +43,9 @@
 //!
 //! # What it leaves out
 //!
-//! Compaction: nothing is freed yet, so every entry since the creation is replayed, and each start after a crash takes
-//! a fresh segment. Repair of single entries from peers. Groups that are created after the log. Recycling of segment
-//! files.
+//! Compaction: nothing is freed yet, so every entry since the creation is replayed, and each start after a crash that
+//! interrupted writing takes a fresh segment. Repair, of single entries or of a whole refused log. Groups that are
+//! created after the log. Recycling of segment files.
 
 pub mod format;
 pub mod memory;

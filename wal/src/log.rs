@@ -216,10 +216,12 @@ impl Log {
 
     /// Whether proposals should be answered with Busy: less than half a segment is left in what is written and what
     /// is ready. That half is the reserve for votes, truncations and what was already proposed; a vote takes one
-    /// block, so the reserve of a full-size segment carries 8,192 of them. The log never outgrows its segments.
+    /// block, so the reserve of a full-size segment carries 8,192 of them. A log that starts after crashes took above
+    /// `max_log_bytes` is full whatever room they gave it.
     pub fn is_full(&self) -> bool {
         let ready_bytes = self.supply.ready() as u64 * (self.segment_bytes - BLOCK_BYTES as u64);
-        self.fence.is_some() || self.writer.room() + ready_bytes < self.segment_bytes / 2
+        let is_short = self.writer.room() + ready_bytes < self.segment_bytes / 2;
+        self.fence.is_some() || self.supply.is_above_maximum() || is_short
     }
 
     /// How often this log has been opened. Durable, and larger at each open.
@@ -237,7 +239,10 @@ impl Log {
         Stats { prepared_bytes: self.supply.prepared_bytes(), ..self.stats }
     }
 
-    /// A clean stop: writes and syncs what is gathered, and marks the end, so that the next open trusts it.
+    /// A stop: writes and syncs what is gathered, and marks the end as clean, so that the next open trusts it.
+    ///
+    /// When no segment is left for what is gathered, the rest of it is dropped: none of it was reported as durable.
+    /// Such a stop succeeds but is not marked clean, and the next open treats it like a crash.
     pub fn close(mut self) -> Result<(), LogError> {
         self.check_fence()?;
         if self.flight.is_some() {
@@ -245,8 +250,11 @@ impl Log {
             return Err(LogError::Fenced { why: "closed while a sync was in flight".to_string() });
         }
         while !self.gathered.is_empty() {
-            if self.begin_sync()?.is_none() && !self.supply.wait(CLOSE_WAIT) {
-                return Err(LogError::Full { max_log_bytes: self.max_log_bytes });
+            match self.begin_sync() {
+                Ok(Some(_)) => {}
+                Ok(None) if self.supply.wait(CLOSE_WAIT) => {}
+                Ok(None) | Err(LogError::Full { .. }) => return Ok(()),
+                Err(error) => return Err(error),
             }
             if let Some(file) = self.writer.file().filter(|_| self.flight.is_some()).cloned() {
                 self.finish_sync(file.sync())?;

@@ -4,6 +4,15 @@
 //! first group repeats the last old group if nothing proved that one durable, and both are durable before anything
 //! acts on what was read (laws 14 and 17). The old tail is neither synced nor changed. A crash in the middle leaves
 //! either no new segment, and the next open finds what this one found, or one that says the same.
+//!
+//! One unclean stop leaves no tail at all: nothing was written since the control file noted the last group as durable,
+//! and the disk, read past the cache, holds only zeros behind it. An idle log that is killed looks like that. Then
+//! nothing has to be pinned out or written again, and the log goes on in the same segment, in blocks that were never
+//! written. So starts of an idle log take no space, however many there are.
+//!
+//! Any other unclean start takes a segment, a ready one first. It may take the log over `max_log_bytes` by
+//! [`START_RESERVE_SEGMENTS`] and is refused beyond that, before anything is changed. A log above its maximum answers
+//! "full" from the start; what it took serves votes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,12 +25,15 @@ use crate::control::{ControlFile, Note};
 use crate::file::Directory;
 use crate::format::control::Control;
 use crate::format::group::Group;
-use crate::format::{BLOCK_BYTES, LogEnd, SegmentId};
+use crate::format::{BLOCK_BYTES, LogEnd, SegmentId, slot_of};
 use crate::prepare::{Preparation, Slot, Stock, Supply, prepare_slot, remove_if_there};
 use crate::recover::{Found, Recovered, recover};
 use crate::storage::{Access, Storage};
 use crate::write::Writer;
 use crate::{Log, LogError, LogIdentity, Options};
+
+/// How many segments above `max_log_bytes` unclean starts may take in all.
+const START_RESERVE_SEGMENTS: u64 = 2;
 
 impl Log {
     /// A new log in a new directory, with the groups that exist from the start. All of it is durable afterwards.
@@ -98,6 +110,7 @@ impl Log {
         let mut control = ControlFile::open(storage.as_ref(), identity)?;
         let before = control.current();
         let mut found = recover(storage.as_ref(), identity, before)?;
+        let read_past_cache = found.read_past_cache && control.read_past_cache();
         let segment_bytes = before.segment_bytes;
         let incarnation = Incarnation(before.incarnation.0.saturating_add(1));
         let salt = storage.salt().map_err(LogError::io("drawing a salt"))?;
@@ -110,13 +123,15 @@ impl Log {
         let segments = found.chain.len();
         let rewritten = found.kept.is_some();
         let mut slots = segments as u64;
-        match (before.clean_end, found.chain.last()) {
-            (Some(_), Some(tail)) => {
+        let resumed = before.clean_end.is_some() || found.has_no_tail(&before);
+        match found.chain.last().filter(|_| resumed) {
+            Some(tail) => {
                 let file = storage.open(&tail.name, Access::Write);
                 writer.resume(file.map_err(LogError::io(format!("opening {}", tail.name)))?, &tail.header);
             }
-            _ => {
+            None => {
                 slots += 1;
+                check_reserve(&found, slots, segment_bytes, options)?;
                 mappings.push(go_on_in_fresh_segment(storage.as_ref(), &mut writer, &mut found, segment_bytes)?);
             }
         }
@@ -145,8 +160,9 @@ impl Log {
             torn_tail: found.torn.or(found.rest.torn),
             clean: before.clean_end.is_some(),
             segments,
+            resumed,
             rewritten,
-            read_past_cache: found.read_past_cache,
+            read_past_cache,
         };
         Ok((Log::ready(storage, supply, writer, segment_bytes, incarnation, options), recovered))
     }
@@ -181,6 +197,23 @@ fn creations(groups: &[(GroupId, Bytes)], options: &Options) -> Result<Vec<Group
         buffers.push(next);
     }
     Ok(buffers)
+}
+
+/// Refuses a start that would take a new file and more than the reserve. `slots` counts the segment it asks for. What
+/// interrupted starts left behind counts too: it may hold the only copy of the last group, so it goes only after that
+/// is durable in the new segment.
+fn check_reserve(found: &Found, slots: u64, segment_bytes: u64, options: &Options) -> Result<(), LogError> {
+    let left_behind = found.rest.leftovers.iter().filter(|name| slot_of(name, ".seg").is_some()).count();
+    let slots = slots + left_behind as u64;
+    if !found.rest.unused.is_empty() || slots <= options.segments_max(segment_bytes) + START_RESERVE_SEGMENTS {
+        return Ok(());
+    }
+    let why = format!(
+        "the log was not stopped cleanly and needs one more segment to start, {} bytes in all, which is more than \
+         {START_RESERVE_SEGMENTS} segments above it; nothing was changed, raise it to at least that and start again",
+        slots * segment_bytes
+    );
+    Err(LogError::Option { name: "max_log_bytes", value: options.max_log_bytes, why })
 }
 
 fn prepare_now(storage: &dyn Storage, slot: u32, segment_bytes: u64) -> Result<Slot, LogError> {

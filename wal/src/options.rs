@@ -26,9 +26,14 @@ pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Size of each segment file of a new log; an existing log keeps the size it was created with.
+    ///
+    /// A segment without its header, one block, must hold the largest single write of one replica, because that is
+    /// never cut: a larger one fences the log with [`LogError::WriteTooLarge`]. What a group may propose in one turn
+    /// bounds it ([`pontoon_types::limits::PROPOSAL_BYTES_PER_TURN`], 4 MiB of payloads); in the log each entry takes
+    /// its payload rounded up to 16 bytes and 12 bytes more. The smallest sizes that are accepted serve tests.
     pub segment_bytes: u64,
     /// Most bytes of all segment files together. Nothing is compacted yet, so this is where the log answers "full".
-    /// Counted in whole segments, never less than three.
+    /// Counted in whole segments, never less than three. Starts after a crash may take two segments more.
     pub max_log_bytes: u64,
     /// A group of records is closed at this size and the rest waits for the next sync; a single larger write gets a
     /// group of its own.

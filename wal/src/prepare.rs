@@ -239,6 +239,11 @@ impl Supply {
         self.ready() == 0 && self.ordered.is_empty() && self.slots >= self.slots_max
     }
 
+    /// Whether more slot files exist than the log's largest size allows.
+    pub(crate) fn is_above_maximum(&self) -> bool {
+        self.slots > self.slots_max
+    }
+
     /// How many slot files exist or are ordered.
     pub(crate) fn slots(&self) -> u64 {
         self.slots

@@ -59,11 +59,12 @@ pub trait SegmentFile: Send + std::marker::Sync {
     /// another file would have to wait for. Durable after [`SegmentFile::sync`].
     fn write_zeros(&self, offset: u64, bytes: u64) -> io::Result<()>;
 
-    /// Reads what the disk holds, past the cache (law 17). `offset` and the length are multiples of the block size
+    /// Reads what the disk holds, past the cache (law 17); through it only where the file system knows no other way,
+    /// which [`SegmentFile::reads_past_cache`] then says. `offset` and the length are multiples of the block size
     /// and `into` comes from an [`AlignedBuffer`].
     fn read_disk(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
 
-    /// Whether [`SegmentFile::read_disk`] can really go past the cache here.
+    /// Whether [`SegmentFile::read_disk`] has read from this file and went past the cache.
     fn reads_past_cache(&self) -> bool;
 
     /// Forgets cached clean pages, so that a mapping made next shows what the disk holds.

@@ -1,9 +1,11 @@
 //! Real files. The only module of the log that names a file, a directory or a system call.
 //!
 //! A directory is held under an exclusive lock for as long as the log is open. Reading past the cache uses a second
-//! descriptor with O_DIRECT; a file system that refuses the flag (some kinds of memory-backed ones) is read through
-//! the cache after the cache was asked to forget the file, and [`crate::Recovered::read_past_cache`] says so. Pages that
-//! another process has mapped are not forgotten, so nothing else may map the segments while a log is opened.
+//! descriptor with O_DIRECT; a file system that refuses the flag (EINVAL or EOPNOTSUPP: some kinds of memory-backed
+//! ones) is read through the cache after the cache was asked to forget the file, and
+//! [`crate::Recovered::read_past_cache`] says so. Any other failure of that open, such as too many open files, is an
+//! error: it must not turn into a read of the cache. Pages that another process has mapped are not forgotten, so
+//! nothing else may map the segments while a log is opened.
 //!
 //! Left out: changing a file's size after it was created. No such call exists here.
 
@@ -119,14 +121,27 @@ struct RealFile {
 }
 
 impl RealFile {
-    fn past_cache(&self) -> Option<&File> {
-        let open = || {
+    fn past_cache(&self) -> io::Result<Option<&File>> {
+        if self.past_cache.get().is_none() {
             let flags = OFlags::DIRECT.bits() as i32;
             let write = self.access == Access::Write;
-            OpenOptions::new().read(true).write(write).custom_flags(flags).open(&self.path).ok()
-        };
-        self.past_cache.get_or_init(open).as_ref()
+            let opened = OpenOptions::new().read(true).write(write).custom_flags(flags).open(&self.path);
+            let file = match opened {
+                Ok(file) => Some(file),
+                Err(error) if refuses_the_flag(&error) => None,
+                Err(error) => return Err(error),
+            };
+            // Another thread that was faster has the same file.
+            let _ = self.past_cache.set(file);
+        }
+        Ok(self.past_cache.get().and_then(Option::as_ref))
     }
+}
+
+/// Whether a file system says that it knows no O_DIRECT, and not that something failed.
+fn refuses_the_flag(error: &io::Error) -> bool {
+    let refusals = [rustix::io::Errno::INVAL, rustix::io::Errno::OPNOTSUPP];
+    error.raw_os_error().is_some_and(|code| refusals.iter().any(|refusal| refusal.raw_os_error() == code))
 }
 
 impl SegmentFile for RealFile {
@@ -148,11 +163,12 @@ impl SegmentFile for RealFile {
     }
 
     fn write_zeros(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let past_cache = self.past_cache()?;
         let mut at = offset;
         while at < offset + bytes {
             let piece = (offset + bytes - at).min(ZERO_BYTES as u64);
             let zeros = &ZEROS.0[..piece as usize];
-            match self.past_cache() {
+            match past_cache {
                 Some(file) => file.write_all_at(zeros, at)?,
                 None => {
                     self.file.write_all_at(zeros, at)?;
@@ -165,7 +181,7 @@ impl SegmentFile for RealFile {
     }
 
     fn read_disk(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        let source = self.past_cache().unwrap_or(&self.file);
+        let source = self.past_cache()?.unwrap_or(&self.file);
         let mut at = offset;
         for part in into.chunks_mut(READ_BYTES) {
             source.read_exact_at(part, at)?;
@@ -175,7 +191,7 @@ impl SegmentFile for RealFile {
     }
 
     fn reads_past_cache(&self) -> bool {
-        self.past_cache().is_some()
+        self.past_cache.get().is_some_and(Option::is_some)
     }
 
     fn drop_cache(&self) -> io::Result<()> {
@@ -192,5 +208,46 @@ impl SegmentFile for RealFile {
 
     fn descriptor(&self) -> RawFd {
         self.file.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::AlignedBuffer;
+
+    #[test]
+    fn only_a_refused_flag_falls_back_to_the_cache() {
+        for (errno, falls_back) in [
+            (rustix::io::Errno::INVAL, true),
+            (rustix::io::Errno::OPNOTSUPP, true),
+            (rustix::io::Errno::MFILE, false),
+            (rustix::io::Errno::NFILE, false),
+            (rustix::io::Errno::ACCESS, false),
+            (rustix::io::Errno::NOENT, false),
+            (rustix::io::Errno::IO, false),
+            (rustix::io::Errno::NOMEM, false),
+        ] {
+            assert_eq!(refuses_the_flag(&errno.into()), falls_back, "{errno}");
+        }
+        assert!(!refuses_the_flag(&io::ErrorKind::InvalidInput.into()), "an error without a code is none of these");
+    }
+
+    #[test]
+    fn a_failed_open_past_the_cache_is_an_error_and_no_read_of_the_cache() {
+        let place = tempfile::tempdir().unwrap();
+        fs::write(place.path().join("file"), [7; 4096]).unwrap();
+        let directory = Directory::lock(place.path()).unwrap();
+        let read = directory.open("file", Access::Read).unwrap();
+        let lost = directory.open("file", Access::Write).unwrap();
+        let mut buffer = AlignedBuffer::new(4096);
+        assert!(!read.reads_past_cache(), "nothing was read yet");
+        read.read_disk(0, buffer.bytes_mut()).unwrap();
+        assert!(buffer.bytes() == [7; 4096]);
+        // The cache still answers through the first descriptor, but the second one cannot be opened any more.
+        fs::remove_file(place.path().join("file")).unwrap();
+        assert_eq!(lost.read_disk(0, buffer.bytes_mut()).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(lost.write_zeros(0, 4096).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(!lost.reads_past_cache());
     }
 }

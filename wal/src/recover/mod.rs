@@ -12,7 +12,9 @@
 //! a failed sync the cache shows pages that the disk does not have (law 17). The last group, if nothing proves it
 //! durable, is handed back to be written again elsewhere.
 //!
-//! Left out: repair. A log with corruption is refused as a whole; its replicas come back from their peers.
+//! Left out: repair. A log with corruption is refused as a whole, and its node does not start. Nothing brings its
+//! replicas back yet: that takes snapshots from peers and changes of membership, and neither is there. Until then a
+//! Raft group lives on its other replicas as long as they are a majority.
 
 pub(crate) mod replay;
 pub(crate) mod scan;
@@ -63,9 +65,13 @@ pub struct Recovered {
     pub clean: bool,
     /// Segments that were read.
     pub segments: usize,
+    /// Whether the log goes on in its newest segment: after a clean stop, and after any other that left nothing behind
+    /// what was noted as durable. Otherwise it goes on in a fresh one.
+    pub resumed: bool,
     /// Whether the last group had to be written again because nothing proved it durable (law 17).
     pub rewritten: bool,
-    /// Whether files can be read past the cache here. Without it law 17 rests on the cache forgetting on request.
+    /// Whether all of it was read past the cache. Otherwise the file system refuses that, and law 17 rests on the
+    /// cache forgetting on request.
     pub read_past_cache: bool,
 }
 
@@ -84,6 +90,8 @@ pub(crate) struct Found {
     pub(crate) end: LogEnd,
     /// The group behind it that is kept and must be written again.
     pub(crate) kept: Option<GroupBuffer>,
+    /// An intact group stands behind the end, kept or without records, and nothing proves it durable.
+    pub(crate) unproven: bool,
     pub(crate) replay: Replay,
     pub(crate) torn: Option<TornTail>,
     pub(crate) rest: Rest,
@@ -92,6 +100,19 @@ pub(crate) struct Found {
     /// The highest segment id that was ever seen.
     pub(crate) newest_seen: SegmentId,
     pub(crate) read_past_cache: bool,
+}
+
+impl Found {
+    /// Whether the log ends exactly where the control file says that it was durable at least, in the newest segment
+    /// that ever was, and nothing was written behind that.
+    pub(crate) fn has_no_tail(&self, control: &Control) -> bool {
+        !self.unproven
+            && self.torn.is_none()
+            && self.rest.torn.is_none()
+            && self.end.seq == control.durable_seq
+            && self.end.place.segment == control.newest_segment
+            && self.end.place.segment == self.newest_seen
+    }
 }
 
 /// The files that are not part of the log.
@@ -125,6 +146,8 @@ struct Recovery<'a> {
     proven: Seq,
     slots: Vec<SlotFile>,
     buffer: AlignedBuffer,
+    /// No read was answered by the cache so far.
+    read_past_cache: bool,
 }
 
 /// Reads a whole log.
@@ -135,7 +158,8 @@ pub(crate) fn recover(storage: &dyn Storage, identity: LogIdentity, control: Con
     }
     let buffer = AlignedBuffer::new(control.segment_bytes as usize);
     let proven = control.durable_seq;
-    let mut recovery = Recovery { storage, identity, control, proven, slots: Vec::new(), buffer };
+    let mut recovery =
+        Recovery { storage, identity, control, proven, slots: Vec::new(), buffer, read_past_cache: true };
     recovery.survey()?;
     recovery.run()
 }
@@ -155,6 +179,7 @@ impl Recovery<'_> {
             file.drop_cache().map_err(LogError::io(format!("dropping the cache of {name}")))?;
             let block = &mut self.buffer.bytes_mut()[..BLOCK_BYTES];
             file.read_disk(0, block).map_err(LogError::io(format!("reading {name}")))?;
+            self.read_past_cache &= file.reads_past_cache();
             let content = match SegmentHeader::decode(block) {
                 Ok(header) => {
                     check_identity(&name, header.identity, self.identity)?;
@@ -180,6 +205,7 @@ impl Recovery<'_> {
         let file = self.open(name)?;
         let what = || format!("reading {name}");
         file.read_disk(0, self.buffer.bytes_mut()).map_err(LogError::io(what()))?;
+        self.read_past_cache &= file.reads_past_cache();
         // What was read ahead for others is forgotten again: the mapping made later shows the disk.
         file.drop_cache().map_err(LogError::io(what()))
     }
@@ -212,13 +238,15 @@ impl Recovery<'_> {
                 format!("the log ends with group {}, but it was closed with group {}", tail.end.seq, clean_end.seq);
             return Err(image.corruption(tail.end.place.offset as usize, why));
         }
-        let read_past_cache = self.open(&last.name)?.reads_past_cache();
         if tail.unproven == Some(BLOCK_BYTES) {
             chain.pop();
         }
         let next_slot = self.slots.iter().map(|slot| slot.slot.saturating_add(1)).max().unwrap_or(1);
         let rest = self.sort_out(&chain, tail.last_seq)?;
-        Ok(Found { chain, end: tail.end, kept, replay, torn: tail.torn, rest, next_slot, newest_seen, read_past_cache })
+        let read_past_cache = self.read_past_cache;
+        let unproven = tail.unproven.is_some();
+        let (end, torn) = (tail.end, tail.torn);
+        Ok(Found { chain, end, kept, unproven, replay, torn, rest, next_slot, newest_seen, read_past_cache })
     }
 
     fn segments(&self) -> impl Iterator<Item = Link> + '_ {

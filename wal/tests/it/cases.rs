@@ -295,6 +295,7 @@ fn case_52_empty_entries_and_entries_that_fill_a_segment() {
     log.append(CoreWriteNumber(1), &[entries(2, vec![entry(5, 1, vec![6; largest + 1])])]);
     let error = log.begin_sync().unwrap_err().to_string();
     assert!(error.contains("one write of 32768 bytes is above the limit of 28672 bytes"), "{error}");
+    assert!(error.contains("segment_bytes") && error.contains("create it with a larger one"), "{error}");
 }
 
 #[test]

@@ -149,3 +149,27 @@ fn an_interrupted_preparation_is_removed_at_the_next_open() {
     open(&path).0.close().unwrap();
     assert!(!path.join("slot-009.new").exists());
 }
+
+#[test]
+fn forty_starts_of_an_idle_log_stay_within_max_log_bytes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let options = Options { segment_bytes: 1 << 20, max_log_bytes: 8 << 20, ..Options::default() };
+    Log::create(&path, IDENTITY, &options, &created(2)).unwrap();
+    for start in 1..=40_u64 {
+        let (log, recovered) = Log::open(&path, IDENTITY, &options).unwrap();
+        assert!(recovered.resumed && recovered.clean == (start == 1), "start {start}");
+        assert_eq!(log.incarnation().0, start);
+        assert!(log.bytes() <= 3 << 20 && !log.is_full(), "start {start}: {} bytes", log.bytes());
+        drop(log);
+        let on_disk: u64 = fs::read_dir(&path).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+        assert!(on_disk <= (3 << 20) + 8192, "start {start}: {on_disk} bytes of files");
+    }
+    // What such a log writes next is as durable as ever.
+    let (mut log, _) = Log::open(&path, IDENTITY, &options).unwrap();
+    commit(&mut log, 1, &[vote(2, 7, 1)]);
+    drop(log);
+    let (_, recovered) = Log::open(&path, IDENTITY, &options).unwrap();
+    assert_eq!(recovered.groups[&GroupId(2)].hard_state.term.0, 7);
+    assert!(!recovered.resumed);
+}

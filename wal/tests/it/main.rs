@@ -12,3 +12,4 @@ mod fuzz;
 mod golden;
 mod kill;
 mod model;
+mod space;

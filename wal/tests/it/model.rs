@@ -148,6 +148,7 @@ struct Seen {
     rewritten: u64,
     clean: u64,
     interrupted_opens: u64,
+    resumed_unclean: u64,
 }
 
 fn run_seed(seed: u64, seen: &mut Seen) {
@@ -219,6 +220,7 @@ fn reopen(rig: &Rig, random: &mut Random, seed: u64, seen: &mut Seen) -> (Log, R
     seen.torn += u64::from(opened.1.torn_tail.is_some());
     seen.rewritten += u64::from(opened.1.rewritten);
     seen.clean += u64::from(opened.1.clean);
+    seen.resumed_unclean += u64::from(opened.1.resumed && !opened.1.clean);
     opened
 }
 
@@ -229,7 +231,7 @@ fn random_histories_with_crashes_lose_nothing_durable() {
     for seed in 0..seeds {
         run_seed(seed, &mut seen);
     }
-    for count in [seen.torn, seen.rewritten, seen.clean, seen.interrupted_opens] {
+    for count in [seen.torn, seen.rewritten, seen.clean, seen.interrupted_opens, seen.resumed_unclean] {
         assert!(count > seeds / 10, "the histories reach every kind of end");
     }
 }
