@@ -48,6 +48,9 @@ for count in $clients; do
             if (name ~ /tcp|sock|skb|inet|ip_|nf_|loopback|dev_|net_|eth|neigh|csum|send|recv/) return "kernel, network"
             if (name ~ /ext4|jbd2|blk|bio|folio|iomap|writeback|fsync|fdatasync|virtio|virtqueue|iowrite|io_|xas_|filemap|mark_buffer|pagecache|page_cache|vfs_|rw_|write/) return "kernel, log and disk"
             if (name ~ /sched|switch|wake|futex|epoll|ep_|enqueue|dequeue|idle|hrtimer|timer|irq|ipi|spin_unlock|pick_|update_|reweight|ttwu|select_task/) return "kernel, waking and waiting"
+            if (name ~ /rep_movs|rep_stos|copy_to|copy_from|_copy/) return "kernel, copies"
+            if (name ~ /clear_page|page_fault|fault|mm_|vma|alloc|lru|charge|pte|anon|free_/) return "kernel, memory"
+            if (name ~ /syscall|entry_|exit_to/) return "kernel, entering and leaving"
             return "kernel, other"
         }
         /^ *[0-9.]+%/ {

@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-use pontoon_raft::{Effect as RaftEffect, Event as RaftEvent, Raft, Restored};
+use pontoon_raft::{Effect as RaftEffect, Event as RaftEvent, Law, Raft, Restored};
 use pontoon_router::{RoutingTable, preferred_leader};
-use pontoon_types::{CoreWriteNumber, GroupId, Index, NodeId, Time, Write, WriteNumber};
+use pontoon_types::{CoreWriteNumber, GroupId, Index, NodeId, ReplicaId, Time, Write, WriteNumber};
 use pontoon_wire::client::{Counters, Outcome, Refusal, Reply};
 
 use crate::liveness::Liveness;
@@ -32,6 +32,8 @@ pub struct Core {
     pub(crate) log_full: bool,
     /// Requests accepted and not yet answered.
     pub(crate) waiting: usize,
+    /// Peers that contradicted a law in this turn, and how.
+    contradictions: Vec<(NodeId, String)>,
     /// Bytes of status and route reports in this turn.
     pub(crate) report_bytes: usize,
     /// Replicas with commands to propose at the end of the turn.
@@ -77,6 +79,7 @@ impl Core {
             log_full: false,
             waiting: 0,
             report_bytes: 0,
+            contradictions: Vec::new(),
             proposing: Vec::new(),
             apply_backlog: Vec::new(),
             counters: Counters::default(),
@@ -183,11 +186,21 @@ impl Core {
                 RaftEffect::Send(message) => self.post(slot, message),
                 RaftEffect::Committed(_) => self.apply(slot),
                 RaftEffect::Role { .. } => self.role_changed(slot),
+                RaftEffect::Refused { from, law } => self.contradicted(slot, from, law),
             }
         }
         self.raft_effects = effects;
         self.attach(now, slot);
         self.timers.arm(slot, self.replicas[slot].deadline());
+    }
+
+    /// A peer said what contradicts a law. It changed nothing; its link is dropped at the end of the turn, so that the
+    /// shell says so where a person reads it.
+    fn contradicted(&mut self, slot: Slot, from: ReplicaId, law: Law) {
+        let descriptor = &self.replicas[slot].descriptor;
+        if let Some(node) = descriptor.node_of(from) {
+            self.contradictions.push((node, format!("{from} of {} contradicts a law: {law}", descriptor.group)));
+        }
     }
 
     fn write(&mut self, slot: Slot, write: Write) {
@@ -225,6 +238,7 @@ impl Core {
         self.start_read_round(now);
         self.answer_servable_reads();
         self.report_bytes = 0;
+        effects.refused_peers.append(&mut self.contradictions);
         if !self.writes.is_empty() {
             let number = self.next_write;
             self.next_write = CoreWriteNumber(number.0 + 1);

@@ -25,7 +25,8 @@ pub struct Effects {
     pub client_frames: Vec<(ConnectionId, Bytes)>,
     /// Client connections to close, and why: they sent what is not a frame.
     pub close: Vec<(ConnectionId, String)>,
-    /// Peers whose incoming link is to be closed, and why: they sent what is not a frame of theirs.
+    /// Peers whose incoming link is to be closed, and why: they sent what is not a frame of theirs, or contradicted a
+    /// law.
     pub refused_peers: Vec<(NodeId, String)>,
 }
 

@@ -7,10 +7,13 @@
 //!
 //! The index up to which the log is durable follows from the numbers: each write leaves a mark with the last index
 //! after it, and a truncation lowers all marks that are still open, because what they wrote above it is gone.
+//!
+//! A disk that hangs must not fill the memory with messages. A message that is held already is not held again, of several
+//! acknowledgements behind one write the highest stays, and a new term withdraws all that was held in the old one.
 
 use std::collections::VecDeque;
 
-use pontoon_types::{Entry, HardState, Index, Message, Write, WriteNumber};
+use pontoon_types::{Body, Entry, HardState, Index, Message, ReplicaId, Term, Write, WriteNumber};
 
 /// A write in flight: once it is durable, so is the log up to `last`.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +34,7 @@ struct Held {
 /// Invariants:
 /// - `durable ≤ last`; both only grow;
 /// - marks and held messages are ordered by number, and each number is above `durable`;
+/// - held messages are of the replica's current term;
 /// - the marks' indexes never fall from one mark to the next, and none is below `durable_index`.
 #[derive(Debug, Default)]
 pub(crate) struct Writes {
@@ -85,6 +89,9 @@ impl Writes {
         write.truncate_from = Some(from);
         let number = write.number;
         let kept = from.previous();
+        // What a leader of this term has written here it never cuts. A wrong one may, and then what was acknowledged is
+        // no longer there.
+        self.held.retain(|held| !matches!(held.message.body, Body::AppendResponse { matched } if matched > kept));
         self.durable_index = self.durable_index.min(kept);
         for mark in &mut self.marks {
             mark.last = mark.last.min(kept);
@@ -122,9 +129,39 @@ impl Writes {
         self.durable == self.last
     }
 
-    /// Keeps a message until the last write is durable.
+    /// Keeps a message until the last write is durable. One that waits for that write already is not kept twice, except
+    /// an acknowledgement: whether a second one is needed is for [`Writes::raise_held`] to say.
     pub(crate) fn hold(&mut self, message: Message) {
-        self.held.push_back(Held { number: self.last, message });
+        let counted = matches!(message.body, Body::AppendResponse { .. });
+        if counted || !self.behind_last().any(|held| *held == message) {
+            self.held.push_back(Held { number: self.last, message });
+        }
+    }
+
+    /// Lets an acknowledgement that waits for the last write say `matched` too. False if none can: there is none, or
+    /// it says exactly that and `counted` asks for one more.
+    pub(crate) fn raise_held(&mut self, to: ReplicaId, matched: Index, counted: bool) -> bool {
+        let highest = self.behind_last().filter(|held| held.to == to).filter_map(|held| match &mut held.body {
+            Body::AppendResponse { matched } => Some(matched),
+            _ => None,
+        });
+        let Some(highest) = highest.max() else { return false };
+        if counted && *highest == matched {
+            return false;
+        }
+        *highest = matched.max(*highest);
+        true
+    }
+
+    /// The held messages that wait for the last write.
+    fn behind_last(&mut self) -> impl Iterator<Item = &mut Message> {
+        let last = self.last;
+        self.held.iter_mut().rev().take_while(move |held| held.number == last).map(|held| &mut held.message)
+    }
+
+    /// Drops all held messages: their term is over.
+    pub(crate) fn withdraw(&mut self) {
+        self.held.clear();
     }
 
     /// All writes up to `number` are durable. Says whether that is news.
@@ -150,7 +187,7 @@ impl Writes {
     }
 
     /// Panics when an invariant of the type does not hold.
-    pub(crate) fn check(&self, log_last: Index) {
+    pub(crate) fn check(&self, log_last: Index, term: Term) {
         assert!(self.open.is_none(), "a step ends without an open write");
         assert!(self.durable <= self.last, "durable ≤ last write");
         assert!(self.durable_index <= log_last, "durable ≤ last");
@@ -167,6 +204,7 @@ impl Writes {
                 number <= held.number && held.number <= self.last,
                 "law 13: held messages are ordered and in flight"
             );
+            assert!(held.message.term == term, "held messages are of the current term");
             number = held.number;
         }
     }

@@ -22,6 +22,34 @@ pub enum Effect {
         /// The leader of that term, if this replica knows it.
         leader: Option<ReplicaId>,
     },
+    /// A peer said what contradicts a law. It was dropped and changed nothing. A correct peer never causes this, so a
+    /// checker takes it for a violation; a product counts it and tells the operator.
+    Refused {
+        /// The peer that said it.
+        from: ReplicaId,
+        /// The law.
+        law: Law,
+    },
+}
+
+/// A law that a peer has contradicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+pub enum Law {
+    /// It leads a term that another replica leads.
+    #[error("election safety: a term has one leader")]
+    ElectionSafety,
+    /// It leads, and its log contradicts what is committed here.
+    #[error("leader completeness: a leader has every committed entry")]
+    LeaderCompleteness,
+    /// It acknowledged what was never sent, or contradicts what it sent before.
+    #[error("log matching: logs that share an entry share all before it")]
+    LogMatching,
+    /// Its term is above [`crate::TERM_MAX`].
+    #[error("term limit: no group reaches such a term")]
+    TermLimit,
+    /// No replica sends such a message: its entries do not follow each other, or its terms are impossible.
+    #[error("well-formed: no replica sends such a message")]
+    WellFormed,
 }
 
 /// The four roles. A pre-candidate has asked for pre-votes, a candidate for votes.

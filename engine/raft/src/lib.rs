@@ -51,14 +51,17 @@
 //!
 //! # Laws
 //!
-//! - *Election safety:* a term has at most one leader. A second one is a bug and panics.
+//! - *Election safety:* a term has at most one leader. A second one is refused.
 //! - *Log matching:* logs that share an entry share everything before it.
 //! - *Leader completeness:* a leader has every committed entry; nothing committed is ever cut.
 //! - *Law 11:* a message for another replica, or from a stranger, is ignored.
 //! - *Law 13:* what is said is durable first.
 //!
+//! What a peer says against a law is dropped, changes nothing and comes out as [`Effect::Refused`]: one wrong peer must
+//! not stop the healthy ones (`raft/refuse.rs`).
+//!
 //! `raft/check.rs` asserts the invariants of a replica after every step of a debug build. The assertions that guard
-//! committed entries are on in release builds too: a replica that finds a law broken must stop.
+//! committed entries are on in release builds too: a replica that finds a law broken by itself must stop.
 //!
 //! # What it leaves out
 //!
@@ -67,9 +70,9 @@
 //! - Membership changes, learners and leader transfer: the voters are those given to [`Raft::new`].
 //! - The quorum round of a linearizable read: [`Raft::read_index`] and [`Raft::confirms`] are its two halves, and
 //!   one round serves all groups of a core.
-//! - Check-quorum: a leader that is cut off keeps its role until it hears of a higher term. It can commit nothing, and
-//!   its reads need a quorum of confirmations.
-//! - The amnesia guard (law 12): a replica whose disk was rolled back must not be started.
+//! - Check-quorum: whether a quorum still hears a leader is known outside; [`Event::Lapsed`] makes it resign.
+//! - The amnesia guard (law 12): a replica whose disk was rolled back must not be started. Of what it
+//!   says then, only contradictions are refused.
 
 mod config;
 mod durable;
@@ -83,9 +86,9 @@ mod raft;
 mod random;
 
 pub use config::{Config, Restored};
-pub use effect::{Effect, ProposalRefused, Role};
+pub use effect::{Effect, Law, ProposalRefused, Role};
 pub use event::Event;
 #[cfg(feature = "mutations")]
 pub use mutation::Mutation;
 pub use quorum::{VoteResult, committed_index, quorum, vote_result};
-pub use raft::Raft;
+pub use raft::{Raft, TERM_MAX};

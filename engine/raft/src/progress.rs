@@ -6,7 +6,8 @@
 //! bytes. A refusal or a missing answer leads back to probing.
 //!
 //! Every Append is answered once, or is covered by the answer to a later one, so a peer without unanswered messages
-//! has received the last commit index sent to it. There is one gap: if the retry sent a message twice, its second
+//! has received the last commit index sent to it. A peer whose disk hangs answers repetitions of an Append once for
+//! all; a retry forgets what it repeats, so one answer is what the leader waits for. There is one gap: if the retry sent a message twice, its second
 //! answer can be taken for that of a later empty Append. Should exactly that Append be lost, the peer learns the
 //! commit index only with the next entry. Nothing unsafe follows.
 

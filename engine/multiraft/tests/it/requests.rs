@@ -142,3 +142,35 @@ fn routes_and_status_are_answered_by_any_node() {
     assert_eq!(status.groups.len(), 8);
     assert!(status.counters.requests >= 2);
 }
+
+#[test]
+fn a_peer_that_contradicts_a_law_is_named_and_stops_nobody() {
+    use pontoon_types::{Body, CoreId, Incarnation, LogId, Message};
+    let mut cluster = Cluster::new(1);
+    let descriptor = cluster.descriptors[0].clone();
+    let leader = cluster.leader(descriptor.group).unwrap();
+    let liar = *cluster.cores.keys().find(|node| **node != leader).unwrap();
+    let term = cluster.cores[&leader].groups().next().unwrap().term();
+    let message = Message {
+        from: descriptor.replica_on(liar).unwrap(),
+        to: descriptor.replica_on(leader).unwrap(),
+        term,
+        body: Body::Append { previous: LogId::default(), entries: Vec::new(), commit: pontoon_types::Index(0) },
+    };
+    let mut bytes = Vec::new();
+    pontoon_wire::peer::PeerFrame {
+        from: liar,
+        core: CoreId(0),
+        to: leader,
+        incarnation: Incarnation(1),
+        beacon: None,
+        messages: vec![(descriptor.group, message)],
+        reads: Vec::new(),
+        confirmations: Vec::new(),
+    }
+    .encode(&mut bytes);
+    cluster.event(leader, Event::PeerFrame { from: liar, bytes: Bytes::from(bytes) });
+    assert_eq!(cluster.refused_peers.len(), 1);
+    assert!(cluster.refused_peers[0].1.contains("election safety"), "{:?}", cluster.refused_peers);
+    assert!(cluster.ask(leader, cluster.put("k", "v")).is_ok());
+}

@@ -1,12 +1,12 @@
 //! The follower's side of replication.
 //!
 //! A message is answered once, when everything written so far is durable. It never shortens the log unless one of its
-//! entries contradicts an entry here: duplicates and old messages that arrive late cut nothing.
+//! entries contradicts an entry here: duplicates and old messages that arrive late cut nothing. What no leader of the term
+//! can send has been refused before (`refuse.rs`).
 
 use pontoon_types::{Body, Entry, Index, LogId, ReplicaId};
 
 use super::{Raft, Step};
-use crate::log::follows;
 use crate::mutation::Mutation;
 
 impl Raft {
@@ -23,24 +23,21 @@ impl Raft {
             let hint = self.log.last();
             return self.promise(step, from, Body::AppendRefused { refused: previous.index, hint });
         }
-        if !self.is_well_formed(previous, &entries) {
-            return;
-        }
         self.follow(from);
         let matches = self.log.term_at(previous.index) == Some(previous.term)
             || (self.config.mutated(Mutation::SkipPreviousCheck) && previous.index <= self.log.last().index);
         if !matches {
-            assert!(previous.index > self.log.committed(), "leader completeness: {from} lacks what is committed here");
             let hint = self.log.last_not_above(previous.index, previous.term);
             return self.promise(step, from, Body::AppendRefused { refused: previous.index, hint });
         }
         let covered = Index(previous.index.0 + entries.len() as u64);
         self.merge(previous, entries);
         let commit = commit.min(covered);
-        if commit > self.log.committed() {
+        let news = commit > self.log.committed();
+        if news {
             self.log.commit(commit);
         }
-        self.promise(step, from, Body::AppendResponse { matched: covered });
+        self.acknowledge(step, from, covered, news);
     }
 
     /// Appends what is new. Entries that are here already are skipped; the first one that differs cuts the log.
@@ -59,18 +56,5 @@ impl Raft {
             self.log.append(&entries);
             self.writes.append(entries);
         }
-    }
-
-    /// Whether the entries are consecutive and of terms that a leader of this term can have. A message that is not
-    /// so is ignored: no replica sends one.
-    fn is_well_formed(&self, previous: LogId, entries: &[Entry]) -> bool {
-        let mut last = previous;
-        for entry in entries {
-            if !follows(last, entry.id) {
-                return false;
-            }
-            last = entry.id;
-        }
-        last.term <= self.hard_state.term && (previous.index == Index(0)) == (previous.term.0 == 0)
     }
 }

@@ -14,7 +14,7 @@ impl Raft {
         assert!(self.log.committed() <= last.index, "committed ≤ last");
         assert!(last.term <= self.hard_state.term, "the last entry is not of a term this replica has not seen");
         assert!(self.log.term_at(last.index.previous()) <= Some(last.term), "terms never fall along the log");
-        self.writes.check(last.index);
+        self.writes.check(last.index, self.hard_state.term);
         let voted_for_me = self.hard_state.vote == Some(self.me);
         match &self.state {
             State::Follower { leader, supported } => {

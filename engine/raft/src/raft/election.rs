@@ -147,15 +147,8 @@ impl Raft {
 
     /// Follows the leader of the current term, which has just been heard of.
     pub(super) fn follow(&mut self, from: ReplicaId) {
-        match self.state {
-            State::Follower { leader: Some(leader), .. } => {
-                assert!(leader == from, "election safety: {leader} and {from} lead term {}", self.hard_state.term);
-            }
-            State::Leader(_) => {
-                panic!("election safety: {} and {from} lead term {}", self.me, self.hard_state.term);
-            }
-            _ => {}
-        }
+        let term = self.hard_state.term;
+        assert!(self.may_lead(from, term), "election safety: {from} is followed in term {term}, which another leads");
         self.state = State::Follower { leader: Some(from), supported: true };
         self.election_deadline = None;
     }
@@ -164,6 +157,9 @@ impl Raft {
     pub(super) fn on_claimed(&mut self, step: &mut Step, leader: ReplicaId, term: Term) {
         if leader == self.me || !self.voters.contains(&leader) {
             return;
+        }
+        if let Some(law) = self.law_broken_by_claim(leader, term) {
+            return self.refuse(step, leader, law);
         }
         if term < self.hard_state.term {
             let last = self.log.last();
@@ -193,6 +189,9 @@ impl Raft {
     }
 
     fn write_hard_state(&mut self, hard_state: HardState) {
+        if hard_state.term > self.hard_state.term {
+            self.writes.withdraw();
+        }
         self.hard_state = hard_state;
         self.writes.hard_state(hard_state);
     }

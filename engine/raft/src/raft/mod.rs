@@ -1,15 +1,18 @@
 //! The replica: its state, and the one entry through which it changes.
 //!
 //! The verbs live in the files beside this one: [`election`], [`append`] (the follower's side of replication),
-//! [`replicate`] (the leader's side), [`promise`] (what waits for the disk), [`query`] (what others may ask) and
-//! [`check`] (the invariants).
+//! [`replicate`] (the leader's side), [`promise`] (what waits for the disk), [`refuse`] (what contradicts a law),
+//! [`query`] (what others may ask) and [`check`] (the invariants).
 
 mod append;
 mod check;
 mod election;
 mod promise;
 mod query;
+mod refuse;
 mod replicate;
+
+pub use refuse::TERM_MAX;
 
 use pontoon_types::{Body, HardState, Index, Message, ReplicaId, Term, Time, limits::MEMBERS_MAX};
 
@@ -164,10 +167,13 @@ impl Raft {
     }
 
     fn receive(&mut self, step: &mut Step, message: Message) {
-        let Message { from, to, term, body } = message;
-        if to != self.me || from == self.me || !self.voters.contains(&from) {
+        if message.to != self.me || message.from == self.me || !self.voters.contains(&message.from) {
             return;
         }
+        if let Some(law) = self.law_broken_by_message(&message) {
+            return self.refuse(step, message.from, law);
+        }
+        let Message { from, term, body, .. } = message;
         // A pre-vote and its answer carry a term that nobody has reached, so they are read before it is adopted.
         match body {
             Body::PreVote { last } => return self.on_pre_vote(step, from, term, last),

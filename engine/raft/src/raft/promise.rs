@@ -1,10 +1,12 @@
 //! What leaves: at once, or when the disk has caught up (law 13).
 //!
 //! An answer that promises something (an acknowledgement, a vote, and a refusal too, because it shows a term) is held
-//! until the last write at the time of the answer is durable. Meanwhile the world may change. A promise made in an
-//! older term, or a request for votes by a replica that is no candidate any more, is dropped at its release.
+//! until the last write at the time of the answer is durable. Meanwhile the world may change. What was promised in an
+//! older term is dropped when the term grows, and a request for votes by a replica that is no candidate any more is
+//! dropped at its release. While a disk hangs the same questions come again and again, so what waits already is not held
+//! twice.
 
-use pontoon_types::{Body, Message, ReplicaId, WriteNumber};
+use pontoon_types::{Body, Index, Message, ReplicaId, WriteNumber};
 
 use super::{Raft, State, Step};
 use crate::Effect;
@@ -31,6 +33,14 @@ impl Raft {
             self.send_promise(step, message);
         } else {
             self.writes.hold(message);
+        }
+    }
+
+    /// Acknowledges the log up to `matched` once everything written so far is durable. `news` says that the answered
+    /// message told a later commit index: the leader waits for an answer to it even if one for the same index is due.
+    pub(super) fn acknowledge(&mut self, step: &mut Step, to: ReplicaId, matched: Index, news: bool) {
+        if self.writes.is_settled() || !self.writes.raise_held(to, matched, news) {
+            self.promise(step, to, Body::AppendResponse { matched });
         }
     }
 
@@ -62,11 +72,11 @@ impl Raft {
         }
     }
 
-    /// Whether a held message may still be said. Within one term a vote stays given and a follower's log stays equal
-    /// to its leader's, so for promises the term decides alone.
+    /// Whether a held message may still be said. All of them are of the current term. Within it a vote stays given and
+    /// a follower's log stays equal to its leader's.
     fn still_holds(&self, message: &Message) -> bool {
         let candidate = matches!(self.state, State::Candidate { .. });
-        message.term == self.hard_state.term && (candidate || !matches!(message.body, Body::Vote { .. }))
+        candidate || !matches!(message.body, Body::Vote { .. })
     }
 
     fn send_promise(&mut self, step: &mut Step, message: Message) {

@@ -30,6 +30,8 @@ pub struct Cluster {
     pub cut: BTreeSet<(ReplicaId, ReplicaId)>,
     pub checker: Checker,
     pub trace: String,
+    /// Wrong peers are part of the story: what is refused is printed and no violation.
+    pub tolerant: bool,
     seed: u64,
 }
 
@@ -49,6 +51,7 @@ impl Cluster {
             cut: BTreeSet::new(),
             checker: Checker::default(),
             trace: String::new(),
+            tolerant: false,
             seed,
         };
         for id in cluster.ids() {
@@ -131,6 +134,10 @@ impl Cluster {
                 if !lost {
                     self.queue.push(message);
                 }
+            }
+            Effect::Refused { from, law } => {
+                assert!(self.tolerant, "{id} refuses what {from} says: {law}");
+                self.print(format_args!("  {id} refuses what {from} says: {law}"));
             }
             Effect::Committed(index) => self.print(format_args!("  {id} committed {index}")),
             Effect::Role { role, term, leader } => {

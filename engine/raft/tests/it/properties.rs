@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pontoon_raft::{Config, Event, Role};
-use pontoon_types::{ReplicaId, Time};
+use pontoon_raft::{Config, Effect, Event, Law, Raft, Restored, Role, TERM_MAX};
+use pontoon_types::{Body, Entry, Index, LogId, Message, ReplicaId, Term, Time, WriteNumber};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -230,6 +230,119 @@ fn the_schedules_reach_the_rare_paths() {
     }
 }
 
+/// Small numbers meet what a replica holds; the largest ones find what overflows.
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![400 => 0u64..8, 10 => (0u64..3).prop_map(|below| u64::MAX - below), 1 => Just(TERM_MAX.0)]
+}
+
+fn log_id() -> impl Strategy<Value = LogId> {
+    (number(), number()).prop_map(|(index, term)| LogId::new(Index(index), Term(term)))
+}
+
+/// Entries after `previous`, sometimes with a gap, of terms that may fall.
+fn append() -> impl Strategy<Value = Body> {
+    (log_id(), prop::collection::vec((number(), 0u64..20), 0..4), number()).prop_map(|(previous, terms, commit)| {
+        let entry = |(place, (term, gap)): (usize, (u64, u64))| {
+            let index = previous.index.0.wrapping_add(1 + place as u64 + u64::from(gap == 0));
+            Entry { id: LogId::new(Index(index), Term(term.max(previous.term.0))), payload: Bytes::from_static(b"x") }
+        };
+        Body::Append { previous, entries: terms.into_iter().enumerate().map(entry).collect(), commit: Index(commit) }
+    })
+}
+
+fn body() -> impl Strategy<Value = Body> {
+    prop_oneof![
+        1 => log_id().prop_map(|last| Body::PreVote { last }),
+        3 => any::<bool>().prop_map(|granted| Body::PreVoteResponse { granted }),
+        1 => log_id().prop_map(|last| Body::Vote { last }),
+        3 => any::<bool>().prop_map(|granted| Body::VoteResponse { granted }),
+        5 => append(),
+        3 => number().prop_map(|matched| Body::AppendResponse { matched: Index(matched) }),
+        2 => (number(), log_id()).prop_map(|(refused, hint)| Body::AppendRefused { refused: Index(refused), hint }),
+    ]
+}
+
+/// Whatever two wrong peers may say to replica 1, at the terms it knows (`near`) or at any other.
+fn wrong_event() -> impl Strategy<Value = (bool, Event)> {
+    let peer = || (2u64..=3).prop_map(ReplicaId);
+    let message = (peer(), number(), body());
+    let message = message.prop_map(|(from, term, body)| Message { from, to: ReplicaId(1), term: Term(term), body });
+    prop_oneof![
+        12 => (any::<bool>(), message).prop_map(|(near, message)| (near, Event::Receive(message))),
+        2 => (any::<bool>(), peer(), number())
+            .prop_map(|(near, leader, term)| (near, Event::Claimed { leader, term: Term(term) })),
+        1 => Just((false, Event::Campaign)),
+        1 => Just((false, Event::Lapsed)),
+        1 => Just((false, Event::Timer)),
+        2 => Just((false, Event::Propose(vec![Bytes::from_static(b"p")]))),
+        3 => (1u64..4).prop_map(|count| (false, Event::Durable(WriteNumber(count)))),
+    ]
+}
+
+/// Makes a message one of the current term or the next, and an Append one that begins in the log.
+fn bring_near(raft: &Raft, message: &mut Message) {
+    message.term = Term(raft.term().0 + u64::from(message.term.0 == 0));
+    if let Body::Append { previous, entries, .. } = &mut message.body {
+        let index = Index(previous.index.0 % (raft.last().index.0 + 1));
+        *previous = LogId::new(index, raft.term_at(index).expect("the index is in the log"));
+        for (place, entry) in entries.iter_mut().enumerate() {
+            let oldest = raft.term().0.saturating_sub(entry.id.term.0 % 2).max(previous.term.0);
+            entry.id = LogId::new(Index(index.0 + 1 + place as u64), Term(oldest));
+        }
+    }
+}
+
+/// One replica whose disk is honest and whose peers are not. It checks its own invariants after every step.
+fn hear(events: &[(bool, Event)]) -> Vec<Law> {
+    let voters = (1..=3).map(ReplicaId).collect();
+    let mut raft = Raft::new(config(), ReplicaId(1), voters, Restored::default(), 1, Time(0));
+    let (mut effects, mut laws) = (Vec::new(), Vec::new());
+    let (mut now, mut written, mut durable) = (Time(0), 0, 0);
+    for (near, event) in events {
+        let mut event = event.clone();
+        match &mut event {
+            Event::Receive(message) if *near => bring_near(&raft, message),
+            Event::Claimed { term, .. } if *near => *term = raft.term(),
+            Event::Durable(number) => {
+                durable = written.min(durable + number.0);
+                *number = WriteNumber(durable);
+            }
+            Event::Timer => now = raft.deadline().map_or(now, |deadline| now.max(deadline)),
+            Event::Propose(_) if raft.admit(1).is_err() => continue,
+            _ => {}
+        }
+        let before = format!("{raft:?}");
+        raft.step(now, event, &mut effects);
+        raft.check();
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Append(write) => written = write.number.0,
+                Effect::Refused { law, .. } => {
+                    assert_eq!(before, format!("{raft:?}"), "what is refused changes nothing");
+                    laws.push(law);
+                }
+                _ => {}
+            }
+        }
+    }
+    laws
+}
+
+/// Peers that never reach a law would prove nothing about it.
+#[test]
+fn wrong_peers_reach_every_law() {
+    let mut runner = TestRunner::deterministic();
+    let strategy = prop::collection::vec(wrong_event(), 100..200);
+    let mut laws = BTreeMap::new();
+    for _ in 0..500 {
+        for law in hear(&strategy.new_tree(&mut runner).expect("a schedule").current()) {
+            *laws.entry(law).or_insert(0) += 1;
+        }
+    }
+    let all = [Law::ElectionSafety, Law::LeaderCompleteness, Law::LogMatching, Law::TermLimit, Law::WellFormed];
+    assert!(all.iter().all(|law| laws.get(law).is_some_and(|&count| count >= 20)), "{laws:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -256,6 +369,11 @@ proptest! {
         actions in prop::collection::vec(action(), 1..150),
     ) {
         survive(count, seed, &actions);
+    }
+
+    #[test]
+    fn nothing_that_a_peer_says_stops_a_replica(events in prop::collection::vec(wrong_event(), 1..200)) {
+        hear(&events);
     }
 
     /// The same events give the same bytes: there is no hidden input.

@@ -17,12 +17,13 @@
 //! - `deliver` (all that is queued now), `deliver A>B [K] [copy]` (the K-th message on that way, counted from 1, else all;
 //!   `copy` leaves it queued), `drop A>B [K]`, `queue`.
 //! - `inject A>B term=T previous=I@T [entries=I@T,…] [commit=I]`: an Append from nowhere; `inject A>B term=T matched=I`: an
-//!   acknowledgement from nowhere.
+//!   acknowledgement from nowhere; `inject A>B term=T vote=I@T`: a request for a vote, its log ending there.
 //! - `stabilize`: delivers and syncs until nothing is under way.
 //! - `advance 1s`: moves time and fires timers; messages wait. `run 1s`: the same, stabilizing after each timer.
 //! - `partition R…` (cuts these off from all others), `cut A>B`, `heal`, `crash R [keep=K]` (K writes under way reach
 //!   the disk all the same), `restart R` (crashes first if it runs).
 //! - `status [R]`, `log [R]`, `read R` (its read index), `confirms R T`.
+//! - `?command` must make a replica refuse what it hears, and no other command may.
 //! - `!command` must panic; the message is printed and the replica it broke is not used again. `(command)` prints nothing.
 
 use std::collections::BTreeMap;
@@ -128,6 +129,13 @@ impl Runner {
             assert!(outcome.is_err(), "{line} does not panic");
             let text = panic_text(outcome);
             return self.cluster().print(format_args!("panic: {text}"));
+        }
+        if let Some(line) = line.strip_prefix('?') {
+            let before = self.cluster().trace.len();
+            self.cluster().tolerant = true;
+            self.command(line);
+            self.cluster().tolerant = false;
+            return assert!(self.cluster().trace[before..].contains(" refuses what "), "{line} is not refused");
         }
         if let Some(line) = line.strip_prefix('(').and_then(|line| line.strip_suffix(')')) {
             let before = self.cluster.as_ref().map_or(0, |cluster| cluster.trace.len());
@@ -301,9 +309,10 @@ fn inject(cluster: &mut Cluster, arguments: &[&str]) {
     let (from, to) = direction(arguments[0]);
     let index = |key| option(arguments, key).map(|word| Index(word.parse().expect("an index")));
     let term = Term(option(arguments, "term").expect("a term").parse().expect("a term"));
-    let body = match index("matched") {
-        Some(matched) => Body::AppendResponse { matched },
-        None => Body::Append {
+    let body = match (index("matched"), option(arguments, "vote")) {
+        (Some(matched), _) => Body::AppendResponse { matched },
+        (_, Some(last)) => Body::Vote { last: log_id(last) },
+        _ => Body::Append {
             previous: log_id(option(arguments, "previous").expect("a previous entry")),
             entries: option(arguments, "entries").map_or(Vec::new(), |ids| ids.split(',').map(named).collect()),
             commit: index("commit").unwrap_or_default(),
