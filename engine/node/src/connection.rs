@@ -1,15 +1,20 @@
 //! A connection that somebody else dialled and that this core owns: a peer's link, or a client.
 //!
 //! A peer's link only brings frames. A client's connection brings requests and takes replies. Whoever sends something
-//! that is not a frame loses this connection and nothing else. A client that does not read its replies is closed when
-//! more than `CLIENT_REPLY_BYTES_MAX` wait for it.
+//! that is not a frame loses this connection and nothing else.
+//!
+//! A client may ask for more than it reads at once. While more than `CLIENT_REPLY_BYTES_MAX` wait for it nothing more is
+//! received from it, until half of that has left. A burst of replies above the limit is therefore no fault, and what
+//! waits is bounded by the limit and by the replies to what the client had sent before. A client that takes no byte for
+//! [`CLIENT_STALL_MAX`] while it is above the limit does not read, and is closed.
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
-use pontoon_types::NodeId;
 use pontoon_types::limits::CLIENT_REPLY_BYTES_MAX;
+use pontoon_types::{NodeId, Time};
 use pontoon_wire::frame::{FrameError, FrameReader};
 use pontoon_wire::hello::WELCOME_BYTES;
 
@@ -18,6 +23,14 @@ use crate::out_buffer::OutBuffer;
 
 /// The receive buffer of a client; there may be thousands.
 const CLIENT_CHUNK_BYTES: usize = 16 << 10;
+
+/// How long a client above the limit may take nothing. Long enough for a pause of the client or a few lost packets,
+/// and as long as a request of it would wait; short enough that many such clients do not keep their memory for long.
+pub const CLIENT_STALL_MAX: Duration = Duration::from_secs(5);
+
+/// A client that was above the limit is received from again when no more than this waits, so that the socket is not
+/// watched and unwatched with each reply.
+const RESUME_BYTES_MAX: usize = CLIENT_REPLY_BYTES_MAX / 2;
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +56,10 @@ pub struct Connection {
     caller: Caller,
     reader: FrameReader,
     out: OutBuffer,
+    /// Too much waits; nothing is received until enough of it has left.
+    paused: bool,
+    /// Since when no byte has left, while more than the limit waits.
+    stalled_since: Option<Time>,
 }
 
 /// Why a connection is closed.
@@ -58,8 +75,11 @@ pub enum Closed {
     #[error("malformed frame: {0}")]
     Malformed(#[from] FrameError),
     /// The other side does not read.
-    #[error("the client does not read its replies, CLIENT_REPLY_BYTES_MAX ({CLIENT_REPLY_BYTES_MAX} bytes) is reached")]
-    TooFull,
+    #[error(
+        "the client does not read its replies: more than CLIENT_REPLY_BYTES_MAX ({CLIENT_REPLY_BYTES_MAX} bytes) wait \
+         and it took none of them for {CLIENT_STALL_MAX:?}"
+    )]
+    Stalled,
     /// A frame that is whole does not belong there.
     #[error("refused: {0}")]
     Refused(String),
@@ -71,7 +91,7 @@ pub enum Closed {
 impl Closed {
     /// Whether the other side did something that a person should see.
     pub fn is_misuse(&self) -> bool {
-        matches!(self, Closed::Malformed(_) | Closed::TooFull | Closed::Refused(_))
+        matches!(self, Closed::Malformed(_) | Closed::Stalled | Closed::Refused(_))
     }
 }
 
@@ -84,7 +104,7 @@ impl Connection {
         };
         let mut out = OutBuffer::default();
         out.push(Bytes::copy_from_slice(welcome));
-        Connection { caller, reader, out }
+        Connection { caller, reader, out, paused: false, stalled_since: None }
     }
 
     /// Who is at the other end.
@@ -92,13 +112,22 @@ impl Connection {
         self.caller
     }
 
-    /// Receives once and gives out the frames that are whole. Frames before a malformed one count.
+    /// When [`Connection::unblock`] and [`Connection::flush`] are due, though the socket was not reported.
+    pub fn deadline(&self) -> Option<Time> {
+        self.stalled_since.map(|since| since + CLIENT_STALL_MAX)
+    }
+
+    /// Receives once and gives out the frames that are whole. Frames before a malformed one count. Receives nothing
+    /// while too much waits to be sent: a socket that is reported all the same has failed, and the next send says why.
     pub fn receive<D: Driver>(
         &mut self,
         driver: &mut D,
         socket: SocketId,
         frames: &mut Vec<Bytes>,
     ) -> Result<(), Closed> {
+        if self.paused {
+            return Ok(());
+        }
         match driver.receive(socket, self.reader.spare())? {
             Received::Nothing => return Ok(()),
             Received::Closed => return Err(Closed::ByCaller),
@@ -121,8 +150,18 @@ impl Connection {
     }
 
     /// Sends what waits, in one call. For the end of a turn.
-    pub fn flush<D: Driver>(&mut self, driver: &mut D, socket: SocketId) -> Result<(), Closed> {
-        self.out.flush(driver, socket)?;
-        if self.out.bytes() > CLIENT_REPLY_BYTES_MAX { Err(Closed::TooFull) } else { Ok(()) }
+    pub fn flush<D: Driver>(&mut self, driver: &mut D, socket: SocketId, now: Time) -> Result<(), Closed> {
+        let sent = self.out.flush(driver, socket)?;
+        let above = self.out.bytes() > CLIENT_REPLY_BYTES_MAX;
+        if above != self.paused && (above || self.out.bytes() <= RESUME_BYTES_MAX) {
+            self.paused = above;
+            driver.watch_receive(socket, !above)?;
+        }
+        self.stalled_since = match self.stalled_since {
+            _ if !above => None,
+            Some(since) if sent == 0 => Some(since),
+            _ => Some(now),
+        };
+        if self.deadline().is_some_and(|deadline| deadline <= now) { Err(Closed::Stalled) } else { Ok(()) }
     }
 }

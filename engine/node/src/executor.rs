@@ -5,8 +5,8 @@
 //! task is runnable (`docs/decisions/0001-core-loop.md` has the figures and the reason). Work that takes long, such as
 //! preparing segments or recovery, has threads of its own.
 //!
-//! A broken law unwinds out of the turn, not out of the executor: the loop and with it all sockets are dropped, and
-//! the node hears the law's name.
+//! A broken law unwinds out of the turn or the clean end, not out of the executor: the loop and with it all sockets are
+//! dropped, and the node hears the law's name.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -59,13 +59,13 @@ pub fn run<D: Driver>(
 
 fn run_turns<D: Driver>(mut core_loop: CoreLoop<D>) -> Result<(), CoreFailure> {
     while guarded(|| core_loop.turn())? == Turn::Next {}
-    core_loop.close()
+    guarded(|| core_loop.close())
 }
 
-/// One turn, with a broken law as a failure that has the law's name.
-fn guarded<T>(turn: impl FnOnce() -> Result<T, CoreFailure>) -> Result<T, CoreFailure> {
+/// A turn, or the end, or a whole thread, with a broken law as a failure that has the law's name.
+pub fn guarded<T>(work: impl FnOnce() -> Result<T, CoreFailure>) -> Result<T, CoreFailure> {
     // After a panic the loop is dropped and never looked at again.
-    match catch_unwind(AssertUnwindSafe(turn)) {
+    match catch_unwind(AssertUnwindSafe(work)) {
         Ok(outcome) => outcome,
         Err(panic) => Err(CoreFailure::Law(message(panic.as_ref()))),
     }

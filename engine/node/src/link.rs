@@ -163,11 +163,11 @@ impl Link {
         let mut hello = OutBuffer::default();
         hello.push(Bytes::copy_from_slice(&self.hello.encode()));
         match hello.flush(driver, socket) {
-            Ok(()) if hello.bytes() == 0 => {
+            Ok(_) if hello.bytes() == 0 => {
                 self.state = State::Greeting { socket, until, welcome: [0; WELCOME_BYTES], received: 0 };
                 None
             }
-            Ok(()) => self.fail(driver, now, "a new connection takes no bytes".to_string()),
+            Ok(_) => self.fail(driver, now, "a new connection takes no bytes".to_string()),
             Err(error) => self.fail(driver, now, format!("the connection broke: {error}")),
         }
     }

@@ -105,6 +105,13 @@ impl Status {
         self.lock().failure.get_or_insert(failure);
         self.changed.notify_all();
     }
+
+    /// Runs a core to its end, and keeps its failure. A panic is one too, wherever in the core's life it comes.
+    fn watch(&self, node: NodeId, core: CoreId, run: impl FnOnce() -> Result<(), CoreFailure>) {
+        if let Err(failure) = executor::guarded(run) {
+            self.fail(NodeFailure { node, core, failure });
+        }
+    }
 }
 
 impl StopHandle {
@@ -267,7 +274,8 @@ impl Node {
             if let Some(thread) = core.thread.take()
                 && thread.join().is_err()
             {
-                tracing::error!("a core's thread panicked while it ended");
+                // Only the report of a failure can do that; the failure itself was caught.
+                tracing::error!("a core's thread panicked while it reported its end");
             }
         }
     }
@@ -305,16 +313,16 @@ impl Site {
     fn run(self, recovered: RecoveredCore, started: Sender<(CoreId, Result<(), String>)>) {
         let (core, node, status) = (self.core, self.blueprint.identity.node, self.status.clone());
         let cpu = self.cpu;
-        let outcome = executor::run(
-            core,
-            cpu,
-            move || self.build(recovered),
-            // The node may have given up on another core; then nobody listens.
-            move |outcome| drop(started.send((core, outcome))),
-        );
-        if let Err(failure) = outcome {
-            status.fail(NodeFailure { node, core, failure });
-        }
+        let run = || {
+            executor::run(
+                core,
+                cpu,
+                move || self.build(recovered),
+                // The node may have given up on another core; then nobody listens.
+                move |outcome| drop(started.send((core, outcome))),
+            )
+        };
+        status.watch(node, core, run);
     }
 
     fn build(self, recovered: RecoveredCore) -> std::io::Result<CoreLoop<EpollDriver>> {
@@ -322,7 +330,7 @@ impl Site {
         let inbox = blueprint.inboxes[usize::from(core.0)].clone();
         let door = listener.is_some().then(|| Door::new(blueprint.household.clone(), core, blueprint.inboxes.clone()));
         let driver = EpollDriver::new(inbox.clone(), listener)?;
-        let RecoveredCore { log, groups } = recovered;
+        let RecoveredCore { log, groups, .. } = recovered;
         let config = core_config(&blueprint, core, log.incarnation())?;
         Ok(CoreLoop::new(Parts {
             core: Core::new(config, groups, driver.now()),
@@ -397,4 +405,21 @@ fn allowed_processors() -> Vec<usize> {
     let process = rustix::process::getpid();
     let Ok(set) = rustix::thread::sched_getaffinity(Some(process)) else { return Vec::new() };
     (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_that_panics_at_its_end_is_a_failure_of_the_node() {
+        let status = Status::default();
+        status.watch(NodeId(1), CoreId(0), || Ok(()));
+        assert!(status.lock().failure.is_none());
+        status.watch(NodeId(1), CoreId(2), || panic!("law: a closed log is closed once"));
+        status.watch(NodeId(1), CoreId(3), || panic!("a consequence"));
+        let failure = status.lock().failure.take().expect("the panic was recorded");
+        assert_eq!((failure.node, failure.core), (NodeId(1), CoreId(2)));
+        assert!(failure.to_string().contains("law: a closed log is closed once"), "{failure}");
+    }
 }

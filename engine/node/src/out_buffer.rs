@@ -1,8 +1,8 @@
 //! Frames that wait to be sent on one socket.
 //!
 //! A turn pushes whole frames; at its end one call sends as many of them as the socket takes. What is left waits until
-//! the socket can be sent to again. The owner of the buffer looks at [`OutBuffer::bytes`] and gives up the connection
-//! above a limit, so a side that does not read cannot make this grow.
+//! the socket can be sent to again. The owner of the buffer looks at [`OutBuffer::bytes`] and, above a limit, gives the
+//! connection up or takes no more work from it, so a side that does not read cannot make this grow.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -45,9 +45,10 @@ impl OutBuffer {
     }
 
     /// Sends once, and watches the socket for as long as something is left. Does nothing while the socket is full.
-    pub fn flush<D: Driver>(&mut self, driver: &mut D, socket: SocketId) -> io::Result<()> {
+    /// Says how many bytes the socket took.
+    pub fn flush<D: Driver>(&mut self, driver: &mut D, socket: SocketId) -> io::Result<usize> {
         if self.frames.is_empty() || self.blocked {
-            return Ok(());
+            return Ok(0);
         }
         let sent = {
             let mut parts = [IoSlice::new(&[]); PARTS_MAX];
@@ -59,7 +60,8 @@ impl OutBuffer {
         };
         self.consume(sent);
         self.blocked = !self.frames.is_empty();
-        driver.watch_send(socket, self.blocked)
+        driver.watch_send(socket, self.blocked)?;
+        Ok(sent)
     }
 
     fn consume(&mut self, mut sent: usize) {

@@ -18,6 +18,8 @@ pub struct RecoveredCore {
     pub log: Log,
     /// The groups of the core.
     pub groups: Vec<GroupState>,
+    /// Whether the log was read from the disk itself.
+    read_past_cache: bool,
 }
 
 /// Opens all logs of a node.
@@ -29,7 +31,7 @@ pub fn recover(data_dir: &DataDir, options: &Options) -> Result<Vec<RecoveredCor
             return Err(DataDirError::MissingLog { path }.into());
         }
     }
-    std::thread::scope(|scope| {
+    let cores: Vec<RecoveredCore> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..identity.logs.len() as u16)
             .map(|core| scope.spawn(move || recover_core(data_dir, options, CoreId(core))))
             .collect();
@@ -41,8 +43,20 @@ pub fn recover(data_dir: &DataDir, options: &Options) -> Result<Vec<RecoveredCor
                     Err(StartError::Core { core: CoreId(core), why: "its recovery broke a law".to_string() })
                 })
             })
-            .collect()
-    })
+            .collect::<Result<_, _>>()
+    })?;
+    if let Some(warning) = cache_warning(cores.iter().map(|core| core.read_past_cache)) {
+        tracing::warn!("{warning}");
+    }
+    Ok(cores)
+}
+
+/// One warning for all logs of a node: they share a file system.
+fn cache_warning(mut read_past_cache: impl Iterator<Item = bool>) -> Option<&'static str> {
+    let warning = "the file system of the data directory refuses O_DIRECT, so the log was read through the page cache: \
+                   after a failed disk it may show what the disk does not have. Use another file system, such as ext4 \
+                   or XFS";
+    (!read_past_cache.all(|past| past)).then_some(warning)
 }
 
 /// All ranges of the cluster: those it was initialised with, replaced by what the logs know better.
@@ -65,7 +79,7 @@ fn recover_core(data_dir: &DataDir, options: &Options, core: CoreId) -> Result<R
     if let Some(torn) = &recovered.torn_tail {
         tracing::info!(%core, "an unfinished write at the end of the log was left out: {torn:?}");
     }
-    let Recovered { groups, .. } = recovered;
+    let Recovered { groups, read_past_cache, .. } = recovered;
     let groups = groups
         .into_iter()
         .map(|(group, kept)| {
@@ -75,5 +89,16 @@ fn recover_core(data_dir: &DataDir, options: &Options, core: CoreId) -> Result<R
             Ok(GroupState { descriptor, hard_state: kept.hard_state, entries: kept.entries })
         })
         .collect::<Result<Vec<_>, DataDirError>>()?;
-    Ok(RecoveredCore { log, groups })
+    Ok(RecoveredCore { log, groups, read_past_cache })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_read_through_the_cache_is_warned_of_once() {
+        assert_eq!(cache_warning([true, true].into_iter()), None);
+        assert!(cache_warning([true, false, false].into_iter()).is_some_and(|text| text.contains("O_DIRECT")));
+    }
 }

@@ -7,14 +7,12 @@ use pontoon_multiraft::Event;
 use pontoon_types::Time;
 use pontoon_wal::LogError;
 
+use super::segment_wait::SegmentWait;
 use super::{CoreLoop, SEAL_AFTER};
 use crate::connection::Closed;
 use crate::driver::{Driver, SocketId};
 use crate::error::CoreFailure;
 use crate::hold::Decision;
-
-/// How soon a sync is tried again that found its segment unprepared.
-const SEGMENT_WAIT: Duration = Duration::from_millis(1);
 
 /// How soon it is tried again when the log is full.
 const FULL_WAIT: Duration = Duration::from_millis(100);
@@ -24,7 +22,6 @@ impl<D: Driver> CoreLoop<D> {
     pub(super) fn carry_out(&mut self, now: Time) -> Result<(), CoreFailure> {
         if let Some(append) = self.effects.append.take() {
             self.log.append(append.number, &append.writes);
-            self.sync.seal_at = None;
         }
         self.send_to_peers(now);
         self.start_sync(now)?;
@@ -69,6 +66,8 @@ impl<D: Driver> CoreLoop<D> {
             return Ok(());
         }
         if self.log.is_gathered() {
+            // A log with something to write is not idle, whatever keeps it from being written.
+            self.sync.seal_at = None;
             match self.sync.hold.decide(now, self.log.gathered_entries(), self.log.last_group_entries()) {
                 Decision::Until(until) => self.sync.look_at = Some(until),
                 Decision::Start => self.begin_sync(now)?,
@@ -88,10 +87,11 @@ impl<D: Driver> CoreLoop<D> {
         match self.log.begin_sync() {
             Ok(Some(sync)) => {
                 self.sync.hold.started(now);
+                self.sync.segment_wait = SegmentWait::default();
                 self.driver.sync(sync.fd).map_err(CoreFailure::Driver)?;
             }
             // The next segment is being prepared.
-            Ok(None) => self.sync.look_at = Some(now + SEGMENT_WAIT),
+            Ok(None) => self.sync.look_at = Some(self.sync.segment_wait.next(now)),
             // Nothing failed and nothing is lost: what has gathered waits, unacknowledged.
             Err(LogError::Full { max_log_bytes }) => {
                 if !std::mem::replace(&mut self.sync.told_full, true) {
@@ -129,8 +129,10 @@ impl<D: Driver> CoreLoop<D> {
         unsent.dedup();
         for socket in unsent.drain(..) {
             let Some(connection) = self.connections.get_mut(&socket) else { continue };
-            if let Err(why) = connection.flush(&mut self.driver, socket) {
-                self.close_connection(now, socket, &why);
+            match connection.flush(&mut self.driver, socket, now) {
+                Ok(()) if connection.deadline().is_some() => drop(self.stalled.insert(socket)),
+                Ok(()) => drop(self.stalled.remove(&socket)),
+                Err(why) => self.close_connection(now, socket, &why),
             }
         }
         self.unsent = unsent;

@@ -52,6 +52,14 @@ impl<D: Driver> CoreLoop<D> {
         {
             door.expire(&mut self.driver, now).map_err(CoreFailure::Driver)?;
         }
+        for socket in &self.stalled {
+            let Some(connection) = self.connections.get_mut(socket) else { continue };
+            if connection.deadline().is_some_and(|deadline| deadline <= now) {
+                // A socket is reported only when a good part of it is free. A slow reader may have made less room.
+                connection.unblock();
+                self.unsent.push(*socket);
+            }
+        }
         if self.core.deadline().is_some_and(|deadline| deadline <= now) {
             self.step(now, Event::Timer);
         }
@@ -61,6 +69,7 @@ impl<D: Driver> CoreLoop<D> {
     /// Closes a connection and forgets it.
     pub(super) fn close_connection(&mut self, now: Time, socket: SocketId, why: &Closed) {
         let Some(connection) = self.connections.remove(&socket) else { return };
+        self.stalled.remove(&socket);
         self.driver.close(socket);
         let caller = connection.caller();
         if why.is_misuse() {
@@ -143,7 +152,7 @@ impl<D: Driver> CoreLoop<D> {
         }
         let mut connection = Connection::new(caller, &welcome);
         if full {
-            let _ = connection.flush(&mut self.driver, socket);
+            let _ = connection.flush(&mut self.driver, socket, now);
             self.driver.close(socket);
             return;
         }

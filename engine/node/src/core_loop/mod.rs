@@ -10,21 +10,23 @@
 //!
 //! There is no task and no future for a socket or an operation, so the cost of a turn is what its events cost. A turn
 //! is bounded: the driver reports a limited number of events, each receive has a limited buffer, and the pure core
-//! limits what it applies.
+//! limits what it applies and what it reads. A client with too many replies waiting is not received from.
 //!
 //! Laws:
 //!
 //! - The loop remembers nothing that is safety: what must wait for the disk is held back inside the core (law 13).
 //! - One sync is in flight at a time. When one fails the log is fenced, the turn ends at once and nothing leaves any
 //!   more: not a frame, not a reply.
+//! - The loop sleeps whenever nothing is due: a deadline in the past is acted on in the turn that it wakes.
 //! - All sockets belong to the driver and close with it.
 //!
 //! `gather` is the first half of a turn, `carry_out` the second.
 
 mod carry_out;
 mod gather;
+mod segment_wait;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +44,7 @@ use crate::error::CoreFailure;
 use crate::hold::Hold;
 use crate::inbox::Inbox;
 use crate::link::Link;
+use segment_wait::SegmentWait;
 
 /// How often the counters are taken over into the core, where a status request finds them.
 const OBSERVE_INTERVAL: Duration = Duration::from_millis(100);
@@ -84,6 +87,8 @@ pub struct CoreLoop<D: Driver> {
     clients: usize,
     /// Connections with something to send at the end of this turn.
     unsent: Vec<SocketId>,
+    /// Clients with more replies waiting than the limit allows.
+    stalled: BTreeSet<SocketId>,
     ready: Vec<Ready>,
     frames: Vec<Bytes>,
     effects: Effects,
@@ -101,7 +106,9 @@ struct SyncState {
     hold: Hold,
     /// When the gathered group has to be looked at again.
     look_at: Option<Time>,
-    /// When an idle log is sealed.
+    /// How long the next segment is waited for.
+    segment_wait: SegmentWait,
+    /// When an idle log is sealed. None while something has gathered; without meaning while a sync is in flight.
     seal_at: Option<Time>,
     /// The sync in flight is that of a seal.
     sealing: bool,
@@ -132,6 +139,7 @@ impl<D: Driver> CoreLoop<D> {
             connections: BTreeMap::new(),
             clients: 0,
             unsent: Vec::new(),
+            stalled: BTreeSet::new(),
             ready: Vec::new(),
             frames: Vec::new(),
             effects: Effects::default(),
@@ -139,6 +147,7 @@ impl<D: Driver> CoreLoop<D> {
             sync: SyncState {
                 hold: Hold::new(parts.sync_hold_max),
                 look_at: None,
+                segment_wait: SegmentWait::default(),
                 seal_at: None,
                 sealing: false,
                 told_full: false,
@@ -199,7 +208,10 @@ impl<D: Driver> CoreLoop<D> {
     fn deadline(&mut self) -> Option<Time> {
         let links = self.links.iter().filter_map(Link::deadline).min();
         let door = self.door.as_ref().and_then(Door::deadline);
-        [self.core.deadline(), links, door, self.sync.look_at, self.sync.seal_at].into_iter().flatten().min()
+        let stalled = self.stalled.iter().filter_map(|socket| self.connections.get(socket)?.deadline()).min();
+        // Nothing can be sealed before the sync in flight has ended, and its end is an event.
+        let seal = self.sync.seal_at.filter(|_| !self.log.in_flight());
+        [self.core.deadline(), links, door, stalled, self.sync.look_at, seal].into_iter().flatten().min()
     }
 
     fn observe(&mut self, now: Time) {

@@ -3,7 +3,7 @@
 //! Sockets, the listener, the inbox's eventfd and the ring's descriptor are all in the set, so that one call gathers a
 //! turn. Sockets are watched level-triggered: one receive per ready socket and turn is enough, what is left is
 //! reported again, and no second receive is needed to see that a socket is drained. Sending is watched only while
-//! bytes wait for a full socket.
+//! bytes wait for a full socket, receiving always unless the owner looks away to slow the other side down.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
@@ -100,6 +100,12 @@ impl EpollDriver {
             socket.watched = watched;
         }
         Ok(())
+    }
+
+    fn watch_flag(&mut self, id: SocketId, flag: epoll::EventFlags, watch: bool) -> io::Result<()> {
+        let Some(mut watched) = self.sockets.get(&id.0).map(|socket| socket.watched) else { return Ok(()) };
+        watched.set(flag, watch);
+        self.watch(id, watched)
     }
 
     fn socket(&self, id: SocketId) -> io::Result<&Socket> {
@@ -232,8 +238,11 @@ impl Driver for EpollDriver {
     }
 
     fn watch_send(&mut self, id: SocketId, watch: bool) -> io::Result<()> {
-        let send = if watch { epoll::EventFlags::OUT } else { epoll::EventFlags::empty() };
-        self.watch(id, epoll::EventFlags::IN | send)
+        self.watch_flag(id, epoll::EventFlags::OUT, watch)
+    }
+
+    fn watch_receive(&mut self, id: SocketId, watch: bool) -> io::Result<()> {
+        self.watch_flag(id, epoll::EventFlags::IN, watch)
     }
 
     fn close(&mut self, id: SocketId) {

@@ -83,6 +83,9 @@ pub trait Driver {
     /// Whether the socket is reported when it can be sent to. Costs nothing when it does not change.
     fn watch_send(&mut self, id: SocketId, watch: bool) -> io::Result<()>;
 
+    /// Whether the socket is reported when it can be received from, as it is at first. Its failure is reported anyway.
+    fn watch_receive(&mut self, id: SocketId, watch: bool) -> io::Result<()>;
+
     /// Closes a socket. One that is unknown is closed already.
     fn close(&mut self, id: SocketId);
 

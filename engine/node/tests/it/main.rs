@@ -1,6 +1,6 @@
 //! The tests of a node: real files, real sockets, real processes.
 //!
-//! `support` starts them; each other file is one subject, and a test's name is the situation.
+//! `support` starts them, `watched` looks into one; each other file is one subject, and a test's name is the situation.
 
 // Helpers of tests are tests too, though clippy does not see that.
 #![allow(clippy::unwrap_used)]
@@ -11,7 +11,10 @@ mod identity;
 mod inbox;
 mod kill_under_load;
 mod log;
+mod no_io_uring;
+mod replies;
 mod restart;
 mod startup;
 mod support;
 mod turn;
+mod watched;
