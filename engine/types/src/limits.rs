@@ -50,7 +50,8 @@ pub const CORE_REQUESTS_MAX: usize = 16 << 10;
 /// Most bytes waiting to be sent to one peer; above it the link is dropped and the groups probe when it is back.
 pub const LINK_BYTES_MAX: usize = 64 << 20;
 
-/// Most bytes of replies waiting for one client that does not read; above it the connection is closed.
+/// Most bytes of replies waiting for one client; above it nothing more is received from it, and if it takes none of them
+/// for a while, it is closed.
 pub const CLIENT_REPLY_BYTES_MAX: usize = 32 << 20;
 
 /// Most connections of clients to one core. Each costs a descriptor and two buffers.

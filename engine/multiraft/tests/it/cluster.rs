@@ -162,6 +162,12 @@ impl Cluster {
         self.cores.iter().find(|(_, core)| leads(core)).map(|(node, _)| *node)
     }
 
+    /// The ranges that a node leads.
+    pub fn led_by(&self, node: NodeId) -> Vec<Descriptor> {
+        let led = self.descriptors.iter().filter(|descriptor| self.leader(descriptor.group) == Some(node));
+        led.cloned().collect()
+    }
+
     pub fn group_of(&self, key: &str) -> &Descriptor {
         self.descriptors.iter().find(|descriptor| descriptor.range.contains(key.as_bytes())).unwrap()
     }

@@ -13,12 +13,7 @@ use crate::cluster::{Cluster, bytes, n};
 #[test]
 fn reads_of_many_groups_in_one_turn_share_one_round_and_write_nothing() {
     let mut cluster = Cluster::new(64);
-    let led: Vec<_> = cluster
-        .descriptors
-        .iter()
-        .filter(|descriptor| cluster.leader(descriptor.group) == Some(n(1)))
-        .cloned()
-        .collect();
+    let led = cluster.led_by(n(1));
     let operations: Vec<Operation> = led
         .iter()
         .map(|descriptor| Operation::Get {

@@ -51,12 +51,7 @@ fn two_followers_are_a_quorum_before_the_leaders_own_disk() {
 #[test]
 fn writes_of_many_groups_in_one_turn_share_one_append_and_one_frame_per_peer() {
     let mut cluster = Cluster::new(64);
-    let led: Vec<_> = cluster
-        .descriptors
-        .iter()
-        .filter(|descriptor| cluster.leader(descriptor.group) == Some(n(1)))
-        .cloned()
-        .collect();
+    let led = cluster.led_by(n(1));
     assert!(led.len() > 10, "leaders are spread: node 1 leads {} of 64", led.len());
     let operations: Vec<_> = led
         .iter()
