@@ -162,6 +162,20 @@ impl Cluster {
         self.cores.iter().find(|(_, core)| leads(core)).map(|(node, _)| *node)
     }
 
+    /// Loses every frame to and from a node, silently.
+    pub fn isolate(&mut self, node: NodeId) {
+        for other in [n(1), n(2), n(3)] {
+            self.cut.insert((node, other));
+            self.cut.insert((other, node));
+        }
+    }
+
+    /// A node that leads something and is not `old`.
+    pub fn leader_besides(&self, old: NodeId) -> NodeId {
+        let leads = |core: &Core| core.groups().any(|view| view.role() == Role::Leader);
+        *self.cores.iter().find(|(node, core)| **node != old && leads(core)).unwrap().0
+    }
+
     /// The ranges that a node leads.
     pub fn led_by(&self, node: NodeId) -> Vec<Descriptor> {
         let led = self.descriptors.iter().filter(|descriptor| self.leader(descriptor.group) == Some(node));

@@ -85,10 +85,7 @@ fn writes_of_many_groups_in_one_turn_share_one_append_and_one_frame_per_peer() {
 fn a_write_without_a_quorum_ends_as_unknown_and_is_not_answered_again() {
     let mut cluster = Cluster::new(1);
     let leader = cluster.leader(cluster.descriptors[0].group).unwrap();
-    for other in [n(1), n(2), n(3)] {
-        cluster.cut.insert((leader, other));
-        cluster.cut.insert((other, leader));
-    }
+    cluster.isolate(leader);
     let put = cluster.put("k", "v");
     let sequence = cluster.submit(leader, put);
     cluster.run(Duration::from_secs(6));
@@ -103,19 +100,11 @@ fn a_write_whose_entry_lost_its_place_hears_that_it_was_never_executed() {
     let mut cluster = Cluster::new(1);
     let group = cluster.descriptors[0].group;
     let old = cluster.leader(group).unwrap();
-    for other in [n(1), n(2), n(3)] {
-        cluster.cut.insert((old, other));
-        cluster.cut.insert((other, old));
-    }
+    cluster.isolate(old);
     let put = cluster.put("k", "lost");
     let sequence = cluster.submit(old, put);
     cluster.run(Duration::from_secs(4));
-    let new = *cluster
-        .cores
-        .iter()
-        .find(|(node, core)| **node != old && core.groups().any(|view| view.role() == pontoon_multiraft::Role::Leader))
-        .unwrap()
-        .0;
+    let new = cluster.leader_besides(old);
     assert!(cluster.ask(new, cluster.put("k", "kept")).is_ok());
     cluster.cut.clear();
     cluster.run(Duration::from_millis(900));
