@@ -7,6 +7,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::ReplicaId;
+
 /// A term of Raft. Zero is the term before the first election.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Term(pub u64);
@@ -83,7 +85,7 @@ pub struct HardState {
     /// The latest term this replica has seen.
     pub term: Term,
     /// The replica it voted for in that term.
-    pub vote: Option<crate::ReplicaId>,
+    pub vote: Option<ReplicaId>,
 }
 
 /// The number of one write of one replica. Grows with every write; law 13 makes acknowledgements, votes and the
@@ -99,15 +101,47 @@ impl fmt::Display for WriteNumber {
 
 /// One write of one replica to the log of its core. Its parts are one ordered unit: all of it survives or none.
 ///
-/// Invariants: entries are consecutive; with `truncate_from = Some(i)` the first entry, if any, stands at `i`.
+/// They are written, and replayed, in the order of the fields: creation, term and vote, truncation, entries, restored
+/// payloads, compaction, removal.
+///
+/// Invariants: entries are consecutive; with `truncate_from = Some(i)` the first entry, if any, stands at `i`; restored
+/// entries are in the log already, under the same [`LogId`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Write {
     /// The number that comes back as durable.
     pub number: WriteNumber,
+    /// The replica begins to exist on this core.
+    pub create: Option<Box<Creation>>,
     /// Term and vote, when they changed.
     pub hard_state: Option<HardState>,
     /// Everything at and after this index is cut before the entries are appended (law 14).
     pub truncate_from: Option<Index>,
     /// The entries appended.
     pub entries: Vec<Entry>,
+    /// Entries whose payload the disk has lost, fetched from a peer: only the payload is new. Consecutive or not, in
+    /// rising order.
+    pub restored: Vec<Entry>,
+    /// The beginning of the log is given up.
+    pub compact: Option<Compaction>,
+    /// The replica ends to exist on this core. A later one of the same group needs a higher [`ReplicaId`] (law 11).
+    pub remove: bool,
+}
+
+/// The birth of a replica in the log of its core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Creation {
+    /// Above every replica of this group that the log has ever held (law 11).
+    pub replica: ReplicaId,
+    /// What the owner of the log wants to find again with the replica; opaque to the log.
+    pub descriptor: Bytes,
+}
+
+/// The beginning of a group's log is no longer needed, because a durable snapshot or table covers it (law 19).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compaction {
+    /// The last position that is covered.
+    pub to: LogId,
+    /// The log does not hold `to`: it is emptied and goes on behind it (law 18). Otherwise what stands behind `to`
+    /// is kept.
+    pub reset: bool,
 }
