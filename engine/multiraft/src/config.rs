@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use pontoon_types::{ClusterId, CoreId, Descriptor, Entry, HardState, Incarnation, NodeId};
+use pontoon_types::limits::{COMMAND_BYTES_MAX, PROPOSAL_BYTES_PER_TURN};
+use pontoon_types::{ClusterId, CoreId, Descriptor, Entry, HardState, Incarnation, Index, NodeId};
 
 /// The identity, the neighbours and the timing of one core.
 #[derive(Clone, Debug)]
@@ -34,6 +35,11 @@ pub struct CoreConfig {
     pub broken_link_grace: Duration,
     /// How long a request waits before its outcome is said to be unknown (writes) or it is sent elsewhere (reads).
     pub request_timeout: Duration,
+    /// Most bytes of commands that one group proposes in one turn; above it the answer is Busy. They are one write of
+    /// one replica, which must fit into a segment of the log. A single command may be larger.
+    pub proposal_bytes_max: usize,
+    /// Most bytes of one command: a segment of the log must hold it.
+    pub command_bytes_max: usize,
 }
 
 impl CoreConfig {
@@ -53,6 +59,8 @@ impl CoreConfig {
             support_timeout: Duration::from_secs(1),
             broken_link_grace: Duration::from_millis(300),
             request_timeout: Duration::from_secs(5),
+            proposal_bytes_max: PROPOSAL_BYTES_PER_TURN,
+            command_bytes_max: COMMAND_BYTES_MAX,
         }
     }
 }
@@ -66,4 +74,15 @@ pub struct GroupState {
     pub hard_state: HardState,
     /// Its entries from index 1, all durable.
     pub entries: Vec<Entry>,
+    /// The entries whose payload was rotten: in rising order, and empty in `entries`.
+    pub lost: Vec<Index>,
+    /// The last term and vote are not known: what `hard_state` says may be older.
+    pub vote_lost: bool,
+}
+
+impl GroupState {
+    /// A group of which nothing was lost.
+    pub fn new(descriptor: Descriptor, hard_state: HardState, entries: Vec<Entry>) -> GroupState {
+        GroupState { descriptor, hard_state, entries, lost: Vec::new(), vote_lost: false }
+    }
 }

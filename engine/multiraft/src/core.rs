@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use pontoon_raft::{Effect as RaftEffect, Event as RaftEvent, Law, Raft, Restored};
+use pontoon_raft::{Effect as RaftEffect, Event as RaftEvent, Law, Raft, Restored, Role};
 use pontoon_router::{RoutingTable, preferred_leader};
 use pontoon_types::{CoreWriteNumber, GroupId, Index, NodeId, ReplicaId, Time, Write, WriteNumber};
 use pontoon_wire::client::{Counters, Outcome, Refusal, Reply};
@@ -114,6 +114,12 @@ impl Core {
             Event::ClientGone(connection) => self.replies.retain(|(to, _)| *to != connection),
             Event::Durable(number) => self.durable(now, number),
             Event::LogFull(full) => self.log_full = full,
+            Event::Stalled(stalled) => self.stalled(now, stalled),
+            Event::Lost { group, indexes } => {
+                if let Some(slot) = self.slot_of(group) {
+                    self.step_replica(now, slot, RaftEvent::Lost(indexes));
+                }
+            }
             Event::Timer => self.expire(now),
             Event::EndTurn => self.end_turn(now, effects),
         }
@@ -223,8 +229,10 @@ impl Core {
     fn expire(&mut self, now: Time) {
         while let Some(slot) = self.timers.expire(now) {
             self.expire_requests(now, slot);
-            if self.replicas[slot].raft.deadline().is_some_and(|deadline| deadline <= now) {
-                self.step_replica(now, slot, RaftEvent::Timer);
+            let raft = &self.replicas[slot].raft;
+            if raft.deadline().is_some_and(|deadline| deadline <= now) {
+                let put_off = self.is_stalled() && raft.role() != Role::Leader;
+                self.step_replica(now, slot, if put_off { RaftEvent::Postpone } else { RaftEvent::Timer });
             } else {
                 self.timers.arm(slot, self.replicas[slot].deadline());
             }
@@ -233,6 +241,7 @@ impl Core {
     }
 
     fn end_turn(&mut self, now: Time, effects: &mut Effects) {
+        self.review_stall(now);
         self.continue_applying();
         self.propose_gathered(now);
         self.start_read_round(now);
@@ -253,7 +262,7 @@ impl Core {
 
 /// A replica as its log left it: a follower that has applied nothing yet.
 fn restore(config: &CoreConfig, group: GroupState, now: Time) -> Replica {
-    let GroupState { descriptor, hard_state, entries } = group;
+    let GroupState { descriptor, hard_state, entries, lost, vote_lost } = group;
     let me = descriptor.replica_on(config.node).expect("law: a log holds groups of its own node only");
     let voters = descriptor.members.iter().map(|member| member.replica).collect();
     // Groups and nodes must draw different timeouts from one seed; odd multipliers keep them apart.
@@ -261,7 +270,8 @@ fn restore(config: &CoreConfig, group: GroupState, now: Time) -> Replica {
         ^ descriptor.group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
         ^ config.node.0.wrapping_mul(0xbf58_476d_1ce4_e5b9)
         ^ config.incarnation.0.wrapping_mul(0x94d0_49bb_1331_11eb);
-    let raft = Raft::new(config.raft.clone(), me, voters, Restored { hard_state, entries }, seed, now);
+    let restored = Restored { hard_state, entries, lost, vote_lost };
+    let raft = Raft::new(config.raft.clone(), me, voters, restored, seed, now);
     Replica {
         descriptor,
         me,

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use pontoon_types::{CoreWriteNumber, NodeId};
+use pontoon_types::{CoreWriteNumber, GroupId, Index, NodeId};
 
 /// A client's connection, named by the shell. Never reused while the core lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +42,15 @@ pub enum Event {
     Durable(CoreWriteNumber),
     /// The log cannot take more entries (`true`), or can again. Writes are answered Busy meanwhile.
     LogFull(bool),
+    /// A sync of the log has taken longer than [`crate::STALL_AFTER`] and has not ended (`true`), or has ended after all.
+    Stalled(bool),
+    /// The log has lost the payloads of entries that were durable. They are written again.
+    Lost {
+        /// Whose entries.
+        group: GroupId,
+        /// Which ones.
+        indexes: Vec<Index>,
+    },
     /// A deadline passed, or may have.
     Timer,
     /// Everything that had arrived was stepped: fill in the effects of the turn.

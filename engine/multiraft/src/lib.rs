@@ -24,6 +24,7 @@
 //! - `propose`: commands into Raft, and the outcome back to the waiting client after apply
 //! - `read`: linearizable reads by shared ReadIndex rounds (law 6)
 //! - `liveness`: beacons, support, attachment and paced campaigns (laws 7 and 8 in their first form)
+//! - `stall`: what a core does whose disk does not answer (law 10)
 //! - `send`: outgoing messages gathered for each peer and packed into frames
 //! - `replica`, `peer`, `timers`: the state behind these verbs
 //! - `kv`: the built-in ordered key-value machine
@@ -50,6 +51,7 @@ mod read;
 mod replica;
 mod request;
 mod send;
+mod stall;
 mod timers;
 mod view;
 
@@ -59,4 +61,5 @@ pub use effect::{CoreWrite, Effects};
 pub use event::{ConnectionId, Event};
 pub use kv::Kv;
 pub use pontoon_raft::{Config as RaftConfig, Role};
+pub use stall::STALL_AFTER;
 pub use view::GroupView;

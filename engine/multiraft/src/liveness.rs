@@ -11,7 +11,8 @@
 //! - A group of ours that is attached to the sender, inside the page's interval and not on the page, is detached: one
 //!   stuck group shows although its core is alive (law 8, without hashes yet).
 //! - A leader whose supported peers are no quorum resigns.
-//! - When support lapses, the attached groups are found by their index and not by a scan. They get their own election
+//! - A core whose disk stalls releases what others can lead better (`stall`).
+//! - When support lapses, or a leadership is released, the attached groups are found by their index and not by a scan. They get their own election
 //!   deadlines; the first-ranked follower of each group campaigns after a short while, paced (law 10).
 //!
 //! All of this is a hint. When it is wrong, an election comes too early or too late; no vote, commit or read depends
@@ -28,6 +29,7 @@ use pontoon_wire::peer::{Beacon, Claim, ClaimPage};
 use crate::Core;
 use crate::peer::{Change, Peer};
 use crate::replica::Slot;
+use crate::stall::Stall;
 
 /// How long after a lapse the first-ranked follower waits: the other followers must see the lapse too, or they would
 /// refuse the pre-vote. One beacon interval and a half.
@@ -44,16 +46,23 @@ const SENT_BEACONS_MAX: usize = 64;
 pub(crate) struct Liveness {
     next_beacon: Time,
     /// The replicas that lead, in the order of their groups.
-    led: BTreeSet<Slot>,
+    pub(crate) led: BTreeSet<Slot>,
     /// Replicas that are to lead first when the cluster starts, so that leaders are spread over the nodes.
     pub(crate) first_campaigns: Vec<Slot>,
-    /// Campaigns after a lapse, by time.
+    /// Campaigns after a lapse or a release, by time.
     campaigns: VecDeque<(Time, Slot)>,
+    pub(crate) stall: Stall,
 }
 
 impl Liveness {
     pub(crate) fn new(now: Time) -> Liveness {
-        Liveness { next_beacon: now, led: BTreeSet::new(), first_campaigns: Vec::new(), campaigns: VecDeque::new() }
+        Liveness {
+            next_beacon: now,
+            led: BTreeSet::new(),
+            first_campaigns: Vec::new(),
+            campaigns: VecDeque::new(),
+            stall: Stall::default(),
+        }
     }
 
     /// The next time at which something here is due.
@@ -61,7 +70,7 @@ impl Liveness {
         let beacon = (!peers.is_empty()).then_some(self.next_beacon);
         let campaign = self.campaigns.front().map(|(time, _)| *time);
         let lapse = peers.iter().filter(|peer| !peer.hearing.attached.is_empty());
-        lapse.map(|peer| peer.hearing.supported_until).chain(beacon).chain(campaign).min()
+        lapse.map(|peer| peer.hearing.supported_until).chain(beacon).chain(campaign).chain(self.stall.deadline()).min()
     }
 }
 
@@ -127,6 +136,9 @@ impl Core {
     /// both directions: a vote whose answer has no way back would cost an election timeout. Where a leader is known
     /// already nothing happens.
     pub(crate) fn start_first_campaigns(&mut self, now: Time) {
+        if self.is_stalled() {
+            return;
+        }
         let mut waiting = std::mem::take(&mut self.liveness.first_campaigns);
         waiting.retain(|slot| {
             let descriptor = &self.replicas[*slot].descriptor;
@@ -143,7 +155,7 @@ impl Core {
 
     fn campaign(&mut self, now: Time, slot: Slot) {
         let replica = &self.replicas[slot];
-        if replica.raft.role() == Role::Follower && replica.attached.is_none() {
+        if replica.raft.role() == Role::Follower && replica.attached.is_none() && !self.is_stalled() {
             self.step_replica(now, slot, RaftEvent::Campaign);
         }
     }
@@ -157,6 +169,7 @@ impl Core {
             }
             self.review_read_rounds(now);
             self.review_leaderships(now);
+            self.liveness.stall.beacon_is_due(now);
         }
         for peer in 0..self.peers.len() {
             if self.peers[peer].hearing.supported_until <= now {
@@ -199,9 +212,13 @@ impl Core {
         for slot in std::mem::take(&mut self.peers[peer].hearing.attached) {
             self.replicas[slot].attached = None;
             self.step_replica(now, slot, RaftEvent::Lapsed);
-            if self.is_first_ranked(slot, gone) {
-                self.liveness.campaigns.push_back((now + CAMPAIGN_DELAY, slot));
-            }
+            self.campaign_if_first(now, slot, gone);
+        }
+    }
+
+    fn campaign_if_first(&mut self, now: Time, slot: Slot, gone: NodeId) {
+        if self.is_first_ranked(slot, gone) {
+            self.liveness.campaigns.push_back((now + CAMPAIGN_DELAY, slot));
         }
     }
 
@@ -329,6 +346,7 @@ impl Core {
         let Some(slot) = self.slot_of(group) else { return };
         if self.replicas[slot].attached == Some(node) && self.replicas[slot].raft.term() == term {
             self.step_replica(now, slot, RaftEvent::Lapsed);
+            self.campaign_if_first(now, slot, node);
         }
     }
 

@@ -58,6 +58,8 @@ pub(crate) struct Hearing {
     pub(crate) sequence: u64,
     /// Until when the peer's core counts as alive. A hint: when it is wrong, an election comes too early or too late.
     pub(crate) supported_until: Time,
+    /// When the peer last acknowledged an entry that was not committed yet, so that its disk must have written it.
+    pub(crate) synced_at: Option<Time>,
     /// Our replicas that sleep because this peer leads their group.
     pub(crate) attached: BTreeSet<Slot>,
 }

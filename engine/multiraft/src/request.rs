@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use pontoon_raft::ProposalRefused;
 use pontoon_router::preferred_leader;
-use pontoon_types::limits::{CORE_REQUESTS_MAX, KEY_BYTES_MAX, PROPOSAL_BYTES_PER_TURN, REPORT_BYTES_PER_TURN};
+use pontoon_types::limits::{CORE_REQUESTS_MAX, KEY_BYTES_MAX, REPORT_BYTES_PER_TURN};
 use pontoon_types::{Descriptor, Generation, GroupId, KeyRange, NodeId, Time};
 use pontoon_wire::client::{Operation, Outcome, Refusal, Request, RequestFrame, Routes};
 use pontoon_wire::command::Command;
@@ -111,11 +111,15 @@ impl Core {
         let replica = &self.replicas[slot];
         let decoded = Command::decode(command.clone()).map_err(|error| Refusal::Refused { why: error.to_string() })?;
         decoded.check()?;
+        let (bytes, limit_bytes) = (command.len() as u64, self.config.command_bytes_max as u64);
+        if bytes > limit_bytes {
+            return Err(Refusal::TooLarge { limit: "command_bytes_max".to_string(), limit_bytes, bytes });
+        }
         for operation in &decoded.operations {
             inside(&replica.descriptor, operation.key())?;
         }
         let gathered = replica.proposal_bytes;
-        if self.log_full || (gathered > 0 && gathered + command.len() > PROPOSAL_BYTES_PER_TURN) {
+        if self.log_full || (gathered > 0 && gathered + command.len() > self.config.proposal_bytes_max) {
             return Err(BUSY);
         }
         match replica.raft.admit(gathered + command.len()) {

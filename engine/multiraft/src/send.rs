@@ -118,6 +118,9 @@ impl Core {
         let grows_full_log =
             self.log_full && matches!(&message.body, Body::Append { entries, .. } if !entries.is_empty());
         if message.to == replica.me && replica.descriptor.node_of(message.from) == Some(from) && !grows_full_log {
+            if matches!(message.body, Body::AppendResponse { matched } if matched > replica.raft.committed()) {
+                self.peer_has_synced(now, from);
+            }
             self.step_replica(now, slot, RaftEvent::Receive(message));
         }
     }

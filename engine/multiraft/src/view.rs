@@ -64,6 +64,16 @@ impl GroupView<'_> {
         self.replica.applied
     }
 
+    /// The entries whose payload the disk has lost and no leader has sent again yet, in rising order.
+    pub fn missing(&self) -> impl Iterator<Item = Index> + use<'_> {
+        self.replica.raft.missing()
+    }
+
+    /// Whether the disk has lost the replica's term and vote.
+    pub fn is_vote_lost(&self) -> bool {
+        self.replica.raft.is_vote_lost()
+    }
+
     /// The entries `from..=through`, as far as they exist.
     pub fn entries(&self, from: Index, through: Index) -> impl Iterator<Item = &Entry> {
         self.replica.raft.entries(from, through).iter()

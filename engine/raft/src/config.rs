@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pontoon_types::{Entry, HardState, limits};
+use pontoon_types::{Entry, HardState, Index, limits};
 
 /// Intervals and limits of one replica. The same for all groups of a core.
 ///
@@ -66,11 +66,17 @@ impl Config {
 
 /// What the log of the core held for this replica. A new replica restores from the default: nothing.
 ///
-/// Invariants: entries are consecutive from index 1, their terms never fall, and none is above the hard state's term.
+/// Invariants: entries are consecutive from index 1, their terms never fall, and none is above the hard state's term;
+/// `lost` rises and names entries that are there, with an empty payload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restored {
     /// The last term and vote written.
     pub hard_state: HardState,
-    /// The whole log. All of it is durable.
+    /// The whole log. All of it is durable, but for the payloads of the lost entries.
     pub entries: Vec<Entry>,
+    /// The entries whose payload was rotten. Their identities are intact; `raft/restore.rs` says what follows.
+    pub lost: Vec<Index>,
+    /// The last term and vote written are not known: what `hard_state` says may be older. The replica then never votes;
+    /// `raft/lost_vote.rs` says what it may do.
+    pub vote_lost: bool,
 }

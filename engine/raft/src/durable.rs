@@ -112,6 +112,24 @@ impl Writes {
         self.mark(number, last);
     }
 
+    /// The payloads of these entries, which are in the log, are written again. Returns the write that holds them.
+    pub(crate) fn restore(&mut self, entries: Vec<Entry>) -> WriteNumber {
+        let write = self.open();
+        assert!(write.restored.is_empty(), "one write restores once");
+        write.restored = entries;
+        write.number
+    }
+
+    /// Lets acknowledgements at or beyond `from` wait for the last write: what they were about to say is true again only
+    /// then.
+    pub(crate) fn hold_longer(&mut self, from: Index) {
+        let reaches = |held: &Held| matches!(held.message.body, Body::AppendResponse { matched } if matched >= from);
+        let (late, kept): (VecDeque<Held>, VecDeque<Held>) = self.held.drain(..).partition(reaches);
+        self.held = kept;
+        let number = self.last;
+        self.held.extend(late.into_iter().map(|held| Held { number, ..held }));
+    }
+
     fn mark(&mut self, number: WriteNumber, last: Index) {
         match self.marks.back_mut() {
             Some(mark) if mark.number == number => mark.last = last,

@@ -1,7 +1,7 @@
 //! What enters a replica.
 
 use bytes::Bytes;
-use pontoon_types::{Message, ReplicaId, Term, WriteNumber};
+use pontoon_types::{Index, Message, ReplicaId, Term, WriteNumber};
 
 /// One event. Together with the time it is all that [`crate::Raft::step`] ever learns.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,4 +34,9 @@ pub enum Event {
     /// This peer has come back with a new incarnation: of all it knew, only the durable part is left, and a commit
     /// index is not. A leader probes it even if nothing was missing.
     PeerRestarted(ReplicaId),
+    /// The disk has lost the payloads of these entries, which were durable. They are in memory, and are written again.
+    Lost(Vec<Index>),
+    /// This core should not lead now, because its disk does not answer. The deadline of an election, if there is one, is
+    /// put off by another wait, and a campaign that has begun ends. A leader, and a follower that sleeps, ignore it.
+    Postpone,
 }

@@ -49,6 +49,12 @@
 //! vote, truncation and entries of one step are one [`pontoon_types::Write`], survive together, and are replayed in
 //! the order of writing (law 14). The code is in `durable.rs` and `raft/promise.rs`.
 //!
+//! # Faults of the disk
+//!
+//! A log that was opened again may know an entry without its payload, or not know what was voted. Such a replica follows,
+//! and neither campaigns with what it has not got nor promises what it does not know. `raft/restore.rs` and
+//! `raft/lost_vote.rs` have the rules and the argument for each.
+//!
 //! # Laws
 //!
 //! - *Election safety:* a term has at most one leader. A second one is refused.
@@ -56,6 +62,8 @@
 //! - *Leader completeness:* a leader has every committed entry; nothing committed is ever cut.
 //! - *Law 11:* a message for another replica, or from a stranger, is ignored.
 //! - *Law 13:* what is said is durable first.
+//! - *Missing payloads:* a replica that misses one follows, and commits and acknowledges nothing at or beyond it.
+//! - *Lost vote:* a replica that has lost it never votes, and promises nothing before all others have told their terms.
 //!
 //! What a peer says against a law is dropped, changes nothing and comes out as [`Effect::Refused`]: one wrong peer must
 //! not stop the healthy ones (`raft/refuse.rs`).
@@ -79,6 +87,7 @@ mod durable;
 mod effect;
 mod event;
 mod log;
+mod lost;
 mod mutation;
 mod progress;
 mod quorum;

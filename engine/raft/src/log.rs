@@ -88,6 +88,13 @@ impl Log {
         self.entries.extend_from_slice(entries);
     }
 
+    /// Gives the entry its payload back, which the disk had lost.
+    pub(crate) fn fill_in(&mut self, entry: &Entry) {
+        let held = &mut self.entries[entry.id.index.0 as usize - 1];
+        assert!(held.id == entry.id, "log matching: {} does not hold the payload of {}", entry.id, held.id);
+        held.payload = entry.payload.clone();
+    }
+
     /// Cuts everything at and after `from`.
     pub(crate) fn truncate(&mut self, from: Index) {
         assert!(from > self.committed, "leader completeness: {from} is committed and cannot be truncated");

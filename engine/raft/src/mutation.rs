@@ -23,6 +23,14 @@ pub enum Mutation {
     SkipPreviousCheck,
     /// A write counts as durable when an older one completes (law 13).
     DurableEarly,
+    /// A replica campaigns although payloads of its log are missing.
+    LeadWithoutPayloads,
+    /// An Append behind a missing payload is taken like any other.
+    AcknowledgeWithoutPayloads,
+    /// A replica that has lost its vote votes again.
+    VoteAfterLostVote,
+    /// A replica that has lost its vote acknowledges in whatever term it believes.
+    TrustLostTerm,
 }
 
 #[cfg(feature = "mutations")]

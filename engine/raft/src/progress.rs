@@ -10,6 +10,9 @@
 //! all; a retry forgets what it repeats, so one answer is what the leader waits for. There is one gap: if the retry sent a message twice, its second
 //! answer can be taken for that of a later empty Append. Should exactly that Append be lost, the peer learns the
 //! commit index only with the next entry. Nothing unsafe follows.
+//!
+//! What a peer holds may become less: its disk has lost payloads that it had acknowledged (`raft/restore.rs`). Then it
+//! refuses even a probe that begins where it is known to match, and only such a refusal lowers `matched`.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -89,6 +92,11 @@ impl Progress {
         }
     }
 
+    /// The peer holds the log no further than this any more, whatever it acknowledged before.
+    pub(crate) fn holds_only(&mut self, index: Index) {
+        self.matched = self.matched.min(index);
+    }
+
     /// Forgets what was sent and goes on from `next`, carefully.
     pub(crate) fn start_probe(&mut self, next: Index) {
         self.mode = Mode::Probe;
@@ -149,11 +157,13 @@ impl Progress {
         moved || answered
     }
 
-    /// Whether a refusal of an Append after `refused` is about what the leader believes now.
+    /// Whether a refusal of an Append after `refused` is about what the leader believes now. One of an Append right after
+    /// `matched` is believed as well: the peer may have lost what it had.
     pub(crate) fn is_current_refusal(&self, refused: Index) -> bool {
         match self.mode {
-            Mode::Probe => refused == self.next.previous() && refused > self.matched,
-            Mode::Replicate => refused > self.matched && refused < self.next,
+            _ if refused == Index(0) => false,
+            Mode::Probe => refused == self.next.previous(),
+            Mode::Replicate => refused >= self.matched && refused < self.next,
         }
     }
 

@@ -133,3 +133,30 @@ fn a_follower_with_a_full_log_keeps_its_room_for_votes() {
     cluster.run(std::time::Duration::from_secs(1));
     assert_eq!(last(&cluster), Index(before.0 + 1), "it catches up when it has room");
 }
+
+#[test]
+fn a_core_with_small_segments_proposes_less_at_once_and_refuses_what_none_holds() {
+    let small = |config: &mut pontoon_multiraft::CoreConfig| {
+        config.proposal_bytes_max = 100 << 10;
+        config.command_bytes_max = 300 << 10;
+    };
+    let mut cluster = Cluster::dark_with(1, small).lit();
+    let leader = cluster.leader(cluster.descriptors[0].group).unwrap();
+    let put = |cluster: &Cluster, kibibytes: usize| {
+        let value = Bytes::from(vec![7; kibibytes << 10]);
+        cluster.write("k", KvOperation::Put { key: bytes("k"), value })
+    };
+    let operations = (0..20).map(|_| put(&cluster, 30)).collect();
+    let (_, event) = cluster.frame(operations);
+    cluster.event(leader, event);
+    cluster.settle();
+    let written = cluster.replies[&leader].iter().filter(|reply| reply.result.is_ok()).count();
+    assert_eq!(written, 3, "of 30 KiB each fit into 100 KiB");
+    assert!(cluster.ask(leader, put(&cluster, 290)).is_ok(), "a single large one goes alone");
+    let refused = cluster.ask(leader, put(&cluster, 310));
+    assert!(
+        matches!(&refused, Err(Refusal::TooLarge { limit, limit_bytes, .. })
+            if limit == "command_bytes_max" && *limit_bytes == 300 << 10),
+        "{refused:?}"
+    );
+}

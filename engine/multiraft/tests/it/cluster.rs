@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use pontoon_multiraft::{ConnectionId, Core, CoreConfig, Effects, Event, GroupState, Role};
+use pontoon_multiraft::{ConnectionId, Core, CoreConfig, Effects, Event, GroupState, GroupView, Role};
 use pontoon_router::initial_descriptors;
-use pontoon_types::{ClientId, ClusterId, CoreId, CoreWriteNumber, Descriptor, GroupId, HardState, NodeId, Time};
+use pontoon_types::{
+    ClientId, ClusterId, CoreId, CoreWriteNumber, Descriptor, GroupId, HardState, Incarnation, Index, NodeId, Time,
+    Write,
+};
 use pontoon_wire::client::{Operation, Outcome, Refusal, Reply, ReplyFrame, Request, RequestFrame};
 use pontoon_wire::command::{Command, KvOperation};
 
@@ -15,6 +18,7 @@ pub const CLIENT: ConnectionId = ConnectionId(7);
 pub struct Cluster {
     pub now: Time,
     pub cores: BTreeMap<NodeId, Core>,
+    configs: BTreeMap<NodeId, CoreConfig>,
     pub descriptors: Vec<Descriptor>,
     /// Directions that lose every frame, silently.
     pub cut: BTreeSet<(NodeId, NodeId)>,
@@ -27,6 +31,8 @@ pub struct Cluster {
     /// Frames sent since the last reset, by (from, to).
     pub frames: BTreeMap<(NodeId, NodeId), usize>,
     pub appends: BTreeMap<NodeId, usize>,
+    /// Writes with restored payloads, by node.
+    pub restoring: Vec<(NodeId, Write)>,
     wire: VecDeque<(NodeId, NodeId, Bytes)>,
     sequence: u64,
 }
@@ -38,38 +44,69 @@ pub fn n(id: u64) -> NodeId {
 impl Cluster {
     /// `ranges` groups on three nodes, all links up, leaders elected.
     pub fn new(ranges: u32) -> Cluster {
-        let mut cluster = Cluster::dark(ranges);
+        Cluster::dark(ranges).lit()
+    }
+
+    /// All links come up, and leaders are elected.
+    pub fn lit(mut self) -> Cluster {
+        let cluster = &mut self;
         for from in 1..=3 {
             for to in (1..=3).filter(|to| *to != from) {
                 cluster.event(n(from), Event::PeerUp(n(to)));
             }
         }
         cluster.run(Duration::from_millis(500));
-        cluster
+        self
+    }
+
+    /// A node starts again with everything that it had, damaged on the way. Frames under way to it are lost.
+    pub fn restart(&mut self, node: NodeId, damage: impl Fn(&mut GroupState)) {
+        self.settle();
+        let old = self.cores.remove(&node).unwrap();
+        let mut groups: Vec<GroupState> = self.descriptors.iter().zip(old.groups()).map(state_of).collect();
+        groups.iter_mut().for_each(damage);
+        let config = self.configs.get_mut(&node).unwrap();
+        config.incarnation = Incarnation(config.incarnation.0 + 1);
+        self.cores.insert(node, Core::new(config.clone(), groups, self.now));
+        for other in [n(1), n(2), n(3)].into_iter().filter(|other| *other != node) {
+            self.event(other, Event::PeerDown(node));
+            self.event(node, Event::PeerUp(other));
+            self.event(other, Event::PeerUp(node));
+        }
     }
 
     /// The same before any link is up.
     pub fn dark(ranges: u32) -> Cluster {
+        Cluster::dark_with(ranges, |_| {})
+    }
+
+    /// The same with another configuration of each core.
+    pub fn dark_with(ranges: u32, change: impl Fn(&mut CoreConfig)) -> Cluster {
         let nodes = [n(1), n(2), n(3)];
         let descriptors = initial_descriptors(ranges, &nodes);
         let now = Time(1_000_000_000);
-        let cores = nodes.iter().map(|node| {
-            let config = CoreConfig {
-                nodes: nodes.iter().map(|node| (*node, format!("127.0.0.1:{}", 7400 + node.0))).collect(),
-                descriptors: descriptors.clone(),
-                seed: 11,
-                ..CoreConfig::new(ClusterId(1), *node, CoreId(0), 1)
-            };
-            let groups = descriptors.iter().map(|descriptor| GroupState {
-                descriptor: descriptor.clone(),
-                hard_state: HardState::default(),
-                entries: Vec::new(),
-            });
-            (*node, Core::new(config, groups.collect(), now))
-        });
+        let mut configs = BTreeMap::new();
+        let cores: BTreeMap<NodeId, Core> = nodes
+            .iter()
+            .map(|node| {
+                let mut config = CoreConfig {
+                    nodes: nodes.iter().map(|node| (*node, format!("127.0.0.1:{}", 7400 + node.0))).collect(),
+                    descriptors: descriptors.clone(),
+                    seed: 11,
+                    ..CoreConfig::new(ClusterId(1), *node, CoreId(0), 1)
+                };
+                change(&mut config);
+                configs.insert(*node, config.clone());
+                let groups = descriptors
+                    .iter()
+                    .map(|descriptor| GroupState::new(descriptor.clone(), HardState::default(), Vec::new()));
+                (*node, Core::new(config, groups.collect(), now))
+            })
+            .collect();
         Cluster {
             now,
-            cores: cores.collect(),
+            cores,
+            configs,
             descriptors: descriptors.clone(),
             cut: BTreeSet::new(),
             held: BTreeSet::new(),
@@ -79,6 +116,7 @@ impl Cluster {
             refused_peers: Vec::new(),
             frames: BTreeMap::new(),
             appends: BTreeMap::new(),
+            restoring: Vec::new(),
             wire: VecDeque::new(),
             sequence: 0,
         }
@@ -106,6 +144,8 @@ impl Cluster {
         if let Some(append) = effects.append {
             *self.appends.entry(node).or_default() += 1;
             self.unsynced.insert(node, append.number);
+            let restoring = append.writes.into_iter().filter(|(_, write)| !write.restored.is_empty());
+            self.restoring.extend(restoring.map(|(_, write)| (node, write)));
         }
         for (to, bytes) in effects.peer_frames {
             *self.frames.entry((node, to)).or_default() += 1;
@@ -235,6 +275,13 @@ impl Cluster {
         let descriptor = self.group_of(key);
         Operation::Get { group: descriptor.group, generation: descriptor.generation, key: bytes(key) }
     }
+}
+
+/// What a core has of a group, in the order of the descriptors.
+fn state_of((descriptor, view): (&Descriptor, GroupView<'_>)) -> GroupState {
+    assert_eq!(descriptor.group, view.group());
+    let hard_state = HardState { term: view.term(), vote: view.vote() };
+    GroupState::new(descriptor.clone(), hard_state, view.entries(Index(1), view.last().index).cloned().collect())
 }
 
 pub fn bytes(text: &str) -> Bytes {

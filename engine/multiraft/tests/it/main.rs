@@ -6,6 +6,8 @@ mod bounds;
 mod cluster;
 mod kv;
 mod liveness;
+mod lost;
 mod reads;
 mod requests;
+mod stall;
 mod writes;

@@ -26,8 +26,12 @@ impl Raft {
         self.follow(from);
         let matches = self.log.term_at(previous.index) == Some(previous.term)
             || (self.config.mutated(Mutation::SkipPreviousCheck) && previous.index <= self.log.last().index);
-        if !matches {
-            let hint = self.log.last_not_above(previous.index, previous.term);
+        let usable = match self.config.mutated(Mutation::AcknowledgeWithoutPayloads) {
+            true => previous.index,
+            false => self.below_missing(previous.index),
+        };
+        if !matches || usable < previous.index {
+            let hint = self.log.last_not_above(usable, previous.term);
             return self.promise(step, from, Body::AppendRefused { refused: previous.index, hint });
         }
         let covered = Index(previous.index.0 + entries.len() as u64);
@@ -37,19 +41,26 @@ impl Raft {
         if news {
             self.log.commit(commit);
         }
-        self.acknowledge(step, from, covered, news);
+        if self.knows_its_term() {
+            self.acknowledge(step, from, covered, news);
+        } else {
+            self.ask_terms(step);
+        }
     }
 
-    /// Appends what is new. Entries that are here already are skipped; the first one that differs cuts the log.
+    /// Appends what is new. Of entries that are here already only a missing payload is taken; the first one that differs
+    /// cuts the log.
     fn merge(&mut self, previous: LogId, mut entries: Vec<Entry>) {
         if previous.index < self.log.last().index {
             let known =
                 entries.iter().take_while(|entry| self.log.term_at(entry.id.index) == Some(entry.id.term)).count();
+            self.restore(&entries[..known]);
             entries.drain(..known);
             let Some(first) = entries.first() else { return };
             if first.id.index <= self.log.last().index {
                 self.log.truncate(first.id.index);
                 self.writes.truncate(first.id.index);
+                self.lost.truncate(first.id.index);
             }
         }
         if !entries.is_empty() {

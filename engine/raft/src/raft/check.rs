@@ -15,6 +15,7 @@ impl Raft {
         assert!(last.term <= self.hard_state.term, "the last entry is not of a term this replica has not seen");
         assert!(self.log.term_at(last.index.previous()) <= Some(last.term), "terms never fall along the log");
         self.writes.check(last.index, self.hard_state.term);
+        self.check_lost(last.index);
         let voted_for_me = self.hard_state.vote == Some(self.me);
         match &self.state {
             State::Follower { leader, supported } => {
@@ -42,21 +43,35 @@ impl Raft {
                 for peer in &leadership.peers {
                     peer.check(last.index, self.log.committed(), &self.config);
                 }
-                self.check_quorum_of_commit(leadership.start);
             }
         }
     }
 
-    /// Whatever a leader committed of its own term is durable on a quorum.
-    fn check_quorum_of_commit(&self, start: Index) {
+    /// What the disk has lost takes the right to lead, and stops the commit index.
+    fn check_lost(&self, last: Index) {
+        self.lost.check(last, self.writes.durable(), self.writes.last());
+        let Some(missing) = self.lost.first_missing() else { return self.check_lost_vote() };
+        let entry = &self.log.slice(missing, missing)[0];
+        assert!(entry.payload.is_empty(), "a missing payload is not there");
+        assert!(self.log.committed() < missing, "nothing is committed here at or beyond a missing payload");
+        assert!(matches!(self.state, State::Follower { .. }), "a replica that misses a payload does not campaign");
+        self.check_lost_vote();
+    }
+
+    fn check_lost_vote(&self) {
+        if self.lost_vote.is_some() {
+            assert!(self.hard_state.vote.is_none(), "a replica that has lost its vote does not vote");
+            assert!(matches!(self.state, State::Follower { .. }), "a replica that has lost its vote does not campaign");
+        }
+    }
+
+    /// What a leader has just committed is durable on a quorum, payloads included.
+    fn check_quorum_of_commit(&self) {
         let State::Leader(leadership) = &self.state else { return };
         let committed = self.log.committed();
-        if committed < start {
-            return;
-        }
         let peers = leadership.peers.iter().filter(|peer| peer.matched >= committed).count();
         let holders = peers + usize::from(self.durable() >= committed);
-        assert!(holders >= self.quorum(), "what is committed is durable on a quorum");
+        assert!(holders >= self.quorum(), "what is being committed is durable on a quorum");
     }
 }
 
@@ -105,6 +120,9 @@ impl Before {
         assert!(self.committed <= raft.committed(), "the commit index never falls");
         assert!(self.durable_write <= raft.writes.durable(), "what is durable stays durable");
         assert!(self.last_write <= raft.writes.last(), "write numbers grow");
+        if self.committed < raft.committed() && self.role == Role::Leader {
+            raft.check_quorum_of_commit();
+        }
         if self.hard_state.term == raft.term() {
             let vote = self.hard_state.vote;
             let kept =

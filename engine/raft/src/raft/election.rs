@@ -21,8 +21,11 @@ impl Raft {
     }
 
     /// Asks for pre-votes. A candidate whose election did not end comes back here too, because by now the others may
-    /// have a leader.
+    /// have a leader. One that may not lead leaves it to the others and only keeps waiting.
     pub(super) fn campaign(&mut self, step: &mut Step) {
+        if !self.may_campaign() {
+            return self.on_postpone(step);
+        }
         self.restart_election_deadline(step);
         let mut ballot = Ballot::default();
         ballot.record(self.position(self.me), true);
@@ -34,10 +37,26 @@ impl Raft {
         self.decide_pre_vote(step, ballot);
     }
 
+    /// One that misses payloads could not send its log, and one that has lost its vote cannot give it to itself.
+    fn may_campaign(&self) -> bool {
+        let complete = self.lost.first_missing().is_none() || self.config.mutated(Mutation::LeadWithoutPayloads);
+        complete && self.may_vote()
+    }
+
+    /// Waits once more instead of campaigning. Held back requests for votes are dropped with the candidacy.
+    pub(super) fn on_postpone(&mut self, step: &Step) {
+        if let State::PreCandidate(_) | State::Candidate { .. } = self.state {
+            self.state = State::Follower { leader: None, supported: false };
+        }
+        if self.election_deadline.is_some() {
+            self.restart_election_deadline(step);
+        }
+    }
+
     /// A pre-vote is granted if an election could help (no leader is confirmed) and would get this replica's vote.
     pub(super) fn on_pre_vote(&mut self, step: &mut Step, from: ReplicaId, term: Term, last: LogId) {
         let content = matches!(self.state, State::Leader(_) | State::Follower { supported: true, .. });
-        let granted = !content && term > self.hard_state.term && last >= self.log.last();
+        let granted = !content && self.may_vote() && term > self.hard_state.term && last >= self.log.last();
         let term = if granted { term } else { self.hard_state.term };
         self.send(step, self.message(from, term, Body::PreVoteResponse { granted }));
     }
@@ -79,6 +98,7 @@ impl Raft {
     pub(super) fn on_vote(&mut self, step: &mut Step, from: ReplicaId, current: bool, last: LogId) {
         let free = self.hard_state.vote.is_none_or(|vote| vote == from);
         let granted = current
+            && self.may_vote()
             && (free || self.config.mutated(Mutation::VoteTwice))
             && (last >= self.log.last() || self.config.mutated(Mutation::VoteForAnyLog));
         if granted && self.hard_state.vote != Some(from) {

@@ -1,16 +1,19 @@
 //! The replica: its state, and the one entry through which it changes.
 //!
 //! The verbs live in the files beside this one: [`election`], [`append`] (the follower's side of replication),
-//! [`replicate`] (the leader's side), [`promise`] (what waits for the disk), [`refuse`] (what contradicts a law),
-//! [`query`] (what others may ask) and [`check`] (the invariants).
+//! [`replicate`] (the leader's side), [`promise`] (what waits for the disk), [`restore`] (payloads that the disk has lost),
+//! [`lost_vote`] (a term and vote that it has lost), [`refuse`] (what contradicts a law), [`query`] (what others may
+//! ask) and [`check`] (the invariants).
 
 mod append;
 mod check;
 mod election;
+mod lost_vote;
 mod promise;
 mod query;
 mod refuse;
 mod replicate;
+mod restore;
 
 pub use refuse::TERM_MAX;
 
@@ -18,6 +21,7 @@ use pontoon_types::{Body, HardState, Index, Message, ReplicaId, Term, Time, limi
 
 use crate::durable::Writes;
 use crate::log::Log;
+use crate::lost::Lost;
 use crate::mutation::Mutation;
 use crate::progress::Progress;
 use crate::quorum::{Ballot, quorum};
@@ -30,8 +34,9 @@ use crate::{Config, Effect, Event, Restored, Role};
 /// - committed ≤ last and durable ≤ last; the last entry's term is not above the replica's;
 /// - a candidate and a leader have voted for themselves;
 /// - a follower has a supported leader, or an election deadline, and never both;
-/// - a leader has no election deadline, its term opens with an empty entry, and whatever it committed of its own term
-///   is held durably by a quorum;
+/// - a leader has no election deadline, its term opens with an empty entry, and whatever it commits of its own term is
+///   held durably by a quorum at that moment;
+/// - committed is below the first missing payload, and a replica that misses one, or has lost its vote, is a follower;
 /// - term, committed, durable and write numbers never fall; within a term a vote never changes and a leader never
 ///   cuts its log.
 #[derive(Debug)]
@@ -43,6 +48,9 @@ pub struct Raft {
     hard_state: HardState,
     log: Log,
     writes: Writes,
+    lost: Lost,
+    /// Set when term and vote were lost: the voters that have told their terms since.
+    lost_vote: Option<Ballot>,
     state: State,
     election_deadline: Option<Time>,
     random: Random,
@@ -86,7 +94,8 @@ impl Raft {
     /// A follower with what its log held. `seed` decides its election timeouts and nothing else; two replicas of a
     /// group should not share one.
     ///
-    /// Panics when `me` is no voter, when the voters are too many or not distinct, or when `restored` is no log.
+    /// Panics when `me` is no voter, when the voters are too many or not distinct, or when `restored` is no log or names
+    /// lost entries that it does not hold.
     pub fn new(
         config: Config,
         me: ReplicaId,
@@ -100,16 +109,30 @@ impl Raft {
         assert!(voters.windows(2).all(|pair| pair[0] != pair[1]), "a replica is a voter once");
         assert!(voters.len() <= MEMBERS_MAX, "a group has at most {MEMBERS_MAX} voters");
         assert!(voters.contains(&me), "{me} is a voter of its group");
-        let log = Log::new(restored.entries);
-        let mut hard_state = restored.hard_state;
+        let Restored { mut hard_state, entries, lost, vote_lost } = restored;
+        let log = Log::new(entries);
+        assert!(lost.is_sorted(), "lost entries are in rising order");
+        for index in &lost {
+            let entry = log.slice(*index, *index).first();
+            assert!(
+                entry.is_some_and(|entry| entry.payload.is_empty()),
+                "lost entries are in the log, without payload"
+            );
+        }
+        if vote_lost {
+            // An entry shows that its term was reached.
+            hard_state.term = hard_state.term.max(log.last().term);
+        }
         assert!(log.last().term <= hard_state.term, "restored entries are not above the restored term");
-        if config.mutated(Mutation::ForgetVoteAtRestart) {
+        if vote_lost || config.mutated(Mutation::ForgetVoteAtRestart) {
             hard_state.vote = None;
         }
         let mut random = Random::new(seed);
         let wait = random.span(config.election_timeout_min, config.election_timeout_max);
         Raft {
             writes: Writes::new(log.last().index),
+            lost: Lost::new(lost),
+            lost_vote: vote_lost.then(Ballot::default),
             state: State::Follower { leader: None, supported: false },
             election_deadline: Some(now + wait),
             config,
@@ -135,6 +158,8 @@ impl Raft {
             Event::Lapsed => self.on_lapsed(step),
             Event::PeerUp(peer) => self.on_peer_up(step, peer),
             Event::PeerRestarted(peer) => self.on_peer_restarted(step, peer),
+            Event::Lost(indexes) => self.on_lost(step, indexes),
+            Event::Postpone => self.on_postpone(step),
         }
         self.flush(step);
         if self.config.mutated(Mutation::SkipDurableWait) {
@@ -177,10 +202,14 @@ impl Raft {
         // A pre-vote and its answer carry a term that nobody has reached, so they are read before it is adopted.
         match body {
             Body::PreVote { last } => return self.on_pre_vote(step, from, term, last),
+            Body::PreVoteResponse { granted } if self.lost_vote.is_some() => {
+                return self.on_term_answer(step, from, term, granted);
+            }
             Body::PreVoteResponse { granted } => return self.on_pre_vote_response(step, from, term, granted),
             _ if term > self.hard_state.term => self.adopt(step, term),
             _ => {}
         }
+        self.heard_term_of(from);
         let current = term == self.hard_state.term;
         match body {
             Body::Vote { last } => self.on_vote(step, from, current, last),

@@ -49,6 +49,7 @@ impl Raft {
         if !self.writes.complete(number) {
             return;
         }
+        self.lost.complete(number);
         self.release(step);
         self.count_own_vote(step);
         self.advance_commit(step);

@@ -30,7 +30,7 @@ impl Raft {
 
     /// Whether this replica may confirm that it knows no newer term than `term` (law 6).
     pub fn confirms(&self, term: Term) -> bool {
-        self.hard_state.term <= term
+        self.hard_state.term <= term && self.knows_its_term()
     }
 
     /// The identity of this replica.
@@ -77,9 +77,20 @@ impl Raft {
         self.log.last()
     }
 
-    /// The index up to which the log as it is now is durable.
+    /// The index up to which the log as it is now is durable, payloads included.
     pub fn durable(&self) -> Index {
-        self.writes.durable_index()
+        let written = self.writes.durable_index();
+        self.lost.first_not_durable().map_or(written, |lost| written.min(lost.previous()))
+    }
+
+    /// The entries whose payload is missing: the disk has lost it, and no leader has sent it again yet. In rising order.
+    pub fn missing(&self) -> impl Iterator<Item = Index> + use<'_> {
+        self.lost.missing()
+    }
+
+    /// Whether the disk has lost this replica's term and vote.
+    pub fn is_vote_lost(&self) -> bool {
+        self.lost_vote.is_some()
     }
 
     /// The commit index. It may be above [`Raft::durable`]: a quorum may hold an entry before this disk does.

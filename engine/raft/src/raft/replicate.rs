@@ -90,7 +90,8 @@ impl Raft {
         self.replicate(step, position);
     }
 
-    /// The logs differ, or something between was lost: goes back to the last place at which they can agree.
+    /// The logs differ, or something between was lost: goes back to the last place at which they can agree. A refused probe
+    /// says what the peer holds now, even if it held more before.
     pub(super) fn on_append_refused(&mut self, step: &mut Step, from: ReplicaId, refused: Index, hint: LogId) {
         let Some(position) = self.peer_position(from) else { return };
         let State::Leader(leadership) = &mut self.state else { return };
@@ -99,6 +100,9 @@ impl Raft {
             return;
         }
         let agreed = self.log.last_not_above(hint.index.min(refused.previous()), hint.term);
+        if peer.mode == Mode::Probe {
+            peer.holds_only(agreed.index);
+        }
         peer.start_probe(agreed.index.next());
         self.send_probe(step, position);
     }
@@ -149,17 +153,17 @@ impl Raft {
     /// Commits what a quorum holds, if it is of the own term: an entry of an older term can be replaced even if a
     /// quorum holds it (the paper's figure 8), and is committed together with the first own entry behind it.
     pub(super) fn advance_commit(&mut self, step: &mut Step) {
-        let quorum = self.quorum();
+        let (quorum, own) = (self.quorum(), self.durable());
         let State::Leader(leadership) = &mut self.state else { return };
         let mut held = [Index(0); MEMBERS_MAX];
-        held[0] = self.writes.durable_index();
+        held[0] = own;
         for (slot, peer) in held[1..].iter_mut().zip(&leadership.peers) {
             *slot = peer.matched;
         }
         let index = committed_index(&held[..self.voters.len()], quorum);
         let committed = self.log.committed();
-        let own = index >= leadership.start || self.config.mutated(Mutation::CommitOldTerm);
-        if index <= committed || !own {
+        let of_own_term = index >= leadership.start || self.config.mutated(Mutation::CommitOldTerm);
+        if index <= committed || !of_own_term {
             return;
         }
         let released = self.log.slice(leadership.start.max(committed.next()), index);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use pontoon_raft::{Config, Effect, Event, Raft, Restored, Role};
+use pontoon_raft::{Config, Effect, Event, Raft, Role, quorum};
 use pontoon_types::{Body, Entry, Index, Message, ReplicaId, Time, Write, WriteNumber};
 
 use crate::checker::{Checker, Disk};
@@ -32,6 +32,8 @@ pub struct Cluster {
     pub trace: String,
     /// Wrong peers are part of the story: what is refused is printed and no violation.
     pub tolerant: bool,
+    /// Disks are damaged without regard for whether the group can come back.
+    pub merciless: bool,
     seed: u64,
 }
 
@@ -52,6 +54,7 @@ impl Cluster {
             checker: Checker::default(),
             trace: String::new(),
             tolerant: false,
+            merciless: false,
             seed,
         };
         for id in cluster.ids() {
@@ -82,12 +85,17 @@ impl Cluster {
     }
 
     pub fn start(&mut self, id: ReplicaId) {
+        if self.nodes[&id].disk.vote_lost {
+            // A connection ends with its process, so the new one hears nothing that was sent to the old one. Only what
+            // a lost vote asks of the others depends on that.
+            self.queue.retain(|message| message.to != id);
+        }
         let (config, voters, now) = (self.config.clone(), self.ids(), self.now);
         let base = self.seed;
         let node = self.node(id);
         node.starts += 1;
         let seed = base + id.0 * 1000 + node.starts;
-        let restored = Restored { hard_state: node.disk.hard_state, entries: node.disk.entries.clone() };
+        let restored = node.disk.restored();
         node.raft = Some(Raft::new(config, id, voters, restored, seed, now));
         self.checker.on_step(self.nodes[&id].raft.as_ref().expect("just made"));
     }
@@ -174,11 +182,23 @@ impl Cluster {
         self.print(format_args!("{id} durable {number}"));
         self.step(id, Event::Durable(number));
         if self.nodes[&id].writes.is_empty() {
-            let raft = self.raft(id);
-            let disk = &self.nodes[&id].disk;
-            assert_eq!(raft.entries(Index(1), Index(u64::MAX)), disk.entries, "without writes under way disk = log");
-            assert_eq!(raft.durable(), raft.last().index, "without writes under way the log is durable");
+            self.check_settled(id);
         }
+    }
+
+    fn check_settled(&self, id: ReplicaId) {
+        let (raft, disk) = (self.raft(id), &self.nodes[&id].disk);
+        let shown = disk.restored();
+        assert_eq!(raft.entries(Index(1), Index(u64::MAX)), shown.entries, "without writes under way disk = log");
+        assert_eq!(raft.missing().collect::<Vec<_>>(), shown.lost, "without writes under way what is lost is missing");
+        let intact = shown.lost.first().map_or(raft.last().index, |lost| lost.previous());
+        assert_eq!(raft.durable(), intact, "without writes under way the log is durable");
+    }
+
+    /// Whether this replica's disk may be damaged, and those of a quorum stay whole: then the group must come back.
+    pub fn may_damage(&self, id: ReplicaId) -> bool {
+        let damaged = self.nodes.iter().filter(|(other, node)| **other != id && node.disk.is_damaged()).count();
+        damaged + 1 + quorum(self.nodes.len()) <= self.nodes.len()
     }
 
     /// The writes under way up to and including `number`.
@@ -276,6 +296,9 @@ fn format_write(write: &Write) -> String {
     }
     if !write.entries.is_empty() {
         write!(line, " {}", format_entries(&write.entries)).expect("a string takes any text");
+    }
+    if !write.restored.is_empty() {
+        write!(line, " restored={}", format_entries(&write.restored)).expect("a string takes any text");
     }
     line
 }

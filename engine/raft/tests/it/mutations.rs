@@ -49,6 +49,9 @@ fn every_bug_put_in_on_purpose_is_caught() {
         Mutation::VoteTwice,
         Mutation::SkipPreviousCheck,
         Mutation::DurableEarly,
+        Mutation::LeadWithoutPayloads,
+        Mutation::AcknowledgeWithoutPayloads,
+        Mutation::VoteAfterLostVote,
     ];
     let found: Vec<_> = mutations.iter().map(|&it| (it, schedules_until_caught(Some(it), 5_000))).collect();
     println!("{found:?}");
@@ -59,8 +62,20 @@ fn every_bug_put_in_on_purpose_is_caught() {
 #[test]
 fn committing_an_old_term_is_caught_by_figure_8() {
     let text = include_str!("../scripts/old_term_not_committed_figure_8.txt");
-    let config = Config { mutation: Some(Mutation::CommitOldTerm), ..Config::default() };
-    let outcome = catch_unwind(|| run("figure 8", text, &config)).expect_err("the bug is caught");
-    let why = outcome.downcast::<String>().expect("a panic with a text");
+    let why = caught_by_script("figure 8", text, Mutation::CommitOldTerm);
     assert!(why.contains("leader completeness") || why.contains("state machine safety"), "{why}");
+}
+
+/// Nor a leader of an old term that reaches just the replica whose vote is lost.
+#[test]
+fn acknowledging_with_a_lost_term_is_caught_by_a_stale_leader() {
+    let text = include_str!("../scripts/lost_vote_and_a_stale_leader.txt");
+    let why = caught_by_script("a stale leader", text, Mutation::TrustLostTerm);
+    assert!(why.contains("leader completeness"), "{why}");
+}
+
+fn caught_by_script(name: &str, text: &str, mutation: Mutation) -> String {
+    let config = Config { mutation: Some(mutation), ..Config::default() };
+    let outcome = catch_unwind(|| run(name, text, &config)).expect_err("the bug is caught");
+    *outcome.downcast::<String>().expect("a panic with a text")
 }

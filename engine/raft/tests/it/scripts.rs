@@ -12,12 +12,15 @@
 //!   `inflight_bytes`, `uncommitted_bytes`, and `log1=1,1,2 term1=3` for what replica 1's disk holds (terms by index).
 //! - `campaign R`, `timer R`, `claim R [to=S] [term=T]`, `lapse R…`, `peer-up R S`, `peer-restarted R S`: events.
 //! - `propose R a b`: one batch, after asking whether it is admitted. `xN` is a payload of N bytes.
+//! - `rot R I…`: these payloads rot on the disk and are missing at the next start; `rot-vote R`: term and vote do.
+//!   `mend R I…`: these are there again; `scrub R I…`: these rot and are reported while the replica runs. `postpone R`: an event.
 //! - `durable R [wN]`: writes under way, all or through wN, are durable. `slow R` / `fast R`: whether `stabilize`
 //!   leaves that replica's writes under way.
 //! - `deliver` (all that is queued now), `deliver A>B [K] [copy]` (the K-th message on that way, counted from 1, else all;
 //!   `copy` leaves it queued), `drop A>B [K]`, `queue`.
 //! - `inject A>B term=T previous=I@T [entries=I@T,…] [commit=I]`: an Append from nowhere; `inject A>B term=T matched=I`: an
-//!   acknowledgement from nowhere; `inject A>B term=T vote=I@T`: a request for a vote, its log ending there.
+//!   acknowledgement from nowhere; `inject A>B term=T vote=I@T`: a request for a vote, its log ending there;
+//!   `inject A>B term=T pre-vote=granted`: a pre-vote.
 //! - `stabilize`: delivers and syncs until nothing is under way.
 //! - `advance 1s`: moves time and fires timers; messages wait. `run 1s`: the same, stabilizing after each timer.
 //! - `partition R…` (cuts these off from all others), `cut A>B`, `heal`, `crash R [keep=K]` (K writes under way reach
@@ -150,7 +153,7 @@ impl Runner {
         }
         let cluster = self.cluster();
         match *verb {
-            "campaign" | "timer" | "claim" | "lapse" | "peer-up" | "peer-restarted" | "propose" => {
+            "campaign" | "timer" | "postpone" | "claim" | "lapse" | "peer-up" | "peer-restarted" | "propose" => {
                 event(cluster, verb, arguments);
             }
             "deliver" | "drop" | "queue" => messages(cluster, verb, arguments),
@@ -162,6 +165,7 @@ impl Runner {
             "run" => cluster.advance(span(arguments[0]), true),
             "partition" | "cut" | "heal" => network(cluster, verb, arguments),
             "crash" | "restart" => restart(cluster, verb, arguments),
+            "rot" | "rot-vote" | "scrub" | "mend" => rot(cluster, verb, arguments),
             "status" | "log" | "read" | "confirms" => show(cluster, verb, arguments),
             _ => panic!("there is no command {verb}"),
         }
@@ -221,6 +225,10 @@ fn event(cluster: &mut Cluster, verb: &str, arguments: &[&str]) {
         "campaign" => {
             cluster.print(format_args!("{id} campaign"));
             cluster.step(id, Event::Campaign);
+        }
+        "postpone" => {
+            cluster.print(format_args!("{id} postpone"));
+            cluster.step(id, Event::Postpone);
         }
         "timer" => {
             let now = cluster.now;
@@ -309,9 +317,10 @@ fn inject(cluster: &mut Cluster, arguments: &[&str]) {
     let (from, to) = direction(arguments[0]);
     let index = |key| option(arguments, key).map(|word| Index(word.parse().expect("an index")));
     let term = Term(option(arguments, "term").expect("a term").parse().expect("a term"));
-    let body = match (index("matched"), option(arguments, "vote")) {
-        (Some(matched), _) => Body::AppendResponse { matched },
-        (_, Some(last)) => Body::Vote { last: log_id(last) },
+    let body = match (index("matched"), option(arguments, "vote"), option(arguments, "pre-vote")) {
+        (Some(matched), ..) => Body::AppendResponse { matched },
+        (_, Some(last), _) => Body::Vote { last: log_id(last) },
+        (.., Some(answer)) => Body::PreVoteResponse { granted: answer == "granted" },
         _ => Body::Append {
             previous: log_id(option(arguments, "previous").expect("a previous entry")),
             entries: option(arguments, "entries").map_or(Vec::new(), |ids| ids.split(',').map(named).collect()),
@@ -361,6 +370,29 @@ fn restart(cluster: &mut Cluster, verb: &str, arguments: &[&str]) {
     }
 }
 
+fn rot(cluster: &mut Cluster, verb: &str, arguments: &[&str]) {
+    let id = replica(arguments[0]);
+    let indexes: Vec<Index> = arguments[1..].iter().map(|word| Index(word.parse().expect("an index"))).collect();
+    let shown: Vec<String> = indexes.iter().map(|index| index.to_string()).collect();
+    let shown = shown.join(" ");
+    match verb {
+        "rot-vote" => {
+            cluster.print(format_args!("{id}'s term and vote rot"));
+            cluster.node(id).disk.rot_vote();
+        }
+        "mend" => cluster.node(id).disk.lost.retain(|index| !indexes.contains(index)),
+        _ => {
+            cluster.print(format_args!("{id}'s payloads rot: {shown}"));
+            let held = cluster.nodes[&id].disk.entries.len() as u64;
+            let rotten = indexes.iter().filter(|index| index.0 <= held);
+            rotten.for_each(|index| cluster.node(id).disk.rot(*index));
+        }
+    }
+    if verb == "scrub" {
+        cluster.step(id, Event::Lost(indexes));
+    }
+}
+
 fn show(cluster: &mut Cluster, verb: &str, arguments: &[&str]) {
     let one = arguments.first().copied().map(replica);
     for id in cluster.ids().into_iter().filter(|&id| one.is_none_or(|one| one == id)) {
@@ -382,8 +414,11 @@ fn show(cluster: &mut Cluster, verb: &str, arguments: &[&str]) {
 
 fn status(raft: &Raft) -> String {
     let named = |id: Option<ReplicaId>| id.map_or("none".into(), |id| id.to_string());
+    let missing: Vec<String> = raft.missing().map(|index| index.to_string()).collect();
+    let lost = if missing.is_empty() { String::new() } else { format!(" missing={}", missing.join(",")) };
+    let lost = lost + if raft.is_vote_lost() { " vote-lost" } else { "" };
     format!(
-        "{} term={} vote={} leader={} last={} durable={} committed={} deadline={}",
+        "{} term={} vote={} leader={} last={} durable={} committed={} deadline={}{lost}",
         raft.role(),
         raft.term(),
         named(raft.vote()),

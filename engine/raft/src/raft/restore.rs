@@ -1,0 +1,92 @@
+//! Lost payloads: how a replica behaves whose disk has lost the bytes of some entries, and how it gets them back.
+//!
+//! A lost entry keeps its identity, index and term, and with it everything that Raft's rules compare: the end of the
+//! log, log matching, and the votes that this replica grants. Only the bytes are gone. Therefore:
+//!
+//! - While a payload is missing the replica does not campaign. It could not send what it has not got. It votes as ever,
+//!   so the others can elect one of them; when all replicas miss the same entry nobody leads, and nothing is cut.
+//! - An Append that begins behind a missing entry is refused, with the entry before the missing one as the hint. The
+//!   leader goes back to there and sends again. An Append that carries the entry under the same identity fills in the
+//!   bytes: log matching says that they are the same bytes. One that carries another entry cuts the log there as it
+//!   always would.
+//! - So the commit index that a leader tells is never believed at or beyond a missing entry, and none is ever applied.
+//! - What was filled in is written again ([`pontoon_types::Write::restored`]) and counts as durable, for an
+//!   acknowledgement and for the own copy of a leader, when that write is (law 13).
+//!
+//! # Why nothing committed is lost
+//!
+//! A commit needs a quorum that holds the entry's identity *and* payload durably at that moment. Rot that comes later takes
+//! the payload from a disk and not the identity. A later leader needs votes of a quorum, one of which comes from a
+//! replica that holds the identity and votes only for logs at least as good; so the leader's log has the entry, and a
+//! leader misses no payload, because it would not have campaigned. Hence leader completeness holds as in the paper, and what
+//! the leader sends restores the entry wherever it is lost. If every copy of the bytes is lost there is no leader, which
+//! is seen, and not a wrong one, which would not be.
+//!
+//! On the leader's side a refusal may name a hint below what the peer once acknowledged (`matched`). That
+//! acknowledgement was true; the disk has broken it since. The leader lowers `matched` to the hint, so the lost range
+//! does not count for any later commit until the peer has acknowledged it anew. A commit index that was reached with its
+//! help stays: the identities are still on the quorum, which is all that the argument above needs. An old refusal that
+//! arrives late lowers `matched` for nothing; that delays a commit by one exchange and cannot cause one.
+//!
+//! # Rot that is found while the replica runs
+//!
+//! All payloads of a running replica are in memory, so it writes the rotten ones again at once. No role changes.
+//! Until the new copy is durable the log counts as durable only below it, and acknowledgements that wait for an older write
+//! wait for this one too.
+
+use pontoon_types::{Entry, Index};
+
+use super::{Raft, Step};
+
+impl Raft {
+    /// The highest index that an Append may begin behind, when its previous entry is at `previous`: nothing at or
+    /// beyond a missing payload.
+    pub(super) fn below_missing(&self, previous: Index) -> Index {
+        self.lost.first_missing().map_or(previous, |missing| previous.min(missing.previous()))
+    }
+
+    /// Fills in the payloads that are missing among these entries, which are in the log under the same identities.
+    pub(super) fn restore(&mut self, entries: &[Entry]) {
+        let missing = |entry: &&Entry| self.lost.is_missing(entry.id.index);
+        let found: Vec<Entry> = entries.iter().filter(missing).cloned().collect();
+        for entry in &found {
+            self.log.fill_in(entry);
+        }
+        self.write_again(found);
+    }
+
+    /// The disk does not hold the payloads of these entries any more. What is not in the log is of no interest, and what
+    /// is missing here too comes from the leader.
+    pub(super) fn on_lost(&mut self, step: &mut Step, mut indexes: Vec<Index>) {
+        indexes.sort_unstable();
+        indexes.dedup();
+        indexes.retain(|index| *index > Index(0) && *index <= self.log.last().index && !self.lost.is_missing(*index));
+        let Some(first) = indexes.first().copied() else { return };
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for index in indexes {
+            let entry = self.log.slice(index, index)[0].clone();
+            if !entries.is_empty() && bytes + entry.payload.len() > self.config.append_bytes_max {
+                self.write_again(std::mem::take(&mut entries));
+                self.flush(step);
+                bytes = 0;
+            }
+            bytes += entry.payload.len();
+            entries.push(entry);
+        }
+        self.write_again(entries);
+        self.flush(step);
+        self.writes.hold_longer(first);
+    }
+
+    fn write_again(&mut self, entries: Vec<Entry>) {
+        if entries.is_empty() {
+            return;
+        }
+        let indexes: Vec<Index> = entries.iter().map(|entry| entry.id.index).collect();
+        let number = self.writes.restore(entries);
+        for index in indexes {
+            self.lost.restore(index, number);
+        }
+    }
+}
