@@ -9,54 +9,93 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-use pontoon_types::{CoreWriteNumber, Entry, GroupId, Write};
+use pontoon_types::{CoreWriteNumber, Creation, Entry, GroupId, Write};
 
+use crate::format::footer::{footer_part, footer_room};
 use crate::format::group::{GROUP_HEADER_BYTES, Group, GroupHeader, group_len, payloads_start};
-use crate::format::record::{RECORD_BYTES, RUN_BYTES, Record, RunHead};
-use crate::format::{PAYLOAD_ALIGN_BYTES, round_up};
+use crate::format::record::{
+    KIND_COMPACT, KIND_HARD_STATE, KIND_HARD_STATE_ECHO, KIND_RESTORED, KIND_TOMBSTONE, KIND_TRUNCATE, RECORD_BYTES,
+    RUN_BYTES, Record, RunHead,
+};
+use crate::format::{BLOCK_BYTES, PAYLOAD_ALIGN_BYTES, round_up};
 
 /// How much room something takes in a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Room {
-    directory: usize,
-    payloads: usize,
+pub(crate) struct Room {
+    pub(crate) directory: usize,
+    pub(crate) payloads: usize,
 }
 
 impl Room {
     fn of(write: &Write) -> Room {
         let heads = usize::from(write.hard_state.is_some())
             + usize::from(write.truncate_from.is_some())
-            + write.entries.chunk_by(same_term).count();
+            + usize::from(write.compact.is_some())
+            + usize::from(write.remove.is_some());
+        let creation = write.create.as_ref().map_or(Room::default(), |creation| Room::of_record(&creation.descriptor));
+        creation
+            .plus(Room { directory: heads * RUN_BYTES, payloads: 0 })
+            .plus(Room::of_entries(&write.entries))
+            .plus(Room::of_entries(&write.restored))
+    }
+
+    fn of_entries(entries: &[Entry]) -> Room {
         let padded = |entry: &Entry| round_up(entry.payload.len(), PAYLOAD_ALIGN_BYTES);
         Room {
-            directory: heads * RUN_BYTES + write.entries.len() * RECORD_BYTES,
-            payloads: write.entries.iter().map(padded).sum(),
+            directory: entries.chunk_by(one_run).count() * RUN_BYTES + entries.len() * RECORD_BYTES,
+            payloads: entries.iter().map(padded).sum(),
         }
     }
 
-    fn plus(self, other: Room) -> Room {
+    /// A run with one record.
+    pub(crate) fn of_record(payload: &[u8]) -> Room {
+        Room { directory: RUN_BYTES + RECORD_BYTES, payloads: round_up(payload.len(), PAYLOAD_ALIGN_BYTES) }
+    }
+
+    /// One more record in a run.
+    pub(crate) fn of_payload(payload: &[u8]) -> Room {
+        Room { directory: RECORD_BYTES, payloads: round_up(payload.len(), PAYLOAD_ALIGN_BYTES) }
+    }
+
+    pub(crate) fn plus(self, other: Room) -> Room {
         Room { directory: self.directory + other.directory, payloads: self.payloads + other.payloads }
     }
 
-    fn group_len(self) -> usize {
+    pub(crate) fn group_len(self) -> usize {
         group_len(self.directory, self.payloads)
+    }
+
+    /// What a group of this size takes from an empty segment: itself and its part of the footer.
+    pub(crate) fn in_segment(self) -> usize {
+        self.group_len() + footer_room(footer_part(self.directory))
     }
 }
 
-fn same_term(one: &Entry, next: &Entry) -> bool {
-    one.id.term == next.id.term
+/// What an empty segment holds.
+pub(crate) fn segment_room(segment_bytes: u64) -> usize {
+    segment_bytes as usize - BLOCK_BYTES
+}
+
+/// Whether two entries that follow each other in a list can stand in one run.
+fn one_run(one: &Entry, next: &Entry) -> bool {
+    one.id.term == next.id.term && one.id.index.next() == next.id.index
 }
 
 /// One group of records while it is gathered.
 ///
 /// Invariants: `head` starts with room for the group header, followed by the directory; `payloads` is padded to 16
-/// bytes.
+/// bytes; `hard_states` are the runs of that kind in the directory, and all of its runs if `only_hard_states`, echoes
+/// not counted.
 #[derive(Debug)]
 pub(crate) struct GroupBuffer {
     head: Vec<u8>,
     payloads: Vec<u8>,
     runs: u32,
+    dir_len: usize,
+    hard_states: Vec<RunHead>,
+    only_hard_states: bool,
+    /// It cuts, compacts or removes something.
+    pub(crate) gives_up: bool,
     pub(crate) entries: usize,
     pub(crate) writes: usize,
     /// The last core write that ends in this group.
@@ -66,15 +105,30 @@ pub(crate) struct GroupBuffer {
 impl GroupBuffer {
     pub(crate) fn new() -> GroupBuffer {
         let head = vec![0; GROUP_HEADER_BYTES];
-        GroupBuffer { head, payloads: Vec::new(), runs: 0, entries: 0, writes: 0, through: None }
+        GroupBuffer {
+            head,
+            payloads: Vec::new(),
+            runs: 0,
+            dir_len: 0,
+            hard_states: Vec::new(),
+            only_hard_states: true,
+            gives_up: false,
+            entries: 0,
+            writes: 0,
+            through: None,
+        }
     }
 
     /// The same records again, for another place.
     pub(crate) fn copy_of(group: &Group<'_>) -> GroupBuffer {
         let mut buffer = GroupBuffer::new();
         buffer.head.extend_from_slice(group.directory);
+        buffer.dir_len = group.directory.len();
         buffer.payloads.extend_from_slice(group.payloads);
         buffer.runs = group.header.runs;
+        for run in group.runs() {
+            buffer.remember(&run.head);
+        }
         buffer
     }
 
@@ -82,20 +136,28 @@ impl GroupBuffer {
         self.head.clear();
         self.head.resize(GROUP_HEADER_BYTES, 0);
         self.payloads.clear();
-        (self.runs, self.entries, self.writes, self.through) = (0, 0, 0, None);
+        self.hard_states.clear();
+        (self.only_hard_states, self.gives_up) = (true, false);
+        (self.runs, self.dir_len, self.entries, self.writes, self.through) = (0, 0, 0, 0, None);
     }
 
-    fn room(&self) -> Room {
-        Room { directory: self.head.len() - GROUP_HEADER_BYTES, payloads: self.payloads.len() }
+    /// What it takes so far.
+    pub(crate) fn room(&self) -> Room {
+        Room { directory: self.dir_len, payloads: self.payloads.len() }
+    }
+
+    /// Its directory.
+    pub(crate) fn directory(&self) -> &[u8] {
+        &self.head[GROUP_HEADER_BYTES..GROUP_HEADER_BYTES + self.dir_len]
     }
 
     fn capacity_bytes(&self) -> usize {
         self.head.capacity() + self.payloads.capacity()
     }
 
-    /// Length of the group in the file.
-    pub(crate) fn group_len(&self) -> usize {
-        self.room().group_len()
+    /// Whether nothing was put into it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.runs == 0
     }
 
     /// Whether nothing is in it, not even the end of an empty core write.
@@ -104,43 +166,91 @@ impl GroupBuffer {
     }
 
     fn put_write(&mut self, group: GroupId, write: &Write) {
+        if let Some(creation) = &write.create {
+            self.put_create(group, creation);
+        }
         if let Some(state) = write.hard_state {
             self.put_run(RunHead::hard_state(group, state));
         }
         if let Some(from) = write.truncate_from {
             self.put_run(RunHead::truncate(group, from));
         }
-        for run in write.entries.chunk_by(same_term) {
-            let first = run[0].id;
-            self.put_run(RunHead::entries(group, first.index, first.term, run.len() as u32));
-            for entry in run {
-                self.put_payload(&entry.payload);
-            }
+        self.put_entries(group, &write.entries, |head| head);
+        self.put_entries(group, &write.restored, |head| RunHead { kind: KIND_RESTORED, ..head });
+        if let Some(compaction) = write.compact {
+            self.put_run(RunHead::compact(group, compaction));
+        }
+        if let Some(replica) = write.remove {
+            self.put_run(RunHead::plain(KIND_TOMBSTONE, group, replica.0, 0));
         }
         self.entries += write.entries.len();
         self.writes += 1;
     }
 
+    fn put_entries(&mut self, group: GroupId, entries: &[Entry], as_kind: impl Fn(RunHead) -> RunHead) {
+        for run in entries.chunk_by(one_run) {
+            let first = run[0].id;
+            self.put_run(as_kind(RunHead::entries(group, first.index, first.term, run.len() as u32)));
+            for entry in run {
+                self.put_payload(&entry.payload);
+            }
+        }
+    }
+
     /// A group begins to exist.
-    pub(crate) fn put_create(&mut self, group: GroupId, descriptor: &Bytes) {
-        self.put_run(RunHead::create(group));
-        self.put_payload(descriptor);
+    pub(crate) fn put_create(&mut self, group: GroupId, creation: &Creation) {
+        self.put_record(RunHead::create(group, creation.replica), &creation.descriptor);
     }
 
-    /// The length that [`GroupBuffer::put_create`] would lead to.
-    pub(crate) fn group_len_with_create(&self, descriptor: &Bytes) -> usize {
-        let payloads = round_up(descriptor.len(), PAYLOAD_ALIGN_BYTES);
-        self.room().plus(Room { directory: RUN_BYTES + RECORD_BYTES, payloads }).group_len()
+    /// A run with one record.
+    pub(crate) fn put_record(&mut self, head: RunHead, payload: &[u8]) {
+        self.put_run(head);
+        self.put_payload(payload);
     }
 
-    fn put_run(&mut self, head: RunHead) {
+    /// Repeats the hard states of the group before.
+    pub(crate) fn put_echoes(&mut self, hard_states: &[RunHead]) {
+        for head in hard_states {
+            self.put_run(head.echo());
+        }
+    }
+
+    /// Hands out the hard states in it, for the echoes of the next group, and whether they are all that it says.
+    pub(crate) fn swap_hard_states(&mut self, into: &mut Vec<RunHead>) -> bool {
+        into.clear();
+        std::mem::swap(&mut self.hard_states, into);
+        self.only_hard_states
+    }
+
+    /// A run; its records must follow.
+    pub(crate) fn put_run(&mut self, head: RunHead) {
         self.head.extend_from_slice(&head.encode());
+        self.dir_len += RUN_BYTES;
         self.runs += 1;
+        self.remember(&head);
     }
 
-    fn put_payload(&mut self, payload: &[u8]) {
-        let record = Record { offset: self.payloads.len(), length: payload.len(), crc: crc32fast::hash(payload) };
+    fn remember(&mut self, head: &RunHead) {
+        match head.kind {
+            KIND_HARD_STATE => self.hard_states.push(*head),
+            KIND_HARD_STATE_ECHO => {}
+            kind => {
+                self.only_hard_states = false;
+                self.gives_up |= matches!(kind, KIND_COMPACT | KIND_TOMBSTONE | KIND_TRUNCATE);
+            }
+        }
+    }
+
+    /// The next record of the run put last.
+    pub(crate) fn put_payload(&mut self, payload: &[u8]) {
+        self.put_copy(payload, crc32fast::hash(payload));
+    }
+
+    /// The same, with the checksum that the payload had when it was first written: a rotten one stays known as that.
+    pub(crate) fn put_copy(&mut self, payload: &[u8], crc: u32) {
+        let record = Record { offset: self.payloads.len(), length: payload.len(), crc };
         self.head.extend_from_slice(&record.encode());
+        self.dir_len += RECORD_BYTES;
         self.payloads.extend_from_slice(payload);
         self.payloads.resize(round_up(self.payloads.len(), PAYLOAD_ALIGN_BYTES), 0);
     }
@@ -148,7 +258,7 @@ impl GroupBuffer {
     /// Fills in the lengths and checksums of `header`, pads, and returns the bytes of the group in two parts with its
     /// chain value. May be called once.
     pub(crate) fn seal(&mut self, header: GroupHeader, log: u128, offset: u64) -> ([&[u8]; 2], u32) {
-        let directory = &self.head[GROUP_HEADER_BYTES..];
+        let directory = self.directory();
         let header = GroupHeader {
             dir_len: directory.len() as u32,
             dir_crc: crc32fast::hash(directory),
@@ -176,9 +286,8 @@ pub(crate) struct Gathered {
 }
 
 impl Gathered {
-    /// Groups of at most `group_bytes_max`, none larger than `segment_room`.
+    /// Groups of at most `group_bytes_max`, none larger than what `segment_room` bytes hold.
     pub(crate) fn new(group_bytes_max: usize, segment_room: usize) -> Gathered {
-        let group_bytes_max = group_bytes_max.min(segment_room);
         Gathered { waiting: VecDeque::new(), free: Vec::new(), group_bytes_max, segment_room, entries: 0 }
     }
 
@@ -191,9 +300,14 @@ impl Gathered {
         self.waiting.is_empty()
     }
 
-    /// Length of the oldest group.
-    pub(crate) fn front_len(&self) -> Option<usize> {
-        self.waiting.front().map(GroupBuffer::group_len)
+    /// What the oldest group takes.
+    pub(crate) fn front_room(&self) -> Option<Room> {
+        self.waiting.front().map(GroupBuffer::room)
+    }
+
+    /// Whether one of the groups gives something up.
+    pub(crate) fn gives_up(&self) -> bool {
+        self.waiting.iter().any(|group| group.gives_up)
     }
 
     /// Takes the oldest group.
@@ -219,13 +333,13 @@ impl Gathered {
     /// Gathers one core write. The error is the size of a replica's write that fits no segment.
     pub(crate) fn put(&mut self, number: CoreWriteNumber, writes: &[(GroupId, Write)]) -> Result<(), usize> {
         let whole = writes.iter().map(|(_, write)| Room::of(write)).fold(Room::default(), Room::plus);
-        if whole.group_len() <= self.segment_room {
+        if whole.in_segment() <= self.segment_room {
             self.put_together(whole, writes);
         } else {
             for write in writes.chunks(1) {
                 let room = Room::of(&write[0].1);
-                if room.group_len() > self.segment_room {
-                    return Err(room.group_len());
+                if room.in_segment() > self.segment_room {
+                    return Err(room.in_segment());
                 }
                 self.put_together(room, write);
             }
@@ -238,7 +352,10 @@ impl Gathered {
 
     /// Puts writes that need `room` into one group.
     fn put_together(&mut self, room: Room, writes: &[(GroupId, Write)]) {
-        let fits = |open: &GroupBuffer| open.is_unused() || open.room().plus(room).group_len() <= self.group_bytes_max;
+        let fits = |open: &GroupBuffer| {
+            let both = open.room().plus(room);
+            open.is_unused() || both.group_len() <= self.group_bytes_max && both.in_segment() <= self.segment_room
+        };
         if !self.waiting.back().is_some_and(fits) {
             let fresh = self.spare();
             self.waiting.push_back(fresh);
@@ -254,6 +371,7 @@ impl Gathered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use pontoon_types::{Index, LogId, Term};
 
     fn write(payload_bytes: usize) -> Vec<(GroupId, Write)> {
@@ -281,7 +399,7 @@ mod tests {
         gathered.put(CoreWriteNumber(6), &write(10)).unwrap();
         let mut closed = Vec::new();
         while let Some(buffer) = gathered.pop() {
-            closed.push((buffer.through.unwrap().0, buffer.group_len()));
+            closed.push((buffer.through.unwrap().0, buffer.room().group_len()));
         }
         assert_eq!(closed, [(2, 8192), (4, 8192), (5, 20_480), (6, 4096)]);
         assert_eq!(gathered.entries(), 0);
@@ -289,11 +407,11 @@ mod tests {
 
     #[test]
     fn what_fits_no_segment_is_cut_between_replicas_and_one_write_is_refused() {
-        let mut gathered = Gathered::new(8192, 16 << 10);
+        let mut gathered = Gathered::new(8192, 20 << 10);
         let two = [write(9000), write(9000)].concat();
         gathered.put(CoreWriteNumber(1), &two).unwrap();
         assert_eq!(gathered.pop().unwrap().through, None, "the first part does not end the core write");
         assert_eq!(gathered.pop().unwrap().through, Some(CoreWriteNumber(1)));
-        assert_eq!(gathered.put(CoreWriteNumber(2), &write(17_000)), Err(20_480));
+        assert_eq!(gathered.put(CoreWriteNumber(2), &write(17_000)), Err(20_480 + 4096));
     }
 }

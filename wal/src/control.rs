@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pontoon_types::Incarnation;
 
-use crate::format::control::{CONTROL_BYTES, Control};
+use crate::format::control::{CONTROL_BYTES, CheckpointRef, Control};
 use crate::format::{BLOCK_BYTES, CONTROL_NAME, Fault, LogEnd, SegmentId, Seq, unfinished_name};
 use crate::storage::{Access, AlignedBuffer, SegmentFile, Storage};
 use crate::{LogError, LogIdentity};
@@ -95,11 +95,24 @@ impl ControlFile {
         Ok(())
     }
 
+    /// Names only checkpoints that can be read. Written by [`ControlFile::begin`]: otherwise the next checkpoint would
+    /// take the place of the readable one, and the unreadable one would be its only substitute.
+    pub(crate) fn replace_checkpoints(&mut self, readable: [Option<CheckpointRef>; 2]) {
+        self.current.checkpoints = readable;
+    }
+
     /// Notes a lower bound. A failure is remembered and prevents a clean end.
     pub(crate) fn note(&mut self, note: Note) {
         self.raise(note);
         // The error is kept in `failed`; the older bound on the disk is still true.
         let _ = self.write();
+    }
+
+    /// Names a new checkpoint; the newest so far becomes the one before it. Nothing that only older ones need may be
+    /// given up before this is durable.
+    pub(crate) fn checkpoint(&mut self, newest: CheckpointRef) -> io::Result<()> {
+        self.current.checkpoints = [Some(newest), self.current.checkpoints[0]];
+        self.write()
     }
 
     /// Marks a clean stop.

@@ -69,8 +69,8 @@ pub enum LogError {
     },
     /// Bytes that were durable are not there any more. Nothing was changed.
     #[error(
-        "log: corruption in {file} at {offset}: {why}; nothing was changed, keep the files: \
-         peers cannot restore a log yet"
+        "log: corruption in {file} at {offset}: {why}; nothing was changed; `pontoon wal verify` says what is lost, \
+         `pontoon wal repair` saves the rest"
     )]
     Corruption {
         /// The file.
@@ -80,8 +80,17 @@ pub enum LogError {
         /// What is wrong and what proves that it was durable.
         why: String,
     },
+    /// Something that a closed segment must hold is not what was written. Nothing was acted on.
+    #[error("log: {why}; nothing was acted on, keep the files and look at them with `pontoon wal verify`")]
+    Unreadable {
+        /// What, and where.
+        why: String,
+    },
     /// A segment that the log needs is gone. Nothing was changed.
-    #[error("log: segment {segment} is missing, {needed_by} needs it; nothing was changed, restore the file")]
+    #[error(
+        "log: segment {segment} is missing, {needed_by} needs it; nothing was changed; restore the file, or see \
+         `pontoon wal repair`"
+    )]
     MissingSegment {
         /// The id of the segment.
         segment: u64,

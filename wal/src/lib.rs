@@ -19,18 +19,21 @@
 //! - What [`Log::finish_sync`] reported is there after a crash of the process or the machine.
 //! - A group of records survives as a whole or not at all, so a core write does too (above one segment: each
 //!   replica's write does).
-//! - A torn end is cut without asking; damage to anything that was durable is refused as [`LogError::Corruption`],
-//!   naming file and offset, and then nothing on the disk is changed. A missing segment, a file of another log and an
+//! - A torn end is cut without asking. A rotten payload of a durable entry is reported as lost, by group, index and
+//!   term ([`Log::load`], [`Log::take_rot`]). Other damage to anything durable that has no second copy is refused as
+//!   [`LogError::Corruption`], naming file and offset, and then nothing on the disk is changed. A missing segment, a file of another log and an
 //!   unknown version are refused likewise.
 //! - Law 13: one number answers for everything up to it. Law 14: replay follows the order of writing, and an
 //!   overwrite without its truncation is refused. Law 17: after anything but a clean stop the disk is read and not
 //!   the cache, and what nothing proves durable is written again and synced before anyone acts on it. Law 16 is kept
 //!   by the node, which lists its logs; a log refuses to open for another identity.
 //! - A failed write or sync fences the log. It is never tried again.
-//! - The segment files together never outgrow `max_log_bytes` by more than two segments, and only starts after a
-//!   crash that find none ready take those; the next one is refused before anything is changed. [`Log::is_full`] is
-//!   true above the maximum, and below it while half a segment is still left for votes and truncations. When that is
-//!   used up too, [`Log::begin_sync`] answers [`LogError::Full`] and nothing is lost.
+//! - The segment files together never outgrow `max_log_bytes` by more than two segments. Starts after a crash that
+//!   find none ready take those, and the reserve of a log that has used it up to make itself small again; the next
+//!   such start is refused before anything is changed. A full log that is compacted has room again without a restart,
+//!   also with no space left on the disk, as long as the shell goes on calling [`Log::begin_seal`] when it is idle.
+//!   [`Log::is_full`] is true above the maximum, and below it while half a segment is still left for votes and
+//!   truncations. When that is used up too, [`Log::begin_sync`] answers [`LogError::Full`] and nothing is lost.
 //! - A stop that left nothing behind what is proven durable costs no segment, so an idle log does not grow by being
 //!   killed.
 //!
@@ -43,28 +46,37 @@
 //!
 //! # What it leaves out
 //!
-//! Compaction: nothing is freed yet, so every entry since the creation is replayed, and each start after a crash that
-//! interrupted writing takes a fresh segment. Repair, of single entries or of a whole refused log. Groups that are
-//! created after the log. Recycling of segment files.
+//! When to compact: the log only hints ([`Log::compact_hints`]) and copies what is not compacted. Fetching lost payloads:
+//! it names them, and takes them back as `restored`. Faulting cold entries in off the core: a read of an old entry may
+//! wait for the disk. Compression.
 
 pub mod format;
+pub mod inspect;
 pub mod memory;
+pub mod repair;
 pub mod storage;
 
 mod append;
 mod control;
 mod error;
 mod file;
+mod keeper;
 mod log;
 mod open;
 mod options;
 mod prepare;
+mod read;
 mod recover;
+mod segments;
+mod state;
 mod write;
 
 pub use error::LogError;
+pub use keeper::CompactHint;
+pub use keeper::scrub::Rot;
 pub use log::{Log, Stats, Sync};
-pub use options::{LogIdentity, Options, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+pub use options::{AppendPath, LogIdentity, Options, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENTS_MIN};
 pub use pontoon_types::CoreWriteNumber;
 pub use prepare::Preparation;
+pub use read::{LoadedGroup, ReadError};
 pub use recover::{Recovered, RecoveredGroup, TornTail};

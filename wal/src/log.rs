@@ -11,13 +11,19 @@ use std::time::Duration;
 
 use pontoon_types::{CoreWriteNumber, GroupId, Incarnation, Write};
 
-use crate::append::Gathered;
+use crate::append::{Gathered, GroupBuffer, Room, segment_room};
 use crate::control::Note;
 use crate::format::BLOCK_BYTES;
-use crate::format::group::FLAG_SEAL;
-use crate::prepare::Supply;
+use crate::format::group::{FLAG_ECHO_WHOLE, FLAG_SEAL};
+use crate::format::record::{RUN_BYTES, RunHead};
+use crate::keeper::scrub::Rot;
+use crate::keeper::thread::Keeping;
+use crate::keeper::{Closed, CompactHint, Report};
+use crate::prepare::{SharedControl, Slot, Supply, lock_control};
+use crate::segments::{Segment, Segments};
+use crate::state::LogState;
 use crate::storage::Storage;
-use crate::write::Writer;
+use crate::write::{OpenSegment, Writer};
 use crate::{LogError, Options};
 
 /// How long [`Log::close`] waits for a segment to be prepared.
@@ -47,12 +53,33 @@ pub struct Stats {
     pub writes: u64,
     /// Zero bytes written ahead of use, by the background thread.
     pub prepared_bytes: u64,
+    /// Checkpoints written.
+    pub checkpoints: u64,
+    /// Bytes of checkpoints and of entries that were copied to free their segments.
+    pub kept_bytes: u64,
+    /// Runs of entries that were copied.
+    pub moved_runs: u64,
+    /// Segments that became free.
+    pub freed_segments: u64,
 }
 
 struct Flight {
     through: CoreWriteNumber,
     /// The group is the first of its segment, so that its success proves a new segment.
     starts_segment: bool,
+    /// The segment that the log has left with it.
+    closes: Option<Closed>,
+}
+
+/// What a log is made of.
+pub(crate) struct Parts {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) control: SharedControl,
+    pub(crate) supply: Supply,
+    pub(crate) keeping: Keeping,
+    pub(crate) writer: Writer,
+    pub(crate) state: LogState,
+    pub(crate) segments: Segments,
 }
 
 /// The log of one core.
@@ -64,9 +91,20 @@ struct Flight {
 ///
 /// Dropping a log without [`Log::close`] is a crash as far as the disk is concerned: what was not synced may be lost.
 pub struct Log {
+    /// Before the supply, which gives it slots.
+    pub(crate) keeping: Keeping,
     pub(crate) supply: Supply,
+    pub(crate) control: SharedControl,
     pub(crate) writer: Writer,
     pub(crate) gathered: Gathered,
+    /// What was written, durable or not.
+    pub(crate) state: LogState,
+    pub(crate) segments: Segments,
+    /// The hard states of the group written last, and whether they are all that it says.
+    echoes: Vec<RunHead>,
+    echo_whole: bool,
+    hints: Vec<CompactHint>,
+    rot: Vec<Rot>,
     pub(crate) segment_bytes: u64,
     pub(crate) max_log_bytes: u64,
     pub(crate) incarnation: Incarnation,
@@ -76,6 +114,8 @@ pub struct Log {
     written: CoreWriteNumber,
     durable: CoreWriteNumber,
     sealed: bool,
+    /// Something was given up, and nobody has looked yet whether a segment holds nothing any more.
+    gave_up: bool,
     last_group_entries: usize,
     stats: Stats,
     /// Last, so that the lock on the directory goes after everything else.
@@ -84,19 +124,21 @@ pub struct Log {
 
 impl Log {
     /// A log whose writer stands behind a durable end.
-    pub(crate) fn ready(
-        storage: Arc<dyn Storage>,
-        supply: Supply,
-        writer: Writer,
-        segment_bytes: u64,
-        incarnation: Incarnation,
-        options: &Options,
-    ) -> Log {
-        let segment_room = segment_bytes as usize - BLOCK_BYTES;
+    pub(crate) fn ready(parts: Parts, options: &Options) -> Log {
+        let Parts { storage, control, supply, keeping, writer, state, segments } = parts;
+        let (segment_bytes, incarnation) = (writer.origin().segment_bytes, writer.origin().incarnation);
         Log {
+            keeping,
             supply,
+            control,
             writer,
-            gathered: Gathered::new(options.group_bytes_max, segment_room),
+            gathered: Gathered::new(options.group_bytes_max, segment_room(segment_bytes)),
+            state,
+            segments,
+            echoes: Vec::new(),
+            echo_whole: false,
+            hints: Vec::new(),
+            rot: Vec::new(),
             segment_bytes,
             max_log_bytes: options.max_log_bytes,
             incarnation,
@@ -106,6 +148,7 @@ impl Log {
             written: CoreWriteNumber(0),
             durable: CoreWriteNumber(0),
             sealed: true,
+            gave_up: true,
             last_group_entries: 0,
             stats: Stats::default(),
             _storage: storage,
@@ -122,7 +165,7 @@ impl Log {
         }
         if let Err(bytes) = self.gathered.put(number, writes) {
             // The order cannot be kept without it.
-            let limit_bytes = self.segment_bytes - BLOCK_BYTES as u64;
+            let limit_bytes = segment_room(self.segment_bytes) as u64;
             self.fence = Some(LogError::WriteTooLarge { bytes: bytes as u64, limit_bytes }.to_string());
         }
     }
@@ -131,22 +174,19 @@ impl Log {
     /// flight, or when the next segment is still being prepared ([`Log::gathered_entries`] then stays up and the
     /// caller asks again a little later). [`LogError::Full`] when no segment will come; that fences nothing.
     pub fn begin_sync(&mut self) -> Result<Option<Sync>, LogError> {
-        self.check_fence()?;
-        let Some(length) = self.gathered.front_len().filter(|_| self.flight.is_none()) else { return Ok(None) };
-        let mut fresh = None;
-        if length as u64 > self.writer.room() {
-            fresh = self.supply.take();
-            if fresh.is_none() && self.supply.is_exhausted() {
-                return Err(LogError::Full { max_log_bytes: self.max_log_bytes });
-            }
-            if fresh.is_none() {
-                return Ok(None);
-            }
+        self.tend()?;
+        let Some(room) = self.gathered.front_room().filter(|_| self.flight.is_none()) else { return Ok(None) };
+        let fits = self.writer.fits(room);
+        let slot = if fits { self.slot_to_free_others(true) } else { self.next_slot() };
+        if slot.is_none() && !fits {
+            let full = LogError::Full { max_log_bytes: self.max_log_bytes };
+            return if self.supply.is_exhausted() { Err(full) } else { Ok(None) };
         }
-        let starts_segment = fresh.is_some();
         let Some(mut buffer) = self.gathered.pop() else { return Ok(None) };
-        let written = self.writer.write(&mut buffer, 0, fresh);
-        self.stats.bytes += self.fence_on_error("write", written)?;
+        let starts_segment = slot.is_some();
+        let closes = self.start_segment(slot)?;
+        self.write(&mut buffer, 0, self.repeats(room, starts_segment))?;
+        self.reads_from_open_segment(starts_segment);
         self.stats.groups += 1;
         self.stats.entries += buffer.entries as u64;
         self.stats.writes += buffer.writes as u64;
@@ -154,30 +194,152 @@ impl Log {
         self.written = buffer.through.unwrap_or(self.written);
         self.gathered.recycle(buffer);
         self.sealed = false;
-        Ok(self.fly(starts_segment))
+        Ok(self.fly(starts_segment, closes))
     }
 
-    /// Writes a SEAL, when the log is idle and has none yet: a group without records that proves everything before it
-    /// durable. Nobody's acknowledgement depends on it; a group that is gathered meanwhile is written after its sync.
+    /// A slot for the next segment. What gives something up may use the reserve, and what waits before it, as long as the
+    /// reserve can be made up: nothing else makes a full log small.
+    fn next_slot(&mut self) -> Option<Slot> {
+        let slot = self.supply.take().or_else(|| self.slot_to_free_others(false));
+        let may_use_reserve =
+            slot.is_none() && self.supply.is_out() && self.supply.can_replace() && self.gathered.gives_up();
+        if may_use_reserve { self.supply.take_reserved() } else { slot }
+    }
+
+    /// A slot of the reserve, when the log is full, or has no room for the next group, and a segment holds nothing that is needed: the keeper sees what was
+    /// given up only in a segment that is closed, and nothing else would ever close it.
+    fn slot_to_free_others(&mut self, has_room: bool) -> Option<Slot> {
+        if !self.gave_up || !self.supply.is_out() || !self.supply.has_reserve() || has_room && !self.is_full() {
+            return None;
+        }
+        let open = self.writer.open().map(|open| open.segment.key());
+        let needed = self.state.segments();
+        self.gave_up = self.segments.keys().any(|key| Some(key) != open && !needed.contains(&key));
+        if self.gave_up { self.supply.take_reserved() } else { None }
+    }
+
+    /// Goes on in a new segment, if there is a slot. Returns the one that is left.
+    fn start_segment(&mut self, slot: Option<Slot>) -> Result<Option<Closed>, LogError> {
+        let Some(slot) = slot else { return Ok(None) };
+        let end = self.writer.end();
+        let started = self.writer.start_segment(slot);
+        Ok(self.fence_on_error("segment", started)?.map(|open| Closed { open, end }))
+    }
+
+    /// Whether the next group, which takes `room`, can carry the echoes as well.
+    fn repeats(&self, room: Room, starts_segment: bool) -> bool {
+        let with_echoes = room.plus(self.echo_room());
+        if starts_segment {
+            with_echoes.in_segment() <= segment_room(self.segment_bytes)
+        } else {
+            self.writer.fits(with_echoes)
+        }
+    }
+
+    fn reads_from_open_segment(&mut self, starts_segment: bool) {
+        if starts_segment && let Some(OpenSegment { slot, segment, .. }) = self.writer.open().cloned() {
+            self.segments.insert(Segment::new(segment, slot));
+        }
+    }
+
+    /// What the echoes for the next group take.
+    fn echo_room(&self) -> Room {
+        Room { directory: self.echoes.len() * RUN_BYTES, payloads: 0 }
+    }
+
+    /// Writes one group, with the echoes of the group before if `repeats`, and takes it into the state.
+    fn write(&mut self, buffer: &mut GroupBuffer, flags: u16, repeats: bool) -> Result<(), LogError> {
+        let mut flags = flags;
+        if repeats {
+            buffer.put_echoes(&self.echoes);
+            flags |= if self.echo_whole { FLAG_ECHO_WHOLE } else { 0 };
+        }
+        let place = self.writer.next_place(buffer.room().directory);
+        let lawful = self.state.apply(buffer.directory(), place);
+        self.fence_on_error("law 14", lawful.map_err(std::io::Error::other))?;
+        self.gave_up |= buffer.gives_up;
+        let written = self.writer.write(buffer, flags);
+        self.stats.bytes += self.fence_on_error("write", written)?;
+        self.echo_whole = buffer.swap_hard_states(&mut self.echoes);
+        Ok(())
+    }
+
+    /// Writes a SEAL, when the log is idle and has none yet: a group that says nothing new and proves everything before
+    /// it durable. One more is written when it begins a segment that lets a full log free others. Nobody's
+    /// acknowledgement depends on it; a group that is gathered meanwhile is written after its sync.
     pub fn begin_seal(&mut self) -> Result<Option<Sync>, LogError> {
-        self.check_fence()?;
-        let idle = self.flight.is_none() && self.gathered.is_empty() && !self.sealed;
-        if !idle || self.writer.room() < BLOCK_BYTES as u64 {
+        self.tend()?;
+        let idle = self.flight.is_none() && self.gathered.is_empty();
+        if !idle {
             return Ok(None);
         }
+        let slot = self.slot_to_free_others(true);
+        let starts_segment = slot.is_some();
+        if !starts_segment && (self.sealed || !self.writer.fits(Room::default())) {
+            return Ok(None);
+        }
+        let closes = self.start_segment(slot)?;
         let mut buffer = self.gathered.spare();
-        let written = self.writer.write(&mut buffer, FLAG_SEAL, None);
+        self.write(&mut buffer, FLAG_SEAL, self.repeats(Room::default(), starts_segment))?;
+        self.reads_from_open_segment(starts_segment);
         self.gathered.recycle(buffer);
-        self.stats.bytes += self.fence_on_error("write", written)?;
         self.stats.seals += 1;
         self.sealed = true;
-        Ok(self.fly(false))
+        Ok(self.fly(starts_segment, closes))
     }
 
-    fn fly(&mut self, starts_segment: bool) -> Option<Sync> {
+    fn fly(&mut self, starts_segment: bool, closes: Option<Closed>) -> Option<Sync> {
         let through = self.written;
-        self.flight = Some(Flight { through, starts_segment });
+        self.flight = Some(Flight { through, starts_segment, closes });
         self.writer.file().map(|file| Sync { fd: file.descriptor(), through })
+    }
+
+    /// Takes over what the keeper has done, and gives free segments back.
+    fn tend(&mut self) -> Result<(), LogError> {
+        self.check_fence()?;
+        let mut has_news = false;
+        while let Some(report) = self.keeping.report() {
+            let report = self.fence_on_error("keeper", report)?;
+            self.take_over(report);
+            has_news = true;
+        }
+        for slot in self.segments.take_free() {
+            self.supply.give_back(slot);
+            has_news = true;
+        }
+        if has_news {
+            // The keeper takes slots and orders none.
+            self.supply.refill();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn take_over(&mut self, report: Report) {
+        let Report { cold, moved, freed, hints, rot, checkpoints, bytes } = report;
+        self.stats.checkpoints += checkpoints;
+        self.stats.kept_bytes += bytes;
+        self.stats.moved_runs += moved.len() as u64;
+        self.stats.freed_segments += freed.len() as u64;
+        for (segment, slot) in cold {
+            self.segments.insert(Segment::new(segment, slot));
+        }
+        for moved in moved {
+            // What was cut or compacted meanwhile is not there any more, and what was written anew lies elsewhere.
+            if let Some(of) = self.state.group_mut(moved.group).filter(|of| of.replica == moved.replica) {
+                of.runs.replace(&moved.to, Some(moved.from));
+            }
+        }
+        for (key, slot) in freed {
+            if self.segments.get_mut(key).is_some() {
+                self.segments.remove(key);
+            } else {
+                self.supply.give_back(slot);
+            }
+        }
+        if checkpoints > 0 {
+            self.hints = hints;
+        }
+        self.rot.extend(rot);
     }
 
     /// Takes the result of the sync in flight: what is durable now. An error fences the log for good; the same sync is
@@ -190,6 +352,11 @@ impl Log {
         if flight.starts_segment {
             let end = self.writer.end();
             self.supply.note(Note { durable_seq: end.seq, newest_segment: end.place.segment });
+        }
+        if let Some(closed) = flight.closes {
+            let log = self.writer.origin().identity.log;
+            self.segments.close(closed.open.segment.key(), closed.footer(log));
+            self.keeping.closed(closed);
         }
         Ok(self.durable)
     }
@@ -229,9 +396,37 @@ impl Log {
         self.incarnation
     }
 
+    /// The size of each segment, as the log was created with it. Without its header, a block, it bounds a single write.
+    pub fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
     /// Bytes of all segment files, used or ready or being prepared.
     pub fn bytes(&self) -> u64 {
         self.supply.slots() * self.segment_bytes
+    }
+
+    /// Groups whose entries keep old segments from being used again, as of the newest checkpoint: compacting them frees
+    /// those segments. To be looked at now and then; what is ignored is copied elsewhere in the end.
+    pub fn compact_hints(&self) -> &[CompactHint] {
+        &self.hints
+    }
+
+    /// Damage that was found since the last call by reading what is stored, before anybody needed it.
+    pub fn take_rot(&mut self) -> Vec<Rot> {
+        std::mem::take(&mut self.rot)
+    }
+
+    /// Reads everything but the newest segment from the disk, verifies it, and waits until that is done. The same is
+    /// done in the background once a day.
+    pub fn scrub(&mut self) -> Result<Vec<Rot>, LogError> {
+        self.check_fence()?;
+        self.keeping.scrub().map_err(LogError::io("reading the log from the disk"))
+    }
+
+    /// Segments with entries, and how many were given up and are still read by somebody.
+    pub fn segments(&self) -> (usize, usize) {
+        (self.segments.len(), self.segments.pinned())
     }
 
     /// Counters since the log was opened.
@@ -260,9 +455,11 @@ impl Log {
                 self.finish_sync(file.sync())?;
             }
         }
-        let lost = || LogError::Fenced { why: "the background thread has failed".to_string() };
-        let mut control = self.supply.stop().ok_or_else(lost)?;
-        control.finish(self.writer.end()).map_err(LogError::io("marking the clean stop in ctl"))
+        self.keeping.stop();
+        if !self.supply.stop() {
+            return Err(LogError::Fenced { why: "the background thread has failed".to_string() });
+        }
+        lock_control(&self.control).finish(self.writer.end()).map_err(LogError::io("marking the clean stop in ctl"))
     }
 
     fn check_fence(&self) -> Result<(), LogError> {

@@ -1,19 +1,24 @@
 //! A disk in memory that knows what is durable, for tests and the simulator.
 //!
 //! A file has three layers, as on a real machine: what the *medium* holds, what was *written* since the last sync (it
-//! is in the kernel's or the drive's cache, by sector), and what a reader *sees* through the page cache. A sync moves
+//! is in the kernel's or the drive's cache, by sector), and what a reader sees through the page cache. A sync moves
 //! the second into the first. [`MemoryDisk::crash`] keeps any part of the second, sector by sector, and forgets the
-//! rest. A sync that fails does what kernels do: it drops the written sectors but leaves the pages readable and clean,
-//! which is the trap that law 17 is about. Names behave likewise: a new one may vanish until the directory is synced.
+//! rest. A sync that fails does what kernels do: it drops written sectors but leaves the pages readable and clean,
+//! which is the trap that law 17 is about: such a sector is *stale* until the cache forgets it. Names behave likewise:
+//! a new one may vanish until the directory is synced.
 //!
-//! Faults are set by the test: a sync or write that fails, a full disk, damaged bytes, a removed file.
+//! Faults are set by the test: a sync or write that fails, a full disk, power that goes in the middle, and damage to
+//! what is durable: a sector of the medium can be changed to anything, for which the disk remembers with which sync
+//! each sector became durable ([`MemoryDisk::durable_sectors`]) and what it held before.
 //!
-//! Left out: timing, and a medium that loses what it had.
+//! A sector of zeros takes no memory and no time, so a disk full of prepared segments costs little.
+//!
+//! Left out: timing.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use bytes::Bytes;
 
@@ -22,42 +27,154 @@ use crate::storage::{Access, SegmentFile, Storage};
 /// The unit that survives a crash or not.
 pub const SECTOR_BYTES: usize = 512;
 
+/// What one sector holds.
+pub type Sector = [u8; SECTOR_BYTES];
+
+const ZEROS: Sector = [0; SECTOR_BYTES];
+
+/// A sector of the medium.
+#[derive(Clone)]
+struct Stored {
+    content: Sector,
+    /// What it held before, which is what a lost write leaves.
+    before: Sector,
+    /// The number of the sync that brought it there.
+    since: u64,
+}
+
 #[derive(Default)]
 struct MemoryFile {
-    medium: Vec<u8>,
-    written: BTreeMap<usize, [u8; SECTOR_BYTES]>,
-    seen: Vec<u8>,
+    bytes: usize,
+    /// By sector; nothing stands for zeros that were always there.
+    medium: Vec<Option<Box<Stored>>>,
+    written: BTreeMap<usize, Sector>,
+    /// What the cache shows and the disk does not have.
+    stale: BTreeMap<usize, Sector>,
+    mapped: Option<Bytes>,
+    /// Mappings that were handed out, as long as somebody is watched.
+    readers: Vec<Weak<()>>,
     writes: u64,
     syncs: u64,
     failed: bool,
 }
 
 impl MemoryFile {
-    fn write(&mut self, offset: usize, bytes: &[u8]) {
-        self.seen[offset..offset + bytes.len()].copy_from_slice(bytes);
-        let last = (offset + bytes.len()).div_ceil(SECTOR_BYTES);
-        for sector in offset / SECTOR_BYTES..last {
-            let mut content = [0; SECTOR_BYTES];
-            content.copy_from_slice(&self.seen[sector * SECTOR_BYTES..][..SECTOR_BYTES]);
-            self.written.insert(sector, content);
-        }
+    fn new(bytes: usize) -> MemoryFile {
+        MemoryFile { bytes, medium: vec![None; bytes.div_ceil(SECTOR_BYTES)], ..MemoryFile::default() }
     }
 
-    fn settle(&mut self, survives: &mut impl FnMut(usize) -> bool) {
-        for (sector, content) in std::mem::take(&mut self.written) {
-            if survives(sector) {
-                self.medium[sector * SECTOR_BYTES..][..SECTOR_BYTES].copy_from_slice(&content);
+    fn on_medium(&self, sector: usize) -> &Sector {
+        self.medium[sector].as_ref().map_or(&ZEROS, |stored| &stored.content)
+    }
+
+    fn seen(&self, sector: usize) -> &Sector {
+        self.stale.get(&sector).or_else(|| self.written.get(&sector)).unwrap_or_else(|| self.on_medium(sector))
+    }
+
+    /// Writes the parts one after the other, at most `limit` bytes of them.
+    fn write(&mut self, mut offset: usize, parts: &[&[u8]], mut limit: usize) {
+        self.mapped = None;
+        for part in parts {
+            let mut rest = &part[..part.len().min(limit)];
+            limit -= rest.len();
+            while !rest.is_empty() {
+                let (sector, at) = (offset / SECTOR_BYTES, offset % SECTOR_BYTES);
+                let (piece, behind) = rest.split_at(rest.len().min(SECTOR_BYTES - at));
+                let mut content = *self.seen(sector);
+                content[at..at + piece.len()].copy_from_slice(piece);
+                self.write_sector(sector, content);
+                (offset, rest) = (offset + piece.len(), behind);
             }
         }
     }
 
-    /// What a read past the cache returns.
-    fn on_disk(&self) -> Vec<u8> {
-        let mut bytes = self.medium.clone();
-        for (sector, content) in &self.written {
-            bytes[sector * SECTOR_BYTES..][..SECTOR_BYTES].copy_from_slice(content);
+    fn write_sector(&mut self, sector: usize, content: Sector) {
+        // Zeros over zeros are the same disk, before the sync and after it.
+        let untouched = self.medium[sector].is_none();
+        if untouched && content == ZEROS && !self.written.contains_key(&sector) && !self.stale.contains_key(&sector) {
+            return;
         }
+        self.stale.remove(&sector);
+        self.written.insert(sector, content);
+    }
+
+    fn store(&mut self, sector: usize, content: Sector, since: u64) {
+        let before = *self.on_medium(sector);
+        self.medium[sector] = Some(Box::new(Stored { content, before, since }));
+    }
+
+    /// Makes those written sectors durable that survive; returns the others.
+    fn settle(&mut self, since: u64, survives: &mut dyn FnMut(usize) -> bool) -> BTreeMap<usize, Sector> {
+        let mut lost = BTreeMap::new();
+        for (sector, content) in std::mem::take(&mut self.written) {
+            if survives(sector) {
+                self.store(sector, content, since);
+            } else {
+                lost.insert(sector, content);
+            }
+        }
+        lost
+    }
+
+    fn forget_cache(&mut self) {
+        if !self.stale.is_empty() {
+            self.mapped = None;
+            self.stale.clear();
+        }
+    }
+
+    /// Copies from `offset` on, each sector as `look` shows it.
+    fn copy<'a>(&'a self, offset: usize, into: &mut [u8], look: impl Fn(&'a MemoryFile, usize) -> Option<&'a Sector>) {
+        let mut done = 0;
+        while done < into.len() {
+            let (sector, at) = ((offset + done) / SECTOR_BYTES, (offset + done) % SECTOR_BYTES);
+            let length = (into.len() - done).min(SECTOR_BYTES - at);
+            match look(self, sector) {
+                Some(content) => into[done..done + length].copy_from_slice(&content[at..at + length]),
+                None => into[done..done + length].fill(0),
+            }
+            done += length;
+        }
+    }
+
+    /// What a read past the cache returns: the kernel writes dirty pages out before it.
+    fn copy_disk(&self, offset: usize, into: &mut [u8]) {
+        if self.written.is_empty() {
+            self.copy(offset, into, |file, sector| file.medium[sector].as_ref().map(|stored| &stored.content));
+        } else {
+            self.copy(offset, into, |file, sector| {
+                file.written.get(&sector).or_else(|| file.medium[sector].as_ref().map(|stored| &stored.content))
+            });
+        }
+    }
+
+    fn on_disk(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.bytes];
+        self.copy_disk(0, &mut bytes);
         bytes
+    }
+
+    fn map(&mut self) -> Bytes {
+        if let Some(mapped) = &self.mapped {
+            return mapped.clone();
+        }
+        let mut bytes = vec![0; self.bytes];
+        self.copy(0, &mut bytes, |file, sector| Some(file.seen(sector)).filter(|content| **content != ZEROS));
+        let mapped = Bytes::from(bytes);
+        self.mapped = Some(mapped.clone());
+        mapped
+    }
+}
+
+/// A mapping as a reader holds it.
+struct Mapping {
+    bytes: Bytes,
+    _reader: Arc<()>,
+}
+
+impl AsRef<[u8]> for Mapping {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -71,7 +188,12 @@ struct Disk {
     free_bytes: Option<u64>,
     fail_syncs: u32,
     fail_writes: u32,
+    /// How much of a failing write is carried out; half of it if nothing is said.
+    failing_write_bytes: Option<usize>,
     operations_left: Option<u64>,
+    watches_readers: bool,
+    syncs: u64,
+    failures: u64,
 }
 
 /// A directory on a disk in memory. Clones are the same disk.
@@ -89,10 +211,31 @@ pub struct FileCounts {
     pub syncs: u64,
 }
 
+/// A sector that the medium holds, and that no later write hides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DurableSector {
+    /// Its number in its file.
+    pub sector: usize,
+    /// The number of the sync that made it durable, as [`MemoryDisk::syncs`] counts. What a crash or a failed sync left
+    /// has the number of the next one: no sync has promised it.
+    pub since: u64,
+}
+
+/// A file that was taken away, to be given back.
+#[derive(Debug)]
+pub struct LostFile(usize);
+
 impl MemoryDisk {
     /// An empty directory.
     pub fn new() -> MemoryDisk {
         MemoryDisk::default()
+    }
+
+    /// An empty directory whose salts follow from `seed`.
+    pub fn with_salts(seed: u32) -> MemoryDisk {
+        let disk = MemoryDisk::default();
+        disk.disk().salts = seed;
+        disk
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
@@ -104,20 +247,46 @@ impl MemoryDisk {
         self.disk().sync(fd as usize)
     }
 
+    /// The shell's fdatasync fails: of what was written those sectors become durable that survive, the cache goes on
+    /// showing the others.
+    pub fn sync_failing(&self, fd: RawFd, survives: impl FnMut(usize) -> bool) -> io::Error {
+        self.disk().fail_sync(fd as usize, survives)
+    }
+
+    /// How many syncs succeeded.
+    pub fn syncs(&self) -> u64 {
+        self.disk().syncs
+    }
+
+    /// How many calls failed.
+    pub fn failures(&self) -> u64 {
+        self.disk().failures
+    }
+
     /// Power loss: what is not synced survives sector by sector as `survives` says of its number. Open handles must
     /// not be used any more.
     pub fn crash(&self, mut survives: impl FnMut(usize) -> bool) {
-        let mut disk = self.disk();
+        let disk = &mut *self.disk();
         for file in &mut disk.files {
-            file.settle(&mut survives);
-            file.seen = file.medium.clone();
+            if !file.written.is_empty() {
+                file.mapped = None;
+                file.settle(disk.syncs + 1, &mut survives);
+            }
+            file.forget_cache();
             file.failed = false;
+            file.readers.clear();
         }
         disk.operations_left = None;
         if !survives(0) {
             disk.names = disk.durable_names.clone();
         }
         disk.durable_names = disk.names.clone();
+    }
+
+    /// From now on a file whose first block is written again while somebody holds a mapping of it stops the test: its
+    /// bytes would change under that reader. A crash ends all readers.
+    pub fn watch_readers(&self) {
+        self.disk().watches_readers = true;
     }
 
     /// The next `count` syncs fail, and the written sectors are dropped while the cache still shows them.
@@ -127,7 +296,14 @@ impl MemoryDisk {
 
     /// The next `count` writes fail halfway.
     pub fn fail_writes(&self, count: u32) {
-        self.disk().fail_writes = count;
+        let mut disk = self.disk();
+        (disk.fail_writes, disk.failing_write_bytes) = (count, None);
+    }
+
+    /// The next write carries out its first `bytes` and fails.
+    pub fn fail_write_after(&self, bytes: usize) {
+        let mut disk = self.disk();
+        (disk.fail_writes, disk.failing_write_bytes) = (1, Some(bytes));
     }
 
     /// The power goes after `count` more changes: every later one fails, until [`MemoryDisk::crash`].
@@ -135,9 +311,25 @@ impl MemoryDisk {
         self.disk().operations_left = Some(count);
     }
 
+    /// The power stays, if it was to go and has not gone.
+    pub fn keep_power(&self) {
+        self.disk().operations_left = None;
+    }
+
+    /// Whether the power has gone, if it was to go.
+    pub fn is_without_power(&self) -> bool {
+        self.disk().operations_left == Some(0)
+    }
+
     /// How much may still be created, or no limit.
     pub fn limit_free_bytes(&self, bytes: Option<u64>) {
         self.disk().free_bytes = bytes;
+    }
+
+    /// No fault that was set waits any more. What has happened stays.
+    pub fn heal(&self) {
+        let mut disk = self.disk();
+        (disk.fail_syncs, disk.fail_writes, disk.free_bytes, disk.operations_left) = (0, 0, None, None);
     }
 
     /// What the disk holds of a file, synced or not.
@@ -148,7 +340,7 @@ impl MemoryDisk {
 
     /// Replaces a file's content on the medium and in the cache: rot, or another machine's file.
     pub fn replace(&self, name: &str, content: Vec<u8>) {
-        let mut disk = self.disk();
+        let disk = &mut *self.disk();
         let number = match disk.names.get(name) {
             Some(number) => *number,
             None => disk.files.len(),
@@ -158,17 +350,48 @@ impl MemoryDisk {
         if number == disk.files.len() {
             disk.files.push(MemoryFile::default());
         }
-        let file = &mut disk.files[number];
-        file.written.clear();
-        file.seen = content.clone();
-        file.medium = content;
+        let (writes, syncs) = (disk.files[number].writes, disk.files[number].syncs);
+        let mut file = MemoryFile { writes, syncs, ..MemoryFile::new(content.len()) };
+        file.write(0, &[&content], content.len());
+        file.settle(disk.syncs, &mut |_| true);
+        disk.files[number] = file;
+    }
+
+    /// The sectors of a file that the medium holds and that ever held anything but zeros.
+    pub fn durable_sectors(&self, name: &str) -> Vec<DurableSector> {
+        let disk = self.disk();
+        let Some(file) = disk.names.get(name).map(|number| &disk.files[*number]) else { return Vec::new() };
+        let visible = |(sector, stored): (usize, &Option<Box<Stored>>)| {
+            let since = stored.as_ref()?.since;
+            (!file.written.contains_key(&sector)).then_some(DurableSector { sector, since })
+        };
+        file.medium.iter().enumerate().filter_map(visible).collect()
+    }
+
+    /// Damages a durable sector: `change` is given what the medium holds and what it held before. Returns the content
+    /// before the damage. The sector must be one of [`MemoryDisk::durable_sectors`].
+    pub fn damage(&self, name: &str, sector: usize, change: impl FnOnce(&mut Sector, &Sector)) -> Sector {
+        let disk = &mut *self.disk();
+        let file = disk.names.get(name).map(|number| &mut disk.files[*number]).expect("the damaged file is there");
+        file.mapped = None;
+        let stored = file.medium[sector].as_mut().expect("the damaged sector is durable");
+        let intact = stored.content;
+        change(&mut stored.content, &stored.before);
+        intact
     }
 
     /// Takes a file away for good.
-    pub fn lose(&self, name: &str) {
+    pub fn lose(&self, name: &str) -> Option<LostFile> {
         let mut disk = self.disk();
-        disk.names.remove(name);
         disk.durable_names.remove(name);
+        disk.names.remove(name).map(LostFile)
+    }
+
+    /// Gives back a file that was taken away.
+    pub fn give_back(&self, name: &str, file: LostFile) {
+        let mut disk = self.disk();
+        disk.names.insert(name.to_string(), file.0);
+        disk.durable_names.insert(name.to_string(), file.0);
     }
 
     /// How often a file was written and synced.
@@ -176,6 +399,11 @@ impl MemoryDisk {
         let disk = self.disk();
         let file = &disk.files[*disk.names.get(name)?];
         Some(FileCounts { writes: file.writes, syncs: file.syncs })
+    }
+
+    /// All names, in order.
+    pub fn file_names(&self) -> Vec<String> {
+        self.disk().names.keys().cloned().collect()
     }
 
     /// All names and contents, to compare a disk before and after.
@@ -194,7 +422,10 @@ impl Disk {
     fn operate(&mut self) -> io::Result<()> {
         match &mut self.operations_left {
             None => Ok(()),
-            Some(0) => Err(io::Error::other("the power is gone")),
+            Some(0) => {
+                self.failures += 1;
+                Err(io::Error::other("the power is gone"))
+            }
             Some(left) => {
                 *left -= 1;
                 Ok(())
@@ -204,16 +435,44 @@ impl Disk {
 
     fn sync(&mut self, number: usize) -> io::Result<()> {
         self.operate()?;
+        if self.fail_syncs > 0 {
+            self.fail_syncs -= 1;
+            return Err(self.fail_sync(number, |_| false));
+        }
+        self.syncs += 1;
         let file = &mut self.files[number];
         assert!(!file.failed, "a file whose sync failed is never synced again");
         file.syncs += 1;
-        if self.fail_syncs > 0 {
-            self.fail_syncs -= 1;
-            file.failed = true;
-            file.written.clear();
+        file.settle(self.syncs, &mut |_| true);
+        Ok(())
+    }
+
+    fn fail_sync(&mut self, number: usize, mut survives: impl FnMut(usize) -> bool) -> io::Error {
+        let file = &mut self.files[number];
+        assert!(!file.failed, "a file whose sync failed is never synced again");
+        file.syncs += 1;
+        file.failed = true;
+        self.failures += 1;
+        let mut lost = file.settle(self.syncs + 1, &mut survives);
+        file.stale.append(&mut lost);
+        io::Error::from_raw_os_error(5)
+    }
+
+    fn write(&mut self, number: usize, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        self.operate()?;
+        let bytes = parts.iter().map(|part| part.len()).sum::<usize>();
+        let file = &mut self.files[number];
+        assert!(offset as usize + bytes <= file.bytes, "a file never grows");
+        let is_read = offset == 0 && file.readers.iter().any(|reader| reader.strong_count() > 0);
+        assert!(!is_read, "a file is not used again while somebody reads it");
+        if self.fail_writes > 0 {
+            self.fail_writes -= 1;
+            self.failures += 1;
+            file.write(offset as usize, parts, self.failing_write_bytes.unwrap_or(bytes / 2));
             return Err(io::Error::from_raw_os_error(5));
         }
-        file.settle(&mut |_| true);
+        file.writes += 1;
+        file.write(offset as usize, parts, bytes);
         Ok(())
     }
 }
@@ -224,7 +483,7 @@ impl Storage for MemoryDisk {
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
-        Ok(self.disk().names.keys().cloned().collect())
+        Ok(self.file_names())
     }
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn SegmentFile>> {
@@ -234,11 +493,12 @@ impl Storage for MemoryDisk {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         if let Some(free) = disk.free_bytes {
-            disk.free_bytes = Some(free.checked_sub(bytes).ok_or(io::ErrorKind::StorageFull)?);
+            let left = free.checked_sub(bytes);
+            disk.failures += u64::from(left.is_none());
+            disk.free_bytes = Some(left.ok_or(io::ErrorKind::StorageFull)?);
         }
         let number = disk.files.len();
-        let content = vec![0; bytes as usize];
-        disk.files.push(MemoryFile { medium: content.clone(), seen: content, ..MemoryFile::default() });
+        disk.files.push(MemoryFile::new(bytes as usize));
         disk.names.insert(name.to_string(), number);
         drop(disk);
         Ok(self.handle(number, Access::Write))
@@ -262,9 +522,13 @@ impl Storage for MemoryDisk {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let mut disk = self.disk();
+        let disk = &mut *self.disk();
         disk.operate()?;
-        disk.names.remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+        let number = disk.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
+        if let Some(free) = &mut disk.free_bytes {
+            *free += disk.files[number].bytes as u64;
+        }
+        Ok(())
     }
 
     fn sync_names(&self) -> io::Result<()> {
@@ -276,7 +540,7 @@ impl Storage for MemoryDisk {
 
     fn salt(&self) -> io::Result<u32> {
         let mut disk = self.disk();
-        disk.salts += 1;
+        disk.salts = disk.salts.wrapping_add(1);
         Ok(disk.salts.wrapping_mul(0x85eb_ca6b))
     }
 }
@@ -289,41 +553,26 @@ struct Handle {
 
 impl SegmentFile for Handle {
     fn bytes(&self) -> u64 {
-        self.disk.disk().files[self.number].seen.len() as u64
+        self.disk.disk().files[self.number].bytes as u64
     }
 
     fn write_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
         assert!(self.access == Access::Write, "a file that was opened for reading is never written");
-        let mut disk = self.disk.disk();
-        disk.operate()?;
-        let bytes = parts.concat();
-        if disk.fail_writes > 0 {
-            disk.fail_writes -= 1;
-            disk.files[self.number].write(offset as usize, &bytes[..bytes.len() / 2]);
-            return Err(io::Error::from_raw_os_error(5));
-        }
-        let file = &mut disk.files[self.number];
-        assert!(offset as usize + bytes.len() <= file.seen.len(), "a file never grows");
-        file.writes += 1;
-        file.write(offset as usize, &bytes);
-        Ok(())
+        self.disk.disk().write(self.number, offset, parts)
     }
 
     fn write_zeros(&self, offset: u64, bytes: u64) -> io::Result<()> {
-        self.write_at(offset, &[&vec![0; bytes as usize]])
+        let parts = vec![ZEROS.as_slice(); bytes as usize / SECTOR_BYTES];
+        self.write_at(offset, &parts)
     }
 
     fn read_disk(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         let disk = self.disk.disk();
         let file = &disk.files[self.number];
-        let start = offset as usize;
-        let source = file.medium.get(start..start + into.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        into.copy_from_slice(source);
-        let sectors = start / SECTOR_BYTES..(start + into.len()).div_ceil(SECTOR_BYTES);
-        for (sector, content) in file.written.range(sectors) {
-            let at = sector * SECTOR_BYTES - start;
-            into[at..at + SECTOR_BYTES].copy_from_slice(content);
+        if offset as usize + into.len() > file.bytes {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        file.copy_disk(offset as usize, into);
         Ok(())
     }
 
@@ -332,9 +581,7 @@ impl SegmentFile for Handle {
     }
 
     fn drop_cache(&self) -> io::Result<()> {
-        let mut disk = self.disk.disk();
-        let file = &mut disk.files[self.number];
-        file.seen = file.on_disk();
+        self.disk.disk().files[self.number].forget_cache();
         Ok(())
     }
 
@@ -343,7 +590,20 @@ impl SegmentFile for Handle {
     }
 
     fn map(&self) -> io::Result<Bytes> {
-        Ok(Bytes::from(self.disk.disk().files[self.number].seen.clone()))
+        let disk = &mut *self.disk.disk();
+        let file = &mut disk.files[self.number];
+        let bytes = file.map();
+        if !disk.watches_readers {
+            return Ok(bytes);
+        }
+        let reader = Arc::new(());
+        file.readers.retain(|reader| reader.strong_count() > 0);
+        file.readers.push(Arc::downgrade(&reader));
+        Ok(Bytes::from_owner(Mapping { bytes, _reader: reader }))
+    }
+
+    fn mapping_is_live(&self) -> bool {
+        false
     }
 
     fn descriptor(&self) -> RawFd {

@@ -10,26 +10,35 @@
 //! nothing has to be pinned out or written again, and the log goes on in the same segment, in blocks that were never
 //! written. So starts of an idle log take no space, however many there are.
 //!
-//! Any other unclean start takes a segment, a ready one first. It may take the log over `max_log_bytes` by
+//! Any other unclean start takes a segment, a free one first. It may take the log over `max_log_bytes` by
 //! [`START_RESERVE_SEGMENTS`] and is refused beyond that, before anything is changed. A log above its maximum answers
 //! "full" from the start; what it took serves votes.
 
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use pontoon_types::{GroupId, Incarnation};
+use pontoon_types::{Creation, GroupId, Incarnation};
 
-use crate::append::GroupBuffer;
+use crate::append::{GroupBuffer, Room, segment_room};
 use crate::control::{ControlFile, Note};
 use crate::file::Directory;
-use crate::format::control::Control;
-use crate::format::group::Group;
-use crate::format::{BLOCK_BYTES, LogEnd, SegmentId, slot_of};
-use crate::prepare::{Preparation, Slot, Stock, Supply, prepare_slot, remove_if_there};
-use crate::recover::{Found, Recovered, recover};
+use crate::format::control::{CheckpointRef, Control};
+use crate::format::group::{Group, GroupHeader};
+use crate::format::record::Record;
+use crate::format::segment_header::Stream;
+use crate::format::{BLOCK_BYTES, LogEnd, SegmentId, SegmentKey, slot_name};
+use crate::keeper::thread::Keeping;
+use crate::keeper::{Kept, Known, Start, footer_place};
+use crate::log::Parts;
+use crate::prepare::{FirstStock, Preparation, Slot, Supply, open_slot, prepare_slot, remove_if_there};
+use crate::recover::{Found, FoundCheckpoint, Link, Recovered, RecoveredGroup, fact_of, recover};
+use crate::segments::{Segment, Segments};
+use crate::state::{GroupPlace, LogState, Place};
 use crate::storage::{Access, Storage};
-use crate::write::Writer;
+use crate::write::{OpenSegment, Origin, SegmentIds, Writer};
 use crate::{Log, LogError, LogIdentity, Options};
 
 /// How many segments above `max_log_bytes` unclean starts may take in all.
@@ -42,12 +51,22 @@ impl Log {
         dir: &Path,
         identity: LogIdentity,
         options: &Options,
-        groups: &[(GroupId, Bytes)],
+        groups: &[(GroupId, Creation)],
     ) -> Result<(), LogError> {
         options.check()?;
-        let place = dir.display().to_string();
-        Directory::create(dir).map_err(LogError::io(format!("creating {place}")))?;
-        Log::create_in(&lock(dir)?, identity, options, groups)
+        create_first(&new_directory(dir, options)?, identity, options, groups, Incarnation(0))
+    }
+
+    /// [`Log::create`] without groups, for a log that takes over from others: each time it is opened it has a higher
+    /// incarnation than `above`.
+    pub fn create_above(
+        dir: &Path,
+        identity: LogIdentity,
+        options: &Options,
+        above: Incarnation,
+    ) -> Result<(), LogError> {
+        options.check()?;
+        create_first(&new_directory(dir, options)?, identity, options, &[], above)
     }
 
     /// Opens a log: recovery by laws 14 and 17, and a new incarnation. What is refused is left as it is.
@@ -56,7 +75,7 @@ impl Log {
         if !dir.is_dir() {
             return Err(LogError::NotALog { place });
         }
-        Log::open_in(Arc::new(lock(dir)?), identity, options, Preparation::Thread)
+        Log::open_in(Arc::new(lock(dir, options)?), identity, options, Preparation::Thread)
     }
 
     /// [`Log::create`] on any storage.
@@ -64,39 +83,10 @@ impl Log {
         storage: &dyn Storage,
         identity: LogIdentity,
         options: &Options,
-        groups: &[(GroupId, Bytes)],
+        groups: &[(GroupId, Creation)],
     ) -> Result<(), LogError> {
         options.check()?;
-        if !storage.names().map_err(LogError::io("listing the files of the log"))?.is_empty() {
-            return Err(LogError::NotEmpty { place: storage.place() });
-        }
-        let segment_bytes = options.segment_bytes;
-        let salt = storage.salt().map_err(LogError::io("drawing a salt"))?;
-        let mut writer =
-            Writer::new(identity, Incarnation(0), segment_bytes, salt, LogEnd::default(), SegmentId::default());
-        let mut slots = 0;
-        for mut buffer in creations(groups, options)? {
-            let fresh = if buffer.group_len() as u64 > writer.room() {
-                slots += 1;
-                Some(prepare_now(storage, slots, segment_bytes)?)
-            } else {
-                None
-            };
-            let written = writer.write(&mut buffer, 0, fresh);
-            let synced = written.and_then(|_| writer.file().map_or(Ok(()), |file| file.sync()));
-            synced.map_err(LogError::io("writing the first records"))?;
-        }
-        let end = writer.end();
-        let control = Control {
-            identity,
-            generation: 1,
-            incarnation: Incarnation(0),
-            durable_seq: end.seq,
-            newest_segment: end.place.segment,
-            segment_bytes,
-            clean_end: Some(end),
-        };
-        ControlFile::create(storage, control).map_err(LogError::io("creating ctl"))
+        create_first(storage, identity, options, groups, Incarnation(0))
     }
 
     /// [`Log::open`] on any storage.
@@ -112,100 +102,187 @@ impl Log {
         let mut found = recover(storage.as_ref(), identity, before)?;
         let read_past_cache = found.read_past_cache && control.read_past_cache();
         let segment_bytes = before.segment_bytes;
-        let incarnation = Incarnation(before.incarnation.0.saturating_add(1));
-        let salt = storage.salt().map_err(LogError::io("drawing a salt"))?;
-        let mut writer = Writer::new(identity, incarnation, segment_bytes, salt, found.end, found.newest_seen);
-        let mut mappings = Vec::new();
-        for link in &found.chain {
-            let file = storage.open(&link.name, Access::Read);
-            mappings.push(file.and_then(|file| file.map()).map_err(LogError::io(format!("mapping {}", link.name)))?);
-        }
-        let segments = found.chain.len();
+        let origin = Origin {
+            identity,
+            incarnation: Incarnation(before.incarnation.0.saturating_add(1)),
+            segment_bytes,
+            salt_seed: storage.salt().map_err(LogError::io("drawing a salt"))?,
+            ids: SegmentIds::above(found.newest_seen),
+        };
+        let mut writer = Writer::new(origin.clone(), Stream::Log, found.end);
         let rewritten = found.kept.is_some();
-        let mut slots = segments as u64;
+        let was_read = found.chain.len();
+        let mut slots = take_slots(storage.as_ref(), &found)?;
+        let mut descriptors = read_descriptors(&found.state, &slots, identity.log)?;
+        let mut fresh = None;
         let resumed = before.clean_end.is_some() || found.has_no_tail(&before);
         match found.chain.last().filter(|_| resumed) {
             Some(tail) => {
-                let file = storage.open(&tail.name, Access::Write);
-                writer.resume(file.map_err(LogError::io(format!("opening {}", tail.name)))?, &tail.header);
+                let (segment, salt) = (tail.header.segment, tail.header.salt);
+                let slot = open_file(storage.as_ref(), tail.header.slot, &tail.name, Access::Write)?;
+                slots.insert(segment.key(), slot.clone());
+                writer.resume(OpenSegment { slot, segment, salt, footer_parts: found.footer_parts });
             }
             None => {
-                slots += 1;
-                check_reserve(&found, slots, segment_bytes, options)?;
-                mappings.push(go_on_in_fresh_segment(storage.as_ref(), &mut writer, &mut found, segment_bytes)?);
+                check_reserve(&found, segment_bytes, options)?;
+                let slot = free_slot(storage.as_ref(), &mut found, segment_bytes)?;
+                fresh = Some(slot.clone());
+                go_on_in_fresh_segment(slot, &mut writer, &mut found)?;
             }
         }
         let durable = Note { durable_seq: writer.end().seq, newest_segment: writer.end().place.segment };
-        control.begin(incarnation, durable).map_err(LogError::io("beginning an incarnation in ctl"))?;
-        remove(storage.as_ref(), &found.rest.leftovers)?;
-
-        let mut ready = std::collections::VecDeque::new();
-        for (slot, name) in &found.rest.unused {
-            let file = storage.open(name, Access::Write).map_err(LogError::io(format!("opening {name}")))?;
-            ready.push_back(Slot { slot: *slot, file });
+        if found.checkpoint_unreadable.is_some() {
+            let readable = |found: &Option<FoundCheckpoint>| found.as_ref().map(|found| found.reference);
+            control.replace_checkpoints(found.checkpoints.each_ref().map(readable));
         }
-        slots += ready.len() as u64;
-        let stock = Stock {
-            ready,
-            next_slot: found.next_slot,
-            slots,
-            slots_max: options.segments_max(segment_bytes),
-            wanted: options.ready_segments,
-            segment_bytes,
-        };
-        let supply = Supply::start(storage.clone(), control, stock, preparation)
+        control.begin(origin.incarnation, durable).map_err(LogError::io("beginning an incarnation in ctl"))?;
+        remove(storage.as_ref(), &found.rest.unfinished)?;
+
+        let control = Arc::new(Mutex::new(control));
+        let stock = first_stock(storage.as_ref(), &found, fresh.is_some(), segment_bytes, options)?;
+        let written = writer.open().map(|open| open.segment.key());
+        slots.extend(written.zip(fresh));
+        let segments = segments_of(&found, &slots, &writer, identity);
+        let supply = Supply::start(storage.clone(), control.clone(), stock, preparation)
             .map_err(LogError::io("starting the thread that prepares segments"))?;
+        if rewritten {
+            // What was written again may have created groups and removed some.
+            descriptors = read_descriptors(&found.state, &slots, identity.log)?;
+        }
+        let start = Start {
+            origin,
+            pool: supply.pool().clone(),
+            control: control.clone(),
+            kept: kept_of(&found, &slots, written),
+            uncovered: uncovered_of(&found, resumed),
+            checkpoints: found.checkpoints.each_ref().map(|found| found.as_ref().map(known)),
+            checkpoint_segments: options.checkpoint_segments,
+        };
+        let (keeping, report) = Keeping::start(start, preparation).map_err(LogError::io("starting the keeper"))?;
+        let parts = Parts { storage, control, supply, keeping, writer, state: found.state, segments };
+        let mut log = Log::ready(parts, options);
+        let groups = log.recovered(descriptors)?;
+        log.take_over(report);
+        // The keeper takes slots and orders none.
+        log.supply.refill();
         let recovered = Recovered {
-            groups: found.replay.resolve(&mappings),
+            groups,
+            tombstones: log.state.tombstones().clone(),
             torn_tail: found.torn.or(found.rest.torn),
             clean: before.clean_end.is_some(),
-            segments,
+            segments: was_read,
+            footers: found.footers,
+            checkpoint_unreadable: found.checkpoint_unreadable,
             resumed,
             rewritten,
             read_past_cache,
         };
-        Ok((Log::ready(storage, supply, writer, segment_bytes, incarnation, options), recovered))
+        Ok((log, recovered))
+    }
+
+    fn recovered(
+        &mut self,
+        descriptors: BTreeMap<GroupId, Bytes>,
+    ) -> Result<BTreeMap<GroupId, RecoveredGroup>, LogError> {
+        let mut groups = BTreeMap::new();
+        for (group, descriptor) in descriptors {
+            let last = self.last_id(group).map_err(|why| LogError::Unreadable { why: why.to_string() })?;
+            let Some(of) = self.state.group(group) else { continue };
+            let (replica, hard_state, compacted) = (of.replica, of.hard_state, of.compacted);
+            let vote_lost = of.vote_lost;
+            groups.insert(group, RecoveredGroup { replica, descriptor, hard_state, compacted, last, vote_lost });
+        }
+        Ok(groups)
     }
 }
 
-fn lock(dir: &Path) -> Result<Directory, LogError> {
+fn new_directory(dir: &Path, options: &Options) -> Result<Directory, LogError> {
+    Directory::create(dir).map_err(LogError::io(format!("creating {}", dir.display())))?;
+    lock(dir, options)
+}
+
+pub(crate) fn lock(dir: &Path, options: &Options) -> Result<Directory, LogError> {
     let place = dir.display().to_string();
-    Directory::lock(dir).map_err(|error| match error.kind() {
+    Directory::lock(dir, options.append_path).map_err(|error| match error.kind() {
         std::io::ErrorKind::WouldBlock => LogError::InUse { place },
         _ => LogError::io(format!("locking {place}"))(error),
     })
 }
 
-/// The groups of records that a new log starts with: at least one, so that it has a segment.
-fn creations(groups: &[(GroupId, Bytes)], options: &Options) -> Result<Vec<GroupBuffer>, LogError> {
-    let limit_bytes = options.segment_bytes - BLOCK_BYTES as u64;
-    let close_at = limit_bytes.min(options.group_bytes_max as u64);
-    let mut buffers = vec![GroupBuffer::new()];
-    for (group, descriptor) in groups {
-        let alone = GroupBuffer::new().group_len_with_create(descriptor) as u64;
-        if alone > limit_bytes {
-            return Err(LogError::WriteTooLarge { bytes: alone, limit_bytes });
+/// The first records of a log in an empty directory, and its control file behind them.
+fn create_first(
+    storage: &dyn Storage,
+    identity: LogIdentity,
+    options: &Options,
+    groups: &[(GroupId, Creation)],
+    incarnation: Incarnation,
+) -> Result<(), LogError> {
+    if !storage.names().map_err(LogError::io("listing the files of the log"))?.is_empty() {
+        return Err(LogError::NotEmpty { place: storage.place() });
+    }
+    let segment_bytes = options.segment_bytes;
+    let origin = Origin {
+        identity,
+        incarnation,
+        segment_bytes,
+        salt_seed: storage.salt().map_err(LogError::io("drawing a salt"))?,
+        ids: SegmentIds::above(SegmentId::default()),
+    };
+    let mut writer = Writer::new(origin, Stream::Log, LogEnd::default());
+    let mut slots = 0;
+    for mut buffer in creations(groups, options)? {
+        if !writer.fits(buffer.room()) {
+            slots += 1;
+            let slot = prepare_now(storage, slots, segment_bytes)?;
+            writer.start_segment(slot).map_err(LogError::io("starting a segment"))?;
         }
-        if let Some(open) = buffers.last_mut()
-            && open.group_len_with_create(descriptor) as u64 <= close_at
-        {
-            open.put_create(*group, descriptor);
-            continue;
+        let written = writer.write(&mut buffer, 0);
+        let synced = written.and_then(|_| writer.file().map_or(Ok(()), |file| file.sync()));
+        synced.map_err(LogError::io("writing the first records"))?;
+    }
+    let end = writer.end();
+    let control = Control {
+        identity,
+        generation: 1,
+        incarnation,
+        durable_seq: end.seq,
+        newest_segment: end.place.segment,
+        segment_bytes,
+        clean_end: Some(end),
+        checkpoints: [None, None],
+    };
+    ControlFile::create(storage, control).map_err(LogError::io("creating ctl"))
+}
+
+/// The groups of records that a new log starts with: at least one, so that it has a segment.
+fn creations(groups: &[(GroupId, Creation)], options: &Options) -> Result<Vec<GroupBuffer>, LogError> {
+    let limit_bytes = segment_room(options.segment_bytes);
+    let mut buffers = vec![GroupBuffer::new()];
+    for (group, creation) in groups {
+        let room = Room::of_record(&creation.descriptor);
+        if room.in_segment() > limit_bytes {
+            let (bytes, limit_bytes) = (room.in_segment() as u64, limit_bytes as u64);
+            return Err(LogError::WriteTooLarge { bytes, limit_bytes });
+        }
+        if let Some(open) = buffers.last_mut() {
+            let both = open.room().plus(room);
+            if both.in_segment() <= limit_bytes && both.group_len() <= options.group_bytes_max {
+                open.put_create(*group, creation);
+                continue;
+            }
         }
         let mut next = GroupBuffer::new();
-        next.put_create(*group, descriptor);
+        next.put_create(*group, creation);
         buffers.push(next);
     }
     Ok(buffers)
 }
 
-/// Refuses a start that would take a new file and more than the reserve. `slots` counts the segment it asks for. What
-/// interrupted starts left behind counts too: it may hold the only copy of the last group, so it goes only after that
-/// is durable in the new segment.
-fn check_reserve(found: &Found, slots: u64, segment_bytes: u64, options: &Options) -> Result<(), LogError> {
-    let left_behind = found.rest.leftovers.iter().filter(|name| slot_of(name, ".seg").is_some()).count();
-    let slots = slots + left_behind as u64;
-    if !found.rest.unused.is_empty() || slots <= options.segments_max(segment_bytes) + START_RESERVE_SEGMENTS {
+/// Refuses a start that would take a new file and more than the reserve. What interrupted starts left behind counts
+/// too: it may hold the only copy of the last group, so it is free only after that is durable in the new segment.
+fn check_reserve(found: &Found, segment_bytes: u64, options: &Options) -> Result<(), LogError> {
+    let slots = (found.needed.len() + found.rest.leftovers.len() + 1) as u64;
+    if !found.rest.free.is_empty() || slots <= options.segments_max(segment_bytes) + START_RESERVE_SEGMENTS {
         return Ok(());
     }
     let why = format!(
@@ -222,34 +299,178 @@ fn prepare_now(storage: &dyn Storage, slot: u32, segment_bytes: u64) -> Result<S
     Ok(made.expect("preparing a segment stops early only when asked to"))
 }
 
-/// Starts a segment behind the recovered end, with the kept group or an empty one, and makes both durable. Uses a
-/// slot that is ready, so that a full disk does not prevent a start.
-fn go_on_in_fresh_segment(
-    storage: &dyn Storage,
-    writer: &mut Writer,
-    found: &mut Found,
-    segment_bytes: u64,
-) -> Result<Bytes, LogError> {
-    let slot = match found.rest.unused.pop() {
-        Some((slot, name)) => {
-            let file = storage.open(&name, Access::Write).map_err(LogError::io(format!("opening {name}")))?;
-            Slot { slot, file }
-        }
+fn open_file(storage: &dyn Storage, slot: u32, name: &str, access: Access) -> Result<Slot, LogError> {
+    open_slot(storage, slot, name, access).map_err(LogError::io(format!("opening {name}")))
+}
+
+/// The files of all segments that are needed, for reading.
+fn take_slots(storage: &dyn Storage, found: &Found) -> Result<BTreeMap<SegmentKey, Slot>, LogError> {
+    let slot = |link: &Link| open_file(storage, link.header.slot, &link.name, Access::Read);
+    found.needed.iter().map(|(key, link)| Ok((*key, slot(link)?))).collect()
+}
+
+/// A slot for the segment that the log goes on in: one that is free, so that a full disk does not prevent a start.
+fn free_slot(storage: &dyn Storage, found: &mut Found, segment_bytes: u64) -> Result<Slot, LogError> {
+    match found.rest.free.pop() {
+        Some((slot, name)) => open_file(storage, slot, &name, Access::Write),
         None => {
             let slot = found.next_slot;
             found.next_slot += 1;
-            prepare_now(storage, slot, segment_bytes)?
+            prepare_now(storage, slot, segment_bytes)
         }
-    };
+    }
+}
+
+/// Starts a segment behind the recovered end, with the kept group or an empty one, and makes both durable.
+fn go_on_in_fresh_segment(slot: Slot, writer: &mut Writer, found: &mut Found) -> Result<(), LogError> {
     let file = slot.file.clone();
     let mut buffer = found.kept.take().unwrap_or_else(GroupBuffer::new);
-    let done = writer.write(&mut buffer, 0, Some(slot)).and_then(|_| file.sync()).and_then(|()| file.map());
-    let mapping = done.map_err(LogError::io("starting a segment after the recovered end"))?;
-    let (log, position) = (writer.identity().log, found.chain.len() as u32);
-    let unreadable = |why: String| LogError::Corruption { file: storage.place(), offset: BLOCK_BYTES as u64, why };
-    let group = Group::check(&mapping, log, BLOCK_BYTES).map_err(|fault| unreadable(fault.to_string()))?;
-    found.replay.apply(&group, position).map_err(unreadable)?;
-    Ok(mapping)
+    let started = writer.start_segment(slot);
+    let place: GroupPlace = writer.next_place(buffer.room().directory);
+    let written = started.and_then(|_| writer.write(&mut buffer, 0)).and_then(|_| file.sync());
+    written.map_err(LogError::io("starting a segment after the recovered end"))?;
+    found.state.apply(buffer.directory(), place).map_err(|why| LogError::Corruption {
+        file: crate::format::slot_name(0),
+        offset: BLOCK_BYTES as u64,
+        why,
+    })
+}
+
+/// What the log reads from: the segments with entries, and the one that is written to.
+fn segments_of(found: &Found, slots: &BTreeMap<SegmentKey, Slot>, writer: &Writer, identity: LogIdentity) -> Segments {
+    let mut segments = Segments::new(identity.log);
+    let written = writer.open().map(|open| open.segment.key());
+    for (key, kept) in kept_of(found, slots, written) {
+        let segment = kept.fact.segment;
+        match kept.fact.stream {
+            Stream::Log => {
+                segments.insert(Segment::closed(segment, kept.slot, footer_place(&kept.fact, identity.log)));
+            }
+            Stream::Cold => segments.insert(Segment::new(segment, kept.slot)),
+            Stream::Checkpoint => debug_assert!(slots.contains_key(&key), "kept segments have a slot"),
+        }
+    }
+    if let Some(open) = writer.open() {
+        segments.insert(Segment::new(open.segment, open.slot.clone()));
+    }
+    segments
+}
+
+/// What the keeper looks after: every needed segment that is not written to.
+fn kept_of(
+    found: &Found,
+    slots: &BTreeMap<SegmentKey, Slot>,
+    written: Option<SegmentKey>,
+) -> BTreeMap<SegmentKey, Kept> {
+    let mut ends: BTreeMap<SegmentId, u64> = BTreeMap::new();
+    let facts = found.checkpoints.iter().rev().flatten().flat_map(|found| &found.facts);
+    ends.extend(facts.map(|fact| (fact.segment, fact.end_offset)));
+    for end in found.needed.values().map(|link| link.header.previous).chain(found.ends.iter().copied()) {
+        ends.insert(end.place.segment, end.place.offset);
+    }
+    ends.insert(found.end.place.segment, found.end.place.offset);
+    let kept = |(key, slot): (&SegmentKey, &Slot)| {
+        let header = &found.needed.get(key)?.header;
+        let end_offset = ends.get(&header.segment).copied().unwrap_or(BLOCK_BYTES as u64);
+        Some((*key, Kept { fact: fact_of(header, end_offset), slot: slot.clone(), has_footer: false }))
+    };
+    slots.iter().filter(|(key, _)| Some(**key) != written).filter_map(kept).collect()
+}
+
+/// The closed log segments that no checkpoint covers.
+fn uncovered_of(found: &Found, resumed: bool) -> Vec<(SegmentKey, LogEnd)> {
+    let closed = if resumed { found.chain.len() - 1 } else { found.chain.len() };
+    let ends = found.ends.iter().copied().chain([found.end]);
+    found.chain[..closed].iter().zip(ends).map(|(link, end)| (link.header.segment.key(), end)).collect()
+}
+
+fn known(found: &FoundCheckpoint) -> Known {
+    let CheckpointRef { start, end } = found.reference;
+    let bytes = if start.place.segment == end.place.segment { start.place.offset } else { 0 };
+    Known {
+        reference: found.reference,
+        covered: found.covered,
+        needs: found.facts.iter().map(|fact| fact.segment.key()).collect(),
+        files: found.files.clone(),
+        bytes: end.place.offset - bytes,
+    }
+}
+
+/// What is free: what recovery found free, and what it left behind, which is durable elsewhere by now.
+fn first_stock(
+    storage: &dyn Storage,
+    found: &Found,
+    took_one: bool,
+    segment_bytes: u64,
+    options: &Options,
+) -> Result<FirstStock, LogError> {
+    let mut ready = VecDeque::new();
+    for (slot, name) in found.rest.free.iter().chain(&found.rest.leftovers) {
+        ready.push_back(open_file(storage, *slot, name, Access::Write)?);
+    }
+    Ok(FirstStock {
+        slots: (found.needed.len() + ready.len() + usize::from(took_one)) as u64,
+        ready,
+        next_slot: found.next_slot,
+        slots_max: options.segments_max(segment_bytes),
+        wanted: options.ready_segments,
+        segment_bytes,
+    })
+}
+
+/// The descriptors of all groups, copied, because they may lie in a checkpoint that is given up soon.
+fn read_descriptors(
+    state: &LogState,
+    slots: &BTreeMap<SegmentKey, Slot>,
+    log: u128,
+) -> Result<BTreeMap<GroupId, Bytes>, LogError> {
+    let mut mappings: BTreeMap<SegmentKey, Bytes> = BTreeMap::new();
+    let mut intact_groups = BTreeSet::new();
+    let mut read = |group: GroupId, place: Place| {
+        let gone = || LogError::Unreadable { why: format!("the descriptor of {group} is not where it should be") };
+        let slot = slots.get(&place.segment).ok_or_else(gone)?;
+        let bytes: &Bytes = match mappings.entry(place.segment) {
+            Entry::Occupied(mapped) => mapped.into_mut(),
+            Entry::Vacant(vacant) => vacant.insert(slot.file.map().map_err(LogError::io("mapping a segment"))?),
+        };
+        let (start, length) = (place.offset as usize, place.length as usize);
+        if !is_intact(bytes, log, place, &mut intact_groups) {
+            let why = format!("the descriptor of {group} is not what was written");
+            return Err(LogError::Corruption { file: slot_name(slot.slot), offset: start as u64, why });
+        }
+        bytes.get(start..start + length).map(Bytes::copy_from_slice).ok_or_else(gone)
+    };
+    let ids = state.ids();
+    ids.into_iter()
+        .filter_map(|group| Some((group, state.group(group)?.descriptor)))
+        .map(|(group, place)| Ok((group, read(group, place)?)))
+        .collect()
+}
+
+/// Whether the record that holds a descriptor has its checksum. `intact_groups` remembers the groups of records that
+/// were found intact as a whole: a checkpoint holds thousands of descriptors in each.
+fn is_intact(bytes: &[u8], log: u128, place: Place, intact_groups: &mut BTreeSet<(SegmentKey, usize)>) -> bool {
+    let (start, end) = (place.offset as usize, place.offset as usize + place.length as usize);
+    let blocks = (1..=start / BLOCK_BYTES).rev().map(|block| block * BLOCK_BYTES);
+    let header_at = |at: usize| Some((at, GroupHeader::decode(bytes.get(at..)?, log, at as u64).ok()?));
+    let Some((at, _)) = blocks.into_iter().find_map(header_at) else { return false };
+    if intact_groups.contains(&(place.segment, at)) {
+        return true;
+    }
+    let Ok(group) = Group::identify(bytes, log, at) else { return false };
+    if group.check_payloads().is_ok() {
+        intact_groups.insert((place.segment, at));
+        return true;
+    }
+    let holds = |record: &Record| {
+        let from = group.payloads_at() + record.offset;
+        from <= start && end <= from + record.length
+    };
+    let record = group.runs().flat_map(|run| run.records()).find(holds);
+    record.is_some_and(|record| {
+        let payload = &group.payloads[record.offset..record.offset + record.length];
+        crc32fast::hash(payload) == record.crc
+    })
 }
 
 fn remove(storage: &dyn Storage, names: &[String]) -> Result<(), LogError> {

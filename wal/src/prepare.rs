@@ -1,9 +1,12 @@
-//! Segments made ready ahead of use, off the core.
+//! Segments made ready ahead of use, off the core, and the stock of those that are ready.
 //!
 //! One thread creates `slot-NNN.new`, reserves its space, writes zeros over all of it, syncs it, renames it to
 //! `slot-NNN.seg` and syncs the directory. Only then is it handed over, so an append never allocates, never changes a
 //! file's size and never waits for a directory: the sync of a commit is one write of data. A name that ends in `.seg`
 //! is a promise that the file is complete; an interrupted one keeps the other name and is removed at the next open.
+//!
+//! A segment that nothing needs any more comes back and is used again as it is: its blocks are written already, and
+//! what stands in them carries another salt. When far more are ready than a log of its size needs, files are removed.
 //!
 //! Zeros are written past the page cache in small pieces. Measured on ext4, 64 MiB at a time, beside a lone writer of
 //! 4 KiB commits: pieces of 128 KiB past the cache left that writer's p99 at 0.35 ms and took 69 ms, 1 MiB through the
@@ -13,14 +16,15 @@
 //! The same thread notes in the control file what became durable, which a commit must not wait for.
 //!
 //! When the disk is full the thread removes the unfinished file, waits and tries again with a new one: freeing space
-//! resumes it. Meanwhile the log answers "full" and lives on the segments that are ready.
+//! resumes it. Meanwhile the log answers "full" and lives on the segments that are ready. Two of those are kept back, for
+//! a start after a crash and for the keeper ([`crate::keeper`]), so that compaction can free segments even then.
 //!
 //! The simulator runs the same worker without a thread ([`Preparation::Inline`]).
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -28,7 +32,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::control::{ControlFile, Note};
 use crate::format::{slot_name, unfinished_name};
-use crate::storage::{SegmentFile, Storage};
+use crate::storage::{Access, SegmentFile, Storage};
 
 /// Zeros written between two looks at whether to stop.
 const PIECE_BYTES: u64 = 1 << 20;
@@ -36,39 +40,176 @@ const PIECE_BYTES: u64 = 1 << 20;
 /// How long a failed preparation waits before the next attempt.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
+/// Ready slots that appends may not take: one for compaction, because what frees segments must not wait for a free one,
+/// and one for the start after a crash.
+pub(crate) const RESERVED_SLOTS: usize = 2;
+
+/// How many slots above the allowed size compaction and the reserve may take, when starts after crashes have used them
+/// up.
+const KEEPER_EXTRA_SLOTS: u64 = 2;
+
+/// Ready slots above those that are wanted which are never removed, so that a log that breathes keeps its files.
+const SPARE_SLOTS: usize = 4;
+
 /// Who does the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preparation {
-    /// A thread of its own, as in production.
+    /// Threads of its own, as in production.
     Thread,
     /// The caller, at the moment of need: one seed gives one trace.
     Inline,
 }
 
-/// A segment file full of zeros.
+/// A segment file.
 #[derive(Clone)]
 pub(crate) struct Slot {
     pub(crate) slot: u32,
     pub(crate) file: Arc<dyn SegmentFile>,
+    /// What the file was opened for. One that was opened for reading is opened anew before it is used again.
+    pub(crate) access: Access,
+}
+
+/// The slots of a log: those that are ready, and how many there are in all.
+///
+/// Invariant: `slots` counts each slot file that exists or is ordered.
+struct Stock {
+    ready: VecDeque<Slot>,
+    ordered: VecDeque<u32>,
+    next_slot: u32,
+    slots: u64,
+}
+
+/// What a supply starts with.
+pub(crate) struct FirstStock {
+    /// Slots found ready on the disk.
+    pub(crate) ready: VecDeque<Slot>,
+    /// The number of the next new file.
+    pub(crate) next_slot: u32,
+    /// How many slot files exist.
+    pub(crate) slots: u64,
+    /// How many may exist.
+    pub(crate) slots_max: u64,
+    /// How many to keep ready for the log.
+    pub(crate) wanted: usize,
+    /// The size of each.
+    pub(crate) segment_bytes: u64,
+}
+
+/// The stock, as the log, the keeper and the thread that prepares share it.
+pub(crate) struct Pool {
+    stock: Mutex<Stock>,
+    came: Condvar,
+    storage: Arc<dyn Storage>,
+    segment_bytes: u64,
+    slots_max: u64,
+    wanted: usize,
+    prepared_bytes: AtomicU64,
+    /// The last attempt to prepare a slot has failed.
+    is_starved: AtomicBool,
+    stop: AtomicBool,
+}
+
+impl Pool {
+    fn lock(&self) -> MutexGuard<'_, Stock> {
+        self.stock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Prepares a slot, and remembers whether the disk had room for it.
+    fn prepare(&self, slot: u32) -> io::Result<Option<Slot>> {
+        let mut progress = |bytes| {
+            self.prepared_bytes.fetch_add(bytes, Ordering::Relaxed);
+            !self.is_stopping()
+        };
+        let made = prepare_slot(self.storage.as_ref(), slot, self.segment_bytes, &mut progress);
+        self.is_starved.store(made.is_err(), Ordering::Relaxed);
+        made
+    }
+
+    fn came(&self, slot: Slot) {
+        let mut stock = self.lock();
+        stock.ordered.retain(|ordered| *ordered != slot.slot);
+        stock.ready.push_back(slot);
+        self.came.notify_all();
+    }
+
+    /// Takes a slot for the keeper: a ready one, whoever waits for it, or a new one if the size allows. None when there is
+    /// no room for one now, and for `left` more.
+    pub(crate) fn take_for_keeper(&self, left: usize) -> Option<Slot> {
+        let number = {
+            let mut stock = self.lock();
+            if stock.ready.len() > left {
+                return stock.ready.pop_front();
+            }
+            if stock.slots + left as u64 >= self.slots_max + KEEPER_EXTRA_SLOTS {
+                return None;
+            }
+            stock.slots += 1;
+            stock.next_slot += 1;
+            stock.next_slot - 1
+        };
+        match self.prepare(number) {
+            Ok(Some(slot)) => Some(slot),
+            Ok(None) | Err(_) => {
+                self.lock().slots -= 1;
+                None
+            }
+        }
+    }
+
+    /// Takes back a slot that nothing reads or needs any more. When it is one too many, or cannot be opened for
+    /// writing, its file is removed.
+    fn give_back(&self, slot: Slot) {
+        let is_surplus = {
+            let stock = self.lock();
+            let enough = self.wanted + RESERVED_SLOTS + SPARE_SLOTS + stock.slots as usize / 10;
+            stock.ready.len() >= enough || stock.slots > self.slots_max && stock.ready.len() >= RESERVED_SLOTS
+        };
+        let number = slot.slot;
+        let writable = match slot.access {
+            _ if is_surplus => None,
+            Access::Write => Some(slot),
+            Access::Read => open_slot(self.storage.as_ref(), number, &slot_name(number), Access::Write).ok(),
+        };
+        match writable {
+            Some(slot) => self.came(slot),
+            None => {
+                // What cannot be removed is found free at the next open.
+                let name = slot_name(number);
+                let _ = self.storage.remove(&name).and_then(|()| self.storage.sync_names());
+                self.lock().slots -= 1;
+            }
+        }
+    }
+
+    /// How much of the allowed size is in use, ready slots not counted: used, allowed. A full disk allows no more than
+    /// there is.
+    pub(crate) fn used(&self) -> (u64, u64) {
+        let stock = self.lock();
+        let existing = stock.slots.saturating_sub(stock.ordered.len() as u64);
+        let allowed = if self.is_starved.load(Ordering::Relaxed) { existing } else { self.slots_max };
+        (existing.saturating_sub(stock.ready.len() as u64), allowed.min(self.slots_max))
+    }
+
+    /// Whether no slot is ready for the log and none will come but by compaction.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        let stock = self.lock();
+        stock.ready.len() <= RESERVED_SLOTS && stock.ordered.is_empty() && stock.slots >= self.slots_max
+    }
+
+    /// Asks the threads to end after the piece in hand.
+    pub(crate) fn request_stop(&self) {
+        self.stop.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
 }
 
 enum Order {
     Prepare(u32),
+    Return(Slot),
     Note(Note),
-}
-
-/// What the worker and the log both look at.
-#[derive(Default)]
-struct Shared {
-    prepared_bytes: AtomicU64,
-    stop: AtomicBool,
-}
-
-struct Worker {
-    storage: Arc<dyn Storage>,
-    segment_bytes: u64,
-    control: ControlFile,
-    shared: Arc<Shared>,
 }
 
 /// Prepares one slot: complete and durable under its final name when this returns.
@@ -98,7 +239,7 @@ pub(crate) fn prepare_slot(
     remove_if_there(storage, &unfinished)?;
     let made = storage.create(&unfinished, segment_bytes).and_then(|file| Ok((fill(&file, progress)?, file)));
     match made {
-        Ok((true, file)) => Ok(Some(Slot { slot, file })),
+        Ok((true, file)) => Ok(Some(Slot { slot, file, access: Access::Write })),
         Ok((false, _)) => {
             storage.remove(&unfinished)?;
             Ok(None)
@@ -119,215 +260,251 @@ pub(crate) fn remove_if_there(storage: &dyn Storage, name: &str) -> io::Result<(
     }
 }
 
-impl Worker {
-    fn prepare(&mut self, slot: u32) -> io::Result<Option<Slot>> {
-        let shared = &self.shared;
-        let mut progress = |bytes| {
-            shared.prepared_bytes.fetch_add(bytes, Ordering::Relaxed);
-            !shared.stop.load(Ordering::Acquire)
-        };
-        prepare_slot(self.storage.as_ref(), slot, self.segment_bytes, &mut progress)
-    }
+/// The open control file, as the thread that prepares and the keeper share it.
+pub(crate) type SharedControl = Arc<Mutex<ControlFile>>;
 
-    /// The thread: until the log drops its end of the channel.
-    fn run(mut self, orders: &Receiver<Order>, ready: &Sender<Slot>) -> ControlFile {
-        let mut waiting = VecDeque::new();
-        let mut pause = Duration::ZERO;
+/// Locks the control file. A writer that panicked has left it failed or unchanged, so it can go on being used.
+pub(crate) fn lock_control(control: &SharedControl) -> MutexGuard<'_, ControlFile> {
+    control.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Opens the file of a slot.
+pub(crate) fn open_slot(storage: &dyn Storage, slot: u32, name: &str, access: Access) -> io::Result<Slot> {
+    Ok(Slot { slot, file: storage.open(name, access)?, access })
+}
+
+/// The thread: until the log drops its end of the channel.
+fn work(pool: &Pool, control: &SharedControl, orders: &Receiver<Order>) {
+    let mut waiting = VecDeque::new();
+    let mut pause = Duration::ZERO;
+    loop {
+        let mut order = if waiting.is_empty() {
+            orders.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            orders.recv_timeout(pause)
+        };
+        // Notes before segments: they are short and prove the most.
         loop {
-            let order = if waiting.is_empty() {
-                orders.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            } else {
-                orders.recv_timeout(pause)
-            };
             match order {
-                Ok(Order::Note(note)) => self.control.note(note),
+                Ok(Order::Note(note)) => lock_control(control).note(note),
+                Ok(Order::Return(slot)) => pool.give_back(slot),
                 Ok(Order::Prepare(slot)) => waiting.push_back(slot),
-                Err(RecvTimeoutError::Disconnected) => return self.control,
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => break,
             }
-            // Notes first: they are short and prove the most.
-            while let Ok(order) = orders.try_recv() {
-                match order {
-                    Order::Note(note) => self.control.note(note),
-                    Order::Prepare(slot) => waiting.push_back(slot),
-                }
-            }
-            let Some(slot) = waiting.front().copied() else { continue };
-            pause = match self.prepare(slot) {
-                Ok(Some(made)) => {
-                    waiting.pop_front();
-                    if ready.send(made).is_err() {
-                        return self.control;
-                    }
-                    Duration::ZERO
-                }
-                Ok(None) => return self.control,
-                Err(_) => RETRY_PAUSE,
-            };
+            order = orders.try_recv().map_err(|_| RecvTimeoutError::Timeout);
         }
+        let Some(slot) = waiting.front().copied() else { continue };
+        pause = match pool.prepare(slot) {
+            Ok(Some(made)) => {
+                waiting.pop_front();
+                pool.came(made);
+                Duration::ZERO
+            }
+            Ok(None) => return,
+            Err(_) => RETRY_PAUSE,
+        };
     }
 }
 
 enum Mode {
-    Thread { orders: Sender<Order>, made: Receiver<Slot>, worker: JoinHandle<ControlFile> },
-    Inline(Box<Worker>),
+    Thread { orders: Sender<Order>, worker: JoinHandle<()> },
+    Inline,
     Stopped,
 }
 
-/// The log's side: slots that are ready, and orders for more.
+/// The log's side: takes slots that are ready, and orders more.
 pub(crate) struct Supply {
     mode: Mode,
-    ready: VecDeque<Slot>,
-    ordered: VecDeque<u32>,
-    next_slot: u32,
-    slots: u64,
-    slots_max: u64,
-    wanted: usize,
-    shared: Arc<Shared>,
-}
-
-/// What a supply starts with.
-pub(crate) struct Stock {
-    /// Slots found ready on the disk.
-    pub(crate) ready: VecDeque<Slot>,
-    /// The number of the next new file.
-    pub(crate) next_slot: u32,
-    /// How many slot files exist.
-    pub(crate) slots: u64,
-    /// How many may exist.
-    pub(crate) slots_max: u64,
-    /// How many to keep ready.
-    pub(crate) wanted: usize,
-    /// The size of each.
-    pub(crate) segment_bytes: u64,
+    pool: Arc<Pool>,
+    control: SharedControl,
 }
 
 impl Supply {
     pub(crate) fn start(
         storage: Arc<dyn Storage>,
-        control: ControlFile,
-        stock: Stock,
+        control: SharedControl,
+        first: FirstStock,
         how: Preparation,
     ) -> io::Result<Supply> {
-        let shared = Arc::new(Shared::default());
-        let worker = Worker { storage, segment_bytes: stock.segment_bytes, control, shared: shared.clone() };
+        let FirstStock { ready, next_slot, slots, slots_max, wanted, segment_bytes } = first;
+        let stock = Stock { ready, ordered: VecDeque::new(), next_slot, slots };
+        let pool = Arc::new(Pool {
+            stock: Mutex::new(stock),
+            came: Condvar::new(),
+            storage,
+            segment_bytes,
+            slots_max,
+            wanted,
+            prepared_bytes: AtomicU64::new(0),
+            is_starved: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+        });
         let mode = match how {
-            Preparation::Inline => Mode::Inline(Box::new(worker)),
+            Preparation::Inline => Mode::Inline,
             Preparation::Thread => {
                 let (orders, inbox) = crossbeam_channel::unbounded();
-                let (outbox, made) = crossbeam_channel::unbounded();
                 let builder = std::thread::Builder::new().name("pontoon-wal".to_string());
-                Mode::Thread { orders, made, worker: builder.spawn(move || worker.run(&inbox, &outbox))? }
+                let (pool, control) = (pool.clone(), control.clone());
+                Mode::Thread { orders, worker: builder.spawn(move || work(&pool, &control, &inbox))? }
             }
         };
-        let Stock { ready, next_slot, slots, slots_max, wanted, .. } = stock;
-        let mut supply = Supply { mode, ready, ordered: VecDeque::new(), next_slot, slots, slots_max, wanted, shared };
+        let mut supply = Supply { mode, pool, control };
         supply.refill();
         Ok(supply)
     }
 
-    /// How many slots could be taken now.
-    pub(crate) fn ready(&self) -> usize {
-        match &self.mode {
-            Mode::Thread { made, .. } => self.ready.len() + made.len(),
-            Mode::Inline(_) | Mode::Stopped => self.ready.len(),
-        }
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
     }
 
-    /// Whether no slot is ready and none will come: the log has its largest size.
+    /// How many slots the log could take now.
+    pub(crate) fn ready(&self) -> usize {
+        self.pool.lock().ready.len().saturating_sub(RESERVED_SLOTS)
+    }
+
+    /// Whether no slot is ready and none will come but by compaction: the log has its largest size.
     pub(crate) fn is_exhausted(&self) -> bool {
-        self.ready() == 0 && self.ordered.is_empty() && self.slots >= self.slots_max
+        self.pool.is_exhausted()
+    }
+
+    /// Whether no slot is ready and none will come but by compaction, because of the log's largest size or the disk's.
+    pub(crate) fn is_out(&self) -> bool {
+        self.ready() == 0 && (self.is_exhausted() || self.pool.is_starved.load(Ordering::Relaxed))
+    }
+
+    /// Whether a slot that is taken from the reserve can be made up for.
+    pub(crate) fn can_replace(&self) -> bool {
+        let stock = self.pool.lock();
+        stock.ready.len() > RESERVED_SLOTS || stock.slots < self.pool.slots_max + KEEPER_EXTRA_SLOTS
+    }
+
+    /// Whether [`Supply::take_reserved`] has one to give.
+    pub(crate) fn has_reserve(&self) -> bool {
+        self.pool.lock().ready.len() > 1
     }
 
     /// Whether more slot files exist than the log's largest size allows.
     pub(crate) fn is_above_maximum(&self) -> bool {
-        self.slots > self.slots_max
+        self.slots() > self.pool.slots_max
     }
 
     /// How many slot files exist or are ordered.
     pub(crate) fn slots(&self) -> u64 {
-        self.slots
+        self.pool.lock().slots
     }
 
     /// Zero bytes written so far.
     pub(crate) fn prepared_bytes(&self) -> u64 {
-        self.shared.prepared_bytes.load(Ordering::Relaxed)
+        self.pool.prepared_bytes.load(Ordering::Relaxed)
     }
 
     /// Waits for a slot that is on its way. False when none came.
     pub(crate) fn wait(&mut self, at_most: Duration) -> bool {
         self.refill();
-        if let Mode::Thread { made, .. } = &self.mode
-            && self.ready() == 0
-            && let Ok(slot) = made.recv_timeout(at_most)
-        {
-            self.ordered.retain(|ordered| *ordered != slot.slot);
-            self.ready.push_back(slot);
+        if matches!(self.mode, Mode::Thread { .. }) {
+            let stock = self.pool.lock();
+            let short = |stock: &mut Stock| stock.ready.len() <= RESERVED_SLOTS;
+            // A poisoned lock means that a thread died; the slots are then counted as they are.
+            drop(self.pool.came.wait_timeout_while(stock, at_most, short));
         }
         self.ready() > 0
     }
 
     /// Takes a slot, if one is ready, and orders the next.
     pub(crate) fn take(&mut self) -> Option<Slot> {
-        self.collect();
-        if self.ready.is_empty() {
+        if self.ready() == 0 {
             self.refill();
         }
-        let slot = self.ready.pop_front();
+        let slot = {
+            let mut stock = self.pool.lock();
+            if stock.ready.len() > RESERVED_SLOTS { stock.ready.pop_front() } else { None }
+        };
         self.refill();
         slot
     }
 
-    /// Has something written into the control file, some time soon.
-    pub(crate) fn note(&mut self, note: Note) {
-        match &mut self.mode {
-            // A worker that is gone has failed; then the note is only a lower bound that stays low.
-            Mode::Thread { orders, .. } => drop(orders.send(Order::Note(note))),
-            Mode::Inline(worker) => worker.control.note(note),
+    /// Takes a slot of the reserve, for a segment that lets the keeper free others. The last one is left to the keeper.
+    pub(crate) fn take_reserved(&mut self) -> Option<Slot> {
+        self.refill();
+        let slot = {
+            let mut stock = self.pool.lock();
+            if stock.ready.len() > 1 { stock.ready.pop_front() } else { None }
+        };
+        self.refill();
+        slot
+    }
+
+    /// Takes back a slot that nothing reads or needs any more.
+    pub(crate) fn give_back(&mut self, slot: Slot) {
+        match &self.mode {
+            Mode::Thread { orders, .. } => drop(orders.send(Order::Return(slot))),
+            Mode::Inline => self.pool.give_back(slot),
             Mode::Stopped => {}
         }
     }
 
-    fn collect(&mut self) {
-        if let Mode::Thread { made, .. } = &self.mode {
-            while let Ok(slot) = made.try_recv() {
-                self.ordered.retain(|ordered| *ordered != slot.slot);
-                self.ready.push_back(slot);
-            }
+    /// Has something written into the control file, some time soon.
+    pub(crate) fn note(&mut self, note: Note) {
+        match &self.mode {
+            // A worker that is gone has failed; then the note is only a lower bound that stays low.
+            Mode::Thread { orders, .. } => drop(orders.send(Order::Note(note))),
+            Mode::Inline => lock_control(&self.control).note(note),
+            Mode::Stopped => {}
         }
     }
 
-    /// Orders slots until enough are ready or on their way. Without a thread they are made here; one that failed
-    /// stays ordered and is tried again at the next call.
-    fn refill(&mut self) {
-        while self.ready.len() + self.ordered.len() < self.wanted && self.slots < self.slots_max {
-            let slot = self.next_slot;
-            self.next_slot += 1;
-            self.slots += 1;
-            self.ordered.push_back(slot);
+    /// Orders slots until enough are ready or on their way; the reserve also above the largest size, or a log that has
+    /// used it up would never be small again. Without a thread they are made here; one that failed stays ordered and is
+    /// tried again at the next call.
+    pub(crate) fn refill(&mut self) {
+        self.remove_surplus();
+        let pool = &self.pool;
+        loop {
+            let mut stock = pool.lock();
+            let coming = stock.ready.len() + stock.ordered.len();
+            let slots_max = if coming < RESERVED_SLOTS { pool.slots_max + KEEPER_EXTRA_SLOTS } else { pool.slots_max };
+            if coming >= pool.wanted + RESERVED_SLOTS || stock.slots >= slots_max {
+                break;
+            }
+            let slot = stock.next_slot;
+            stock.next_slot += 1;
+            stock.slots += 1;
+            stock.ordered.push_back(slot);
             if let Mode::Thread { orders, .. } = &self.mode {
                 let _ = orders.send(Order::Prepare(slot));
             }
         }
-        if let Mode::Inline(worker) = &mut self.mode {
-            while let Some(slot) = self.ordered.front().copied() {
-                let Ok(Some(made)) = worker.prepare(slot) else { break };
-                self.ordered.pop_front();
-                self.ready.push_back(made);
+        if matches!(self.mode, Mode::Inline) {
+            loop {
+                let Some(slot) = pool.lock().ordered.front().copied() else { break };
+                let Ok(Some(made)) = pool.prepare(slot) else { break };
+                pool.came(made);
             }
         }
     }
 
-    /// Ends the work and gives the control file back. Waits for one piece at most.
-    pub(crate) fn stop(&mut self) -> Option<ControlFile> {
-        self.shared.stop.store(true, Ordering::Release);
+    /// Removes ready slots above the largest size, but for the reserve.
+    fn remove_surplus(&mut self) {
+        let surplus: Vec<Slot> = {
+            let mut stock = self.pool.lock();
+            let above = stock.slots.saturating_sub(self.pool.slots_max) as usize;
+            let kept = stock.ready.len() - above.min(stock.ready.len().saturating_sub(RESERVED_SLOTS));
+            stock.ready.split_off(kept).into()
+        };
+        surplus.into_iter().for_each(|slot| self.give_back(slot));
+    }
+
+    /// Ends the work. Waits for one piece at most. False when the thread had died.
+    pub(crate) fn stop(&mut self) -> bool {
+        self.pool.request_stop();
         match std::mem::replace(&mut self.mode, Mode::Stopped) {
-            Mode::Thread { orders, made, worker } => {
-                drop((orders, made));
-                worker.join().ok()
+            Mode::Thread { orders, worker } => {
+                drop(orders);
+                worker.join().is_ok()
             }
-            Mode::Inline(worker) => Some(worker.control),
-            Mode::Stopped => None,
+            Mode::Inline => true,
+            Mode::Stopped => false,
         }
     }
 }

@@ -76,6 +76,9 @@ pub trait SegmentFile: Send + std::marker::Sync {
     /// The whole file, read-only. The bytes stay valid as long as any slice of them lives.
     fn map(&self) -> io::Result<Bytes>;
 
+    /// Whether a mapping shows what is written after it was made. If not, it is made anew for each read.
+    fn mapping_is_live(&self) -> bool;
+
     /// The number under which an asynchronous fdatasync reaches the file.
     fn descriptor(&self) -> RawFd;
 }

@@ -1,61 +1,84 @@
-//! Writes groups at the end of the log, and starts segments.
+//! Writes groups at the end of a stream, and starts segments.
 //!
-//! A writer knows nothing of syncs: its caller writes the next group only after the last one is durable. That rule is
-//! what every proof in [`crate::recover`] rests on.
+//! A writer knows nothing of syncs. The log's own writer is used so that the next group is written only after the last
+//! one is durable: the proofs in [`crate::recover`] rest on that. Cold and checkpoint writers write many groups before
+//! one sync, promise nothing in `durable_seq`, and count only once a checkpoint names them.
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use pontoon_types::Incarnation;
 
 use crate::LogIdentity;
-use crate::append::GroupBuffer;
+use crate::append::{GroupBuffer, Room};
+use crate::format::footer::{footer_part, footer_room};
 use crate::format::group::GroupHeader;
-use crate::format::segment_header::SegmentHeader;
+use crate::format::segment_header::{SegmentHeader, Stream};
 use crate::format::{BLOCK_BYTES, LogEnd, Lsn, SegmentId, Seq};
 use crate::prepare::Slot;
+use crate::state::GroupPlace;
 use crate::storage::SegmentFile;
 
-/// The segment that is written to.
-struct Open {
-    file: Arc<dyn SegmentFile>,
-    segment: SegmentId,
-    salt: u32,
+/// Hands out the ids of segments, to all writers of a log.
+#[derive(Debug)]
+pub(crate) struct SegmentIds(AtomicU64);
+
+impl SegmentIds {
+    /// Ids above the highest that was ever seen.
+    pub(crate) fn above(newest_seen: SegmentId) -> Arc<SegmentIds> {
+        Arc::new(SegmentIds(AtomicU64::new(newest_seen.0)))
+    }
+
+    /// The next id, and none when they are used up.
+    fn next(&self) -> Option<SegmentId> {
+        let step = |id: u64| id.checked_add(1).filter(|next| *next < u64::MAX);
+        let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).ok()?;
+        Some(SegmentId(before + 1))
+    }
 }
 
-/// The end of the log that grows.
+/// A segment that is or was written to.
+#[derive(Clone)]
+pub(crate) struct OpenSegment {
+    pub(crate) slot: Slot,
+    pub(crate) segment: SegmentId,
+    pub(crate) salt: u32,
+    /// What its footer will hold.
+    pub(crate) footer_parts: usize,
+}
+
+/// What all segments of a log share.
+#[derive(Clone)]
+pub(crate) struct Origin {
+    pub(crate) identity: LogIdentity,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) segment_bytes: u64,
+    pub(crate) salt_seed: u32,
+    pub(crate) ids: Arc<SegmentIds>,
+}
+
+/// The end of a stream that grows.
 pub(crate) struct Writer {
-    identity: LogIdentity,
-    incarnation: Incarnation,
-    segment_bytes: u64,
-    salt_seed: u32,
-    open: Option<Open>,
+    origin: Origin,
+    stream: Stream,
+    open: Option<OpenSegment>,
     end: LogEnd,
-    next_segment: SegmentId,
 }
 
 impl Writer {
     /// A writer without a segment, behind `end`.
-    pub(crate) fn new(
-        identity: LogIdentity,
-        incarnation: Incarnation,
-        segment_bytes: u64,
-        salt_seed: u32,
-        end: LogEnd,
-        newest_seen: SegmentId,
-    ) -> Writer {
-        let next_segment = SegmentId(newest_seen.0.saturating_add(1));
-        Writer { identity, incarnation, segment_bytes, salt_seed, open: None, end, next_segment }
+    pub(crate) fn new(origin: Origin, stream: Stream, end: LogEnd) -> Writer {
+        Writer { origin, stream, open: None, end }
     }
 
     /// Goes on in the segment where the log was closed.
-    pub(crate) fn resume(&mut self, file: Arc<dyn SegmentFile>, header: &SegmentHeader) {
-        self.open = Some(Open { file, segment: header.segment, salt: header.salt });
+    pub(crate) fn resume(&mut self, open: OpenSegment) {
+        self.open = Some(open);
     }
 
-    /// Whose log it is.
-    pub(crate) fn identity(&self) -> LogIdentity {
-        self.identity
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// The last group written.
@@ -63,64 +86,101 @@ impl Writer {
         self.end
     }
 
-    /// Bytes left in the segment.
-    pub(crate) fn room(&self) -> u64 {
-        if self.open.is_some() { self.segment_bytes - self.end.place.offset } else { 0 }
+    /// The segment that is written to.
+    pub(crate) fn open(&self) -> Option<&OpenSegment> {
+        self.open.as_ref()
     }
 
     /// The file that the last group was written to.
     pub(crate) fn file(&self) -> Option<&Arc<dyn SegmentFile>> {
-        self.open.as_ref().map(|open| &open.file)
+        self.open.as_ref().map(|open| &open.slot.file)
     }
 
-    /// Writes one group; with a fresh slot, behind a segment header and in the same write. Returns the bytes written.
-    pub(crate) fn write(&mut self, buffer: &mut GroupBuffer, flags: u16, fresh: Option<Slot>) -> io::Result<u64> {
-        let used_up = || io::Error::other("the numbers of groups or segments are used up");
-        let seq = self.end.seq.0.checked_add(1).ok_or_else(used_up)?;
-        if fresh.is_some() && self.next_segment.0 == u64::MAX {
-            return Err(used_up());
-        }
-        let header_block = fresh.map(|slot| self.start_segment(slot, Seq(seq)).encode());
+    /// Bytes left in the segment for groups.
+    pub(crate) fn room(&self) -> u64 {
+        let Some(open) = &self.open else { return 0 };
+        (self.origin.segment_bytes - self.end.place.offset).saturating_sub(footer_room(open.footer_parts) as u64)
+    }
+
+    /// Whether a group fits into the segment, with its part of the footer.
+    pub(crate) fn fits(&self, group: Room) -> bool {
+        let Some(open) = &self.open else { return false };
+        let footer = footer_room(open.footer_parts + footer_part(group.directory));
+        self.end.place.offset + (group.group_len() + footer) as u64 <= self.origin.segment_bytes
+    }
+
+    /// Takes a slot for the next group, which then must be written. Returns the segment that was written to before.
+    pub(crate) fn start_segment(&mut self, slot: Slot) -> io::Result<Option<OpenSegment>> {
+        let segment = self.origin.ids.next().ok_or_else(used_up)?;
+        // Any number that differs from use to use will do; drawing one here would cost a system call.
+        let salt = self.origin.salt_seed ^ (segment.0 as u32).wrapping_mul(0x9e37_79b9);
+        Ok(self.open.replace(OpenSegment { slot, segment, salt, footer_parts: 0 }))
+    }
+
+    /// Whether the next group is the first of its segment.
+    fn is_fresh(&self, open: &OpenSegment) -> bool {
+        self.end.place.segment != open.segment
+    }
+
+    fn next_offset(&self, open: &OpenSegment) -> usize {
+        if self.is_fresh(open) { BLOCK_BYTES } else { self.end.place.offset as usize }
+    }
+
+    /// Where the next group goes, if its directory has `dir_len` bytes.
+    pub(crate) fn next_place(&self, dir_len: usize) -> GroupPlace {
         let open = self.open.as_ref().expect("a writer has a segment before it writes");
-        let offset = if header_block.is_some() { BLOCK_BYTES as u64 } else { self.end.place.offset };
+        GroupPlace::of(open.segment.key(), self.next_offset(open), dir_len)
+    }
+
+    /// Writes one group; the first of a segment behind the segment's header and in the same write. Returns the bytes
+    /// written.
+    pub(crate) fn write(&mut self, buffer: &mut GroupBuffer, flags: u16) -> io::Result<u64> {
+        let seq = Seq(self.end.seq.0.checked_add(1).ok_or_else(used_up)?);
+        let open = self.open.as_ref().expect("a writer has a segment before it writes");
+        let offset = self.next_offset(open) as u64;
+        let header_block = self.is_fresh(open).then(|| self.segment_header(open, seq).encode());
         let header = GroupHeader {
             dir_len: 0,
             dir_crc: 0,
             payload_len: 0,
             runs: 0,
             prev_chain: self.end.chain,
-            seq: Seq(seq),
-            durable_seq: self.end.seq,
+            seq,
+            durable_seq: if self.stream == Stream::Log { self.end.seq } else { Seq(0) },
             segment: open.segment,
             salt: open.salt,
             flags,
         };
-        let ([head, payloads], chain) = buffer.seal(header, self.identity.log, offset);
+        let directory = buffer.room().directory;
+        let ([head, payloads], chain) = buffer.seal(header, self.origin.identity.log, offset);
         let length = (head.len() + payloads.len()) as u64;
         let written = match &header_block {
-            Some(block) => open.file.write_at(0, &[block, head, payloads]).map(|()| length + BLOCK_BYTES as u64),
-            None => open.file.write_at(offset, &[head, payloads]).map(|()| length),
+            Some(block) => open.slot.file.write_at(0, &[block, head, payloads]).map(|()| length + BLOCK_BYTES as u64),
+            None => open.slot.file.write_at(offset, &[head, payloads]).map(|()| length),
         };
         let place = Lsn { segment: open.segment, offset: offset + length };
-        self.end = LogEnd { place, seq: Seq(seq), chain };
+        self.end = LogEnd { place, seq, chain };
+        if let Some(open) = &mut self.open {
+            open.footer_parts += footer_part(directory);
+        }
         written
     }
 
-    fn start_segment(&mut self, slot: Slot, base_seq: Seq) -> SegmentHeader {
-        let segment = self.next_segment;
-        self.next_segment = SegmentId(segment.0.saturating_add(1));
-        // Any number that differs from use to use will do; drawing one here would cost a system call.
-        let salt = self.salt_seed ^ (segment.0 as u32).wrapping_mul(0x9e37_79b9);
-        self.open = Some(Open { file: slot.file, segment, salt });
+    fn segment_header(&self, open: &OpenSegment, base_seq: Seq) -> SegmentHeader {
         SegmentHeader {
-            identity: self.identity,
-            segment,
-            salt,
-            slot: slot.slot,
+            identity: self.origin.identity,
+            stream: self.stream,
+            segment: open.segment,
+            salt: open.salt,
+            slot: open.slot.slot,
             base_seq,
-            incarnation: self.incarnation,
-            segment_bytes: self.segment_bytes,
+            incarnation: self.origin.incarnation,
+            segment_bytes: self.origin.segment_bytes,
             previous: self.end,
         }
     }
+}
+
+fn used_up() -> io::Error {
+    io::Error::other("the numbers of groups or segments are used up")
 }

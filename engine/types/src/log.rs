@@ -123,8 +123,9 @@ pub struct Write {
     pub restored: Vec<Entry>,
     /// The beginning of the log is given up.
     pub compact: Option<Compaction>,
-    /// The replica ends to exist on this core. A later one of the same group needs a higher [`ReplicaId`] (law 11).
-    pub remove: bool,
+    /// The replica ends to exist on this core: the highest replica of the group that is dead by now. A later one
+    /// needs a higher [`ReplicaId`] (law 11).
+    pub remove: Option<ReplicaId>,
 }
 
 /// The birth of a replica in the log of its core.

@@ -9,12 +9,21 @@
 //!   0        8         10  12      16        32     40    56           64            72
 //!   | magic  | version | 0 | flags | cluster | node | log | generation | incarnation |
 //!  72             80               88              104       108  112            120  128            132  4096
-//!   | durable_seq | newest_segment | end_lsn       | end_chain | 0 | seg_bytes     | 0 | crc of 0..128 | 0 |
+//!   | durable_seq | newest_segment | end_lsn       | end_chain | 0 | seg_bytes     | 0 |
+//! 128                 192                  256            260  4096
+//!   | checkpoint        | checkpoint before  | crc of 0..256  | 0 |
+//!
+//! checkpoint  0           16       24      28  32         48      56     60  64
+//!             | start lsn | seq    | chain | 0 | end lsn  | seq   | chain | 0 |
 //! ```
+//!
+//! A checkpoint is named by the place where it starts and the place where it ends in the checkpoint stream. The two
+//! newest are named, because either is enough to recover: what only the older one needs is kept as long as it is named.
+//! Segment 0 means "none".
 
 use pontoon_types::{ClusterId, Incarnation, NodeId};
 
-use super::{BLOCK_BYTES, FORMAT_VERSION, Fault, LogEnd, Lsn, SegmentId, Seq};
+use super::{BLOCK_BYTES, FORMAT_VERSION, Fault, LOG_END_BYTES, LogEnd, Lsn, SegmentId, Seq};
 use super::{put, u16_at, u32_at, u64_at, u128_at};
 use crate::LogIdentity;
 
@@ -41,7 +50,20 @@ const END_SEGMENT_AT: usize = NEWEST_SEGMENT_AT + 8;
 const END_OFFSET_AT: usize = END_SEGMENT_AT + 8;
 const END_CHAIN_AT: usize = END_OFFSET_AT + 8;
 const SEGMENT_BYTES_AT: usize = END_CHAIN_AT + 8;
-const CRC_AT: usize = SEGMENT_BYTES_AT + 16;
+const CHECKPOINTS_AT: usize = SEGMENT_BYTES_AT + 16;
+const CRC_AT: usize = CHECKPOINTS_AT + 2 * CHECKPOINT_REF_BYTES;
+
+/// Length of the name of one checkpoint.
+const CHECKPOINT_REF_BYTES: usize = 2 * LOG_END_BYTES;
+
+/// Where a checkpoint stands in the checkpoint stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointRef {
+    /// The end of the stream before it; its first group follows. At offset 4096 of a segment when it starts one.
+    pub start: LogEnd,
+    /// The end of the stream behind it.
+    pub end: LogEnd,
+}
 
 /// What the control file says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +82,8 @@ pub struct Control {
     pub segment_bytes: u64,
     /// After a clean stop the exact end of the log.
     pub clean_end: Option<LogEnd>,
+    /// The newest checkpoint and the one before it.
+    pub checkpoints: [Option<CheckpointRef>; 2],
 }
 
 impl Control {
@@ -81,6 +105,13 @@ impl Control {
             put(&mut block, END_SEGMENT_AT, end.place.segment.0.to_le_bytes());
             put(&mut block, END_OFFSET_AT, end.place.offset.to_le_bytes());
             put(&mut block, END_CHAIN_AT, end.chain.to_le_bytes());
+        }
+        for (position, checkpoint) in self.checkpoints.iter().enumerate() {
+            let at = CHECKPOINTS_AT + position * CHECKPOINT_REF_BYTES;
+            if let Some(checkpoint) = checkpoint {
+                put(&mut block, at, checkpoint.start.encode());
+                put(&mut block, at + LOG_END_BYTES, checkpoint.end.encode());
+            }
         }
         let crc = crc32fast::hash(&block[..CRC_AT]);
         put(&mut block, CRC_AT, crc.to_le_bytes());
@@ -124,6 +155,12 @@ impl Control {
             newest_segment: SegmentId(u64_at(block, NEWEST_SEGMENT_AT)),
             segment_bytes: u64_at(block, SEGMENT_BYTES_AT),
             clean_end: (flags & FLAG_CLEAN != 0).then_some(end),
+            checkpoints: [0, 1].map(|position| checkpoint_at(block, CHECKPOINTS_AT + position * CHECKPOINT_REF_BYTES)),
         })
     }
+}
+
+fn checkpoint_at(block: &[u8], at: usize) -> Option<CheckpointRef> {
+    let (start, end) = (LogEnd::decode(block, at), LogEnd::decode(block, at + LOG_END_BYTES));
+    (end.place.segment != SegmentId(0)).then_some(CheckpointRef { start, end })
 }

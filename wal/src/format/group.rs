@@ -14,9 +14,12 @@
 //! `durable_seq` is the proof that tells corruption from a torn tail: all groups up to it were durable when this one
 //! was written. A writer has one group in flight, so it is always one less than `seq`.
 //!
-//! A group with flag `SEAL` has no records. It is written when the log goes idle, only to carry `durable_seq`.
+//! A group with flag `SEAL` says nothing new. It is written when the log goes idle, only to carry `durable_seq`.
+//!
+//! With flag `ECHO_WHOLE` the echoes in a group are all that the group before it had to say: should that one be
+//! unreadable, nothing is lost with it.
 
-use super::record::{Runs, check_directory};
+use super::record::{Runs, check_directory, check_payloads};
 use super::{BLOCK_BYTES, Fault, PAYLOAD_ALIGN_BYTES, SegmentId, Seq, put, round_up, u16_at, u32_at, u64_at};
 
 /// The first four bytes of a group.
@@ -27,6 +30,11 @@ pub const GROUP_HEADER_BYTES: usize = FLAGS_AT + 4;
 
 /// The group only says what was durable when the log went idle.
 pub const FLAG_SEAL: u16 = 1;
+
+/// The hard states of the group before are all that it says, and this group repeats them.
+pub const FLAG_ECHO_WHOLE: u16 = 2;
+
+const FLAGS_KNOWN: u16 = FLAG_SEAL | FLAG_ECHO_WHOLE;
 
 const MAGIC_AT: usize = 0;
 const HEADER_CRC_AT: usize = MAGIC_AT + 4;
@@ -63,7 +71,7 @@ pub struct GroupHeader {
     pub segment: SegmentId,
     /// The salt of that segment.
     pub salt: u32,
-    /// [`FLAG_SEAL`] or nothing.
+    /// [`FLAG_SEAL`] and [`FLAG_ECHO_WHOLE`].
     pub flags: u16,
 }
 
@@ -81,6 +89,11 @@ impl GroupHeader {
     /// Length of the whole group with its padding.
     pub fn group_len(&self) -> usize {
         group_len(self.dir_len as usize, self.payload_len as usize)
+    }
+
+    /// Whether its echoes are the whole group before.
+    pub fn is_echo_whole(&self) -> bool {
+        self.flags & FLAG_ECHO_WHOLE != 0
     }
 
     /// Whether it is a SEAL.
@@ -136,7 +149,7 @@ impl GroupHeader {
         if u32_at(bytes, GROUP_LEN_AT) as usize != header.group_len() {
             return Err(Fault::Bad("the lengths of the group header disagree"));
         }
-        if header.flags & !FLAG_SEAL != 0 {
+        if header.flags & !FLAGS_KNOWN != 0 {
             return Err(Fault::UnknownFlags(header.flags.into()));
         }
         Ok((header, crc ^ header.dir_crc))
@@ -151,24 +164,24 @@ fn header_crc(bytes: &[u8], log: u128, offset: u64) -> u32 {
     hasher.finalize()
 }
 
-/// A group whose every checksum was right.
+/// A group whose header and directory are intact: it is known what it says.
 #[derive(Clone, Copy, Debug)]
 pub struct Group<'a> {
     /// Its header.
     pub header: GroupHeader,
     /// Its chain value.
     pub chain: u32,
+    /// Where it starts in the file.
+    pub offset: usize,
     /// Its directory.
     pub directory: &'a [u8],
-    /// Its payloads.
+    /// Its payloads, not checked yet.
     pub payloads: &'a [u8],
-    /// The offset of the first payload in the file.
-    pub payloads_at: u64,
 }
 
 impl<'a> Group<'a> {
-    /// Checks the group at `offset` of the bytes of a whole segment.
-    pub fn check(segment: &'a [u8], log: u128, offset: usize) -> Result<Group<'a>, Fault> {
+    /// The group at `offset` of the bytes of a whole segment, if its header and directory are intact.
+    pub fn identify(segment: &'a [u8], log: u128, offset: usize) -> Result<Group<'a>, Fault> {
         let bytes = segment.get(offset..).unwrap_or_default();
         let (header, chain) = GroupHeader::decode(bytes, log, offset as u64)?;
         if header.group_len() > bytes.len() {
@@ -180,12 +193,29 @@ impl<'a> Group<'a> {
         }
         let start = payloads_start(header.dir_len as usize);
         let payloads = &bytes[start..start + header.payload_len as usize];
-        check_directory(directory, header.runs, payloads)?;
-        Ok(Group { header, chain, directory, payloads, payloads_at: (offset + start) as u64 })
+        check_directory(directory, header.runs, payloads.len())?;
+        Ok(Group { header, chain, offset, directory, payloads })
+    }
+
+    /// The same, with its payloads checked.
+    pub fn check(segment: &'a [u8], log: u128, offset: usize) -> Result<Group<'a>, Fault> {
+        let group = Group::identify(segment, log, offset)?;
+        group.check_payloads()?;
+        Ok(group)
+    }
+
+    /// Whether the payloads are what the directory says.
+    pub fn check_payloads(&self) -> Result<(), Fault> {
+        check_payloads(self.directory, self.payloads)
     }
 
     /// Its runs, in the order of writing.
     pub fn runs(&self) -> Runs<'a> {
         Runs::new(self.directory)
+    }
+
+    /// The offset of the first payload in the file.
+    pub fn payloads_at(&self) -> usize {
+        self.offset + payloads_start(self.directory.len())
     }
 }

@@ -31,9 +31,11 @@
 //! segment id and the segment's salt (compared), the number and the chain value of the group before. A block of
 //! another log, another place, an earlier use of the file or another history fails one of them.
 //!
-//! Left out in this version: footers, compaction, freeing and recycling of segments, checkpoints, compression.
+//! Left out in this version: compression, encryption.
 
+pub mod checkpoint;
 pub mod control;
+pub mod footer;
 pub mod group;
 pub mod record;
 pub mod segment_header;
@@ -80,6 +82,27 @@ pub struct LogEnd {
     pub chain: u32,
 }
 
+/// Length of an encoded [`LogEnd`]: segment 8, offset 8, seq 8, chain 4, zero 4.
+pub(crate) const LOG_END_BYTES: usize = 32;
+
+impl LogEnd {
+    /// The bytes.
+    pub(crate) fn encode(&self) -> [u8; LOG_END_BYTES] {
+        let mut bytes = [0; LOG_END_BYTES];
+        put(&mut bytes, 0, self.place.segment.0.to_le_bytes());
+        put(&mut bytes, 8, self.place.offset.to_le_bytes());
+        put(&mut bytes, 16, self.seq.0.to_le_bytes());
+        put(&mut bytes, 24, self.chain.to_le_bytes());
+        bytes
+    }
+
+    /// Reads one at a place that the caller knows to lie inside.
+    pub(crate) fn decode(bytes: &[u8], at: usize) -> LogEnd {
+        let place = Lsn { segment: SegmentId(u64_at(bytes, at)), offset: u64_at(bytes, at + 8) };
+        LogEnd { place, seq: Seq(u64_at(bytes, at + 16)), chain: u32_at(bytes, at + 24) }
+    }
+}
+
 impl fmt::Display for SegmentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
@@ -104,6 +127,9 @@ pub enum Fault {
     /// A feature that a reader must know.
     #[error("feature flags {0:#x}")]
     UnknownFlags(u32),
+    /// A use of a segment file that a reader must know.
+    #[error("stream {0}")]
+    UnknownStream(u16),
     /// A kind of record that a reader must know.
     #[error("record kind {0}")]
     UnknownKind(u8),
@@ -115,9 +141,21 @@ pub enum Fault {
 impl Fault {
     /// Whether the bytes are intact and only too new.
     pub fn is_unknown(self) -> bool {
-        matches!(self, Fault::UnknownVersion(_) | Fault::UnknownFlags(_) | Fault::UnknownKind(_))
+        !matches!(self, Fault::Unwritten | Fault::Bad(_))
     }
 }
+
+impl SegmentId {
+    /// The short name under which places in memory and in checkpoints refer to the segment: the low half of its id.
+    /// A log never has so many segments at once that two of them share it.
+    pub fn key(self) -> SegmentKey {
+        SegmentKey(self.0 as u32)
+    }
+}
+
+/// The low half of a [`SegmentId`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SegmentKey(pub u32);
 
 /// The name of a segment file. The number of the file, not of its use.
 pub fn slot_name(slot: u32) -> String {

@@ -14,11 +14,24 @@
 //! | `ENTRIES` | of the first entry | of all entries | one for each consecutive entry |
 //! | `HARD_STATE` | the replica voted for | the term | none; flag 1 says that there is a vote |
 //! | `TRUNCATE` | the first index that is cut | 0 | none |
-//! | `GROUP_CREATE` | 0 | 0 | one: the descriptor, opaque here |
+//! | `GROUP_CREATE` | the replica | 0 | one: the descriptor, opaque here |
+//! | `RESTORED` | of the first entry | of all entries | like `ENTRIES`, for payloads that the log has lost |
+//! | `COMPACT` | the last index given up | its term | none; flag 1 says that all entries go (law 18) |
+//! | `TOMBSTONE` | the highest dead replica | 0 | none |
+//! | `VOTE_LOST` | 0 | 0 | none: what the replica had voted is not known any more |
+//! | `CHECKPOINT` | number of the checkpoint | 0 | one: what it covers |
+//! | `SEGMENT` | its id | 0 | one: how it is recognised |
+//! | `GROUP_STATE` | the replica | the term | one: all but its runs |
+//! | `GROUP_RUNS` | of the first entry | 0 | one: where its entries lie |
+//! | `HARD_STATE_ECHO` | as in `HARD_STATE` | as in `HARD_STATE` | none |
+//!
+//! An echo repeats the hard states of the group of records before, so that there are two copies of each vote: no peer
+//! can give a lost one back. It counts only where the first copy cannot be read. The four kinds from `CHECKPOINT` on
+//! stand in checkpoints only ([`super::checkpoint`]).
 //!
 //! A reader skips unknown kinds from 0x80 on, and refuses the log for an unknown kind below.
 
-use pontoon_types::{GroupId, HardState, Index, ReplicaId, Term};
+use pontoon_types::{Compaction, GroupId, HardState, Index, LogId, ReplicaId, Term};
 
 use super::{Fault, PAYLOAD_ALIGN_BYTES, put, u32_at, u64_at};
 
@@ -30,8 +43,26 @@ pub const KIND_HARD_STATE: u8 = 2;
 pub const KIND_TRUNCATE: u8 = 3;
 /// A Raft group begins to exist in this log.
 pub const KIND_GROUP_CREATE: u8 = 4;
+/// Payloads of entries that are in the log and were lost.
+pub const KIND_RESTORED: u8 = 5;
+/// The beginning of a Raft group's log is given up.
+pub const KIND_COMPACT: u8 = 6;
+/// A Raft group ends to exist in this log.
+pub const KIND_TOMBSTONE: u8 = 7;
+/// The replica's vote is not known any more.
+pub const KIND_VOTE_LOST: u8 = 8;
+/// The head of a checkpoint.
+pub const KIND_CHECKPOINT: u8 = 16;
+/// A segment that a checkpoint refers to.
+pub const KIND_SEGMENT: u8 = 17;
+/// One Raft group at a checkpoint.
+pub const KIND_GROUP_STATE: u8 = 18;
+/// Where entries of the Raft group before lie.
+pub const KIND_GROUP_RUNS: u8 = 19;
 /// Kinds from here on may be skipped by a reader that does not know them.
 pub const KIND_SKIPPABLE_MIN: u8 = 0x80;
+/// A hard state of the group of records before, once more.
+pub const KIND_HARD_STATE_ECHO: u8 = 0x80;
 
 /// Length of a run's head.
 pub const RUN_BYTES: usize = TERM_AT + 8;
@@ -39,6 +70,7 @@ pub const RUN_BYTES: usize = TERM_AT + 8;
 pub const RECORD_BYTES: usize = RECORD_CRC_AT + 4;
 
 const FLAG_VOTED: u8 = 1;
+const FLAG_RESET: u8 = 1;
 
 const KIND_AT: usize = 0;
 const FLAGS_AT: usize = KIND_AT + 1;
@@ -97,9 +129,32 @@ impl RunHead {
         RunHead { kind: KIND_TRUNCATE, flags: 0, count: 0, group, index: from.0, term: 0 }
     }
 
-    /// The group begins to exist.
-    pub fn create(group: GroupId) -> RunHead {
-        RunHead { kind: KIND_GROUP_CREATE, flags: 0, count: 1, group, index: 0, term: 0 }
+    /// A run that says only this about a group.
+    pub fn plain(kind: u8, group: GroupId, index: u64, count: u32) -> RunHead {
+        RunHead { kind, flags: 0, count, group, index, term: 0 }
+    }
+
+    /// The group begins to exist with this replica.
+    pub fn create(group: GroupId, replica: ReplicaId) -> RunHead {
+        RunHead::plain(KIND_GROUP_CREATE, group, replica.0, 1)
+    }
+
+    /// Everything up to an index is given up.
+    pub fn compact(group: GroupId, compaction: Compaction) -> RunHead {
+        let flags = if compaction.reset { FLAG_RESET } else { 0 };
+        let LogId { term, index } = compaction.to;
+        RunHead { kind: KIND_COMPACT, flags, count: 0, group, index: index.0, term: term.0 }
+    }
+
+    /// What a `COMPACT` run says.
+    pub fn as_compaction(&self) -> Compaction {
+        let to = LogId::new(Index(self.index), Term(self.term));
+        Compaction { to, reset: self.flags & FLAG_RESET != 0 }
+    }
+
+    /// A `HARD_STATE` run as its echo.
+    pub fn echo(&self) -> RunHead {
+        RunHead { kind: KIND_HARD_STATE_ECHO, ..*self }
     }
 
     /// The hard state that a `HARD_STATE` run says.
@@ -120,7 +175,8 @@ impl RunHead {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> RunHead {
+    /// Reads the bytes.
+    pub(crate) fn decode(bytes: &[u8]) -> RunHead {
         RunHead {
             kind: bytes[KIND_AT],
             flags: bytes[FLAGS_AT],
@@ -134,10 +190,14 @@ impl RunHead {
     /// Whether the numbers make sense for the kind.
     fn check(&self) -> Result<(), Fault> {
         let fits = match self.kind {
-            KIND_ENTRIES => self.flags == 0 && self.count > 0 && self.index.checked_add(self.count.into()).is_some(),
-            KIND_HARD_STATE => self.flags & !FLAG_VOTED == 0 && self.count == 0,
-            KIND_TRUNCATE => self.flags == 0 && self.count == 0,
-            KIND_GROUP_CREATE => self.flags == 0 && self.count == 1,
+            KIND_ENTRIES | KIND_RESTORED => {
+                self.flags == 0 && self.count > 0 && self.index.checked_add(self.count.into()).is_some()
+            }
+            KIND_HARD_STATE | KIND_HARD_STATE_ECHO => self.flags & !FLAG_VOTED == 0 && self.count == 0,
+            KIND_COMPACT => self.flags & !FLAG_RESET == 0 && self.count == 0,
+            KIND_TRUNCATE | KIND_TOMBSTONE | KIND_VOTE_LOST => self.flags == 0 && self.count == 0,
+            KIND_GROUP_CREATE | KIND_CHECKPOINT | KIND_SEGMENT => self.flags == 0 && self.count == 1,
+            KIND_GROUP_STATE | KIND_GROUP_RUNS => self.flags & !FLAG_VOTED == 0 && self.count == 1,
             KIND_SKIPPABLE_MIN.. => true,
             kind => return Err(Fault::UnknownKind(kind)),
         };
@@ -155,7 +215,8 @@ impl Record {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Record {
+    /// Reads the bytes.
+    pub(crate) fn decode(bytes: &[u8]) -> Record {
         Record {
             offset: u32_at(bytes, RECORD_OFFSET_AT) as usize * PAYLOAD_ALIGN_BYTES,
             length: u32_at(bytes, RECORD_LENGTH_AT) as usize,
@@ -169,6 +230,8 @@ impl Record {
 pub struct Run<'a> {
     /// What it says.
     pub head: RunHead,
+    /// Where its head starts in the directory.
+    pub at: usize,
     records: &'a [u8],
 }
 
@@ -183,12 +246,13 @@ impl<'a> Run<'a> {
 #[derive(Clone, Debug)]
 pub struct Runs<'a> {
     rest: &'a [u8],
+    at: usize,
 }
 
 impl<'a> Runs<'a> {
     /// The runs of a directory.
     pub fn new(directory: &'a [u8]) -> Runs<'a> {
-        Runs { rest: directory }
+        Runs { rest: directory, at: 0 }
     }
 }
 
@@ -199,24 +263,37 @@ impl<'a> Iterator for Runs<'a> {
         let (head, rest) = self.rest.split_at_checked(RUN_BYTES)?;
         let head = RunHead::decode(head);
         let (records, rest) = rest.split_at_checked((head.count as usize).checked_mul(RECORD_BYTES)?)?;
+        let at = self.at;
         self.rest = rest;
-        Some(Run { head, records })
+        self.at += RUN_BYTES + records.len();
+        Some(Run { head, at, records })
     }
 }
 
-/// Checks each run, each record and each payload of a directory whose own checksum was right.
-pub fn check_directory(directory: &[u8], runs: u32, payloads: &[u8]) -> Result<(), Fault> {
+/// Checks that a directory whose own checksum was right consists of so many runs, each as its kind demands, whose
+/// payloads lie inside `payload_len` bytes.
+pub fn check_directory(directory: &[u8], runs: u32, payload_len: usize) -> Result<(), Fault> {
     let mut walk = Runs::new(directory);
     for _ in 0..runs {
         let run = walk.next().ok_or(Fault::Bad("the directory is shorter than its runs"))?;
         run.head.check()?;
         for record in run.records() {
             let end = record.offset.checked_add(record.length).ok_or(Fault::Bad("a payload ends nowhere"))?;
-            let payload = payloads.get(record.offset..end).ok_or(Fault::Bad("a payload lies outside its group"))?;
-            if crc32fast::hash(payload) != record.crc {
-                return Err(Fault::Bad("the checksum of a payload is wrong"));
+            if end > payload_len {
+                return Err(Fault::Bad("a payload lies outside its group"));
             }
         }
     }
     if walk.rest.is_empty() { Ok(()) } else { Err(Fault::Bad("the directory is longer than its runs")) }
+}
+
+/// Checks the payloads of a checked directory.
+pub fn check_payloads(directory: &[u8], payloads: &[u8]) -> Result<(), Fault> {
+    let intact =
+        |record: Record| crc32fast::hash(&payloads[record.offset..record.offset + record.length]) == record.crc;
+    if Runs::new(directory).all(|run| run.records().all(intact)) {
+        Ok(())
+    } else {
+        Err(Fault::Bad("the checksum of a payload is wrong"))
+    }
 }

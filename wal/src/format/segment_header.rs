@@ -3,12 +3,17 @@
 //! The header and the first group of a segment leave in one write, so rotation costs no sync of its own. A segment
 //! whose first group did not survive does not exist: nothing in it was ever acknowledged.
 //!
+//! A file is used for one of three *streams*. `LOG` segments carry what was appended, one after the other. `COLD`
+//! segments carry copies of old entries that are still needed, so that the segments around them can be used again.
+//! `CHECKPOINT` segments carry the state of all Raft groups at one end of the log ([`super::checkpoint`]). Cold and
+//! checkpoint segments count only as far as a checkpoint refers to them, and number their groups anew.
+//!
 //! `previous` pins the end of the segment before. What lies behind that place, torn by a crash, is neither read nor
 //! changed any more.
 //!
 //! ```text
 //!   0        8         10     12      16        32     40    56        64     68     72         80
-//!   | magic  | version | 0    | flags | cluster | node | log | segment | salt | slot | base_seq |
+//!   | magic  | version |stream| flags | cluster | node | log | segment | salt | slot | base_seq |
 //!  80              88           104        112          120               124  128          132  4096
 //!   | incarnation | prev_lsn    | prev_seq | seg_bytes  | prev_chain     | 0  | crc of 0..128 | 0 |
 //! ```
@@ -24,7 +29,8 @@ pub const SEGMENT_MAGIC: [u8; 8] = *b"PONTSEG\0";
 
 const MAGIC_AT: usize = 0;
 const VERSION_AT: usize = MAGIC_AT + 8;
-const FLAGS_AT: usize = VERSION_AT + 4;
+const STREAM_AT: usize = VERSION_AT + 2;
+const FLAGS_AT: usize = STREAM_AT + 2;
 const CLUSTER_AT: usize = FLAGS_AT + 4;
 const NODE_AT: usize = CLUSTER_AT + 16;
 const LOG_AT: usize = NODE_AT + 8;
@@ -40,11 +46,40 @@ const SEGMENT_BYTES_AT: usize = PREVIOUS_SEQ_AT + 8;
 const PREVIOUS_CHAIN_AT: usize = SEGMENT_BYTES_AT + 8;
 const CRC_AT: usize = PREVIOUS_CHAIN_AT + 8;
 
+/// What a segment file is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stream {
+    /// What was appended.
+    Log,
+    /// Copies of old entries.
+    Cold,
+    /// States of all Raft groups.
+    Checkpoint,
+}
+
+impl Stream {
+    /// The number in a header.
+    pub fn number(self) -> u16 {
+        match self {
+            Stream::Log => 0,
+            Stream::Cold => 1,
+            Stream::Checkpoint => 2,
+        }
+    }
+
+    /// The stream of that number.
+    pub fn from_number(number: u16) -> Option<Stream> {
+        [Stream::Log, Stream::Cold, Stream::Checkpoint].into_iter().find(|stream| stream.number() == number)
+    }
+}
+
 /// What the first block of a segment says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {
     /// Whose log it is part of.
     pub identity: LogIdentity,
+    /// What the file is used for.
+    pub stream: Stream,
     /// This use of the file.
     pub segment: SegmentId,
     /// Random, repeated in each group: tells the groups of this use from older ones.
@@ -67,6 +102,7 @@ impl SegmentHeader {
         let mut block = [0; BLOCK_BYTES];
         put(&mut block, MAGIC_AT, SEGMENT_MAGIC);
         put(&mut block, VERSION_AT, FORMAT_VERSION.to_le_bytes());
+        put(&mut block, STREAM_AT, self.stream.number().to_le_bytes());
         put(&mut block, CLUSTER_AT, self.identity.cluster.0.to_le_bytes());
         put(&mut block, NODE_AT, self.identity.node.0.to_le_bytes());
         put(&mut block, LOG_AT, self.identity.log.to_le_bytes());
@@ -105,7 +141,9 @@ impl SegmentHeader {
         if flags != 0 {
             return Err(Fault::UnknownFlags(flags));
         }
+        let stream = u16_at(block, STREAM_AT);
         Ok(SegmentHeader {
+            stream: Stream::from_number(stream).ok_or(Fault::UnknownStream(stream))?,
             identity: LogIdentity {
                 cluster: ClusterId(u128_at(block, CLUSTER_AT)),
                 node: NodeId(u64_at(block, NODE_AT)),

@@ -1,48 +1,62 @@
 //! Finds out what a log holds, and changes nothing while it does.
 //!
-//! 1. The control file says who the log belongs to, what was durable at least, and whether the last stop was clean.
-//! 2. Every slot file is looked at: unused, a segment, or unreadable.
-//! 3. The newest segment that exists is the tail. One whose first group did not survive does not exist, unless
-//!    something proves the opposite. From the tail each header names its predecessor, back to the first segment; a
-//!    missing one refuses the log. What is not on this chain was given up by an earlier recovery.
-//! 4. The segments are read in order, each up to the end that its successor pins, the tail up to its own end
-//!    ([`scan`]), and their records are replayed in the order of writing ([`replay`]).
+//! 1. The control file says who the log belongs to, what was durable at least, which checkpoints there are, and whether
+//!    the last stop was clean.
+//! 2. Every slot file is looked at: unused, a segment, or unreadable ([`survey`]).
+//! 3. The newest checkpoint that can be read is the beginning. Without one the log is read from its first segment.
+//! 4. The newest log segment that exists is the tail. One whose first group did not survive does not exist, unless
+//!    something proves the opposite. From the tail each header names its predecessor, back to the end that the
+//!    checkpoint covers; a missing one refuses the log. What is not on this chain and not needed by a checkpoint is free.
+//! 5. The closed segments are read in order, each up to the end that its successor pins, by their footers or group by
+//!    group; then the tail up to its own end ([`scan`]). All records go through [`LogState::apply`] in the order of
+//!    writing.
 //!
-//! After anything but a clean stop all of this is read past the cache, which was told to forget the files first: after
-//! a failed sync the cache shows pages that the disk does not have (law 17). The last group, if nothing proves it
-//! durable, is handed back to be written again elsewhere.
+//! All of this is read past the cache, which was told to forget the files first: after a failed sync the cache shows
+//! pages that the disk does not have (law 17). The last group, if nothing proves it durable, is handed back to be
+//! written again elsewhere. Payloads of closed segments are verified when they are read, not here: how long an open
+//! takes depends on the directories behind the last checkpoint and on one segment.
 //!
-//! Left out: repair. A log with corruption is refused as a whole, and its node does not start. Nothing brings its
-//! replicas back yet: that takes snapshots from peers and changes of membership, and neither is there. Until then a
-//! Raft group lives on its other replicas as long as they are a majority.
+//! A log with damage outside of payloads, that neither a footer, an echo nor the older checkpoint makes good, is refused
+//! as a whole; [`crate::repair`] builds a new one from the rest when an operator asks for it.
 
-pub(crate) mod replay;
 pub(crate) mod scan;
+pub(crate) mod survey;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use pontoon_types::{Entry, GroupId, HardState};
+use pontoon_types::{HardState, LogId, ReplicaId};
 
 use crate::append::GroupBuffer;
-use crate::control::check_identity;
-use crate::format::control::Control;
+use crate::format::checkpoint::SegmentFact;
+use crate::format::control::{CheckpointRef, Control};
+use crate::format::footer::{FOOTER_HEADER_BYTES, claimed_length, decode as decode_footer};
 use crate::format::segment_header::SegmentHeader;
-use crate::format::{BLOCK_BYTES, Fault, LogEnd, SegmentId, Seq, is_zero, slot_of};
-use crate::recover::replay::Replay;
-use crate::recover::scan::{Image, headers};
-use crate::storage::{Access, AlignedBuffer, SegmentFile, Storage};
+use crate::format::{BLOCK_BYTES, CONTROL_NAME, LogEnd, SegmentId, SegmentKey, round_up};
+use crate::keeper::checkpoint::{CheckpointImage, read as read_checkpoint};
+use crate::keeper::footer_place;
+use crate::recover::scan::{Image, Tail};
+use crate::recover::survey::{Rest, Survey};
+use crate::state::checkpoint::Loaded;
+use crate::state::{GroupPlace, LogState};
+use crate::storage::{AlignedBuffer, Storage};
 use crate::{LogError, LogIdentity};
 
-/// One Raft group as the log holds it.
+/// One Raft group as the log holds it. Its entries are read with [`crate::Log::load`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoveredGroup {
+    /// The replica that was given when the group was created.
+    pub replica: ReplicaId,
     /// What was given when the group was created; opaque to the log.
     pub descriptor: Bytes,
     /// Term and vote.
     pub hard_state: HardState,
-    /// All entries, from index 1. Payloads are slices of the mapped segments and outlive the log.
-    pub entries: Vec<Entry>,
+    /// Everything up to here was given up.
+    pub compacted: LogId,
+    /// The last entry, or what was given up last.
+    pub last: LogId,
+    /// What the replica had voted is not known for sure: it must not vote.
+    pub vote_lost: bool,
 }
 
 /// Bytes behind the end of a log, left by a write that was never acknowledged. They stay where they are, unread.
@@ -58,13 +72,19 @@ pub struct TornTail {
 #[derive(Debug)]
 pub struct Recovered {
     /// All Raft groups of the log, all of it durable.
-    pub groups: BTreeMap<GroupId, RecoveredGroup>,
+    pub groups: BTreeMap<pontoon_types::GroupId, RecoveredGroup>,
+    /// Groups that were removed, with the highest replica that is dead.
+    pub tombstones: BTreeMap<pontoon_types::GroupId, ReplicaId>,
     /// Where a torn write was cut.
     pub torn_tail: Option<TornTail>,
     /// Whether the last stop was clean.
     pub clean: bool,
-    /// Segments that were read.
+    /// Log segments that were read, behind the checkpoint.
     pub segments: usize,
+    /// Of those, the ones that were read by their footers.
+    pub footers: usize,
+    /// Why the newest checkpoint could not be used, if that was so. Nothing is lost by it.
+    pub checkpoint_unreadable: Option<String>,
     /// Whether the log goes on in its newest segment: after a clean stop, and after any other that left nothing behind
     /// what was noted as durable. Otherwise it goes on in a fresh one.
     pub resumed: bool,
@@ -82,18 +102,38 @@ pub(crate) struct Link {
     pub(crate) header: SegmentHeader,
 }
 
+/// A checkpoint that was read.
+#[derive(Clone)]
+pub(crate) struct FoundCheckpoint {
+    pub(crate) reference: CheckpointRef,
+    pub(crate) covered: LogEnd,
+    pub(crate) facts: Vec<SegmentFact>,
+    pub(crate) files: BTreeSet<SegmentKey>,
+}
+
 /// The result of recovery, before anything is written.
 pub(crate) struct Found {
-    /// The segments of the log, oldest first.
+    /// The log segments behind the checkpoint, oldest first; the last is the tail.
     pub(crate) chain: Vec<Link>,
+    /// Where each segment of the chain but the last ends.
+    pub(crate) ends: Vec<LogEnd>,
     /// The end of what is proven durable.
     pub(crate) end: LogEnd,
-    /// The group behind it that is kept and must be written again.
+    /// What the tail's footer will hold so far.
+    pub(crate) footer_parts: usize,
+    /// The group behind the end that is kept and must be written again.
     pub(crate) kept: Option<GroupBuffer>,
     /// An intact group stands behind the end, kept or without records, and nothing proves it durable.
     pub(crate) unproven: bool,
-    pub(crate) replay: Replay,
+    pub(crate) state: LogState,
+    pub(crate) checkpoints: [Option<FoundCheckpoint>; 2],
+    pub(crate) checkpoint_unreadable: Option<String>,
+    pub(crate) footers: usize,
     pub(crate) torn: Option<TornTail>,
+    /// Only zeros lie behind the end.
+    pub(crate) is_clear: bool,
+    /// All segments that are needed, by what is known of them.
+    pub(crate) needed: BTreeMap<SegmentKey, Link>,
     pub(crate) rest: Rest,
     /// The number of the next new slot file.
     pub(crate) next_slot: u32,
@@ -103,134 +143,105 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// Whether the log ends exactly where the control file says that it was durable at least, in the newest segment
-    /// that ever was, and nothing was written behind that.
+    /// Whether the log ends exactly where the control file says that it was durable at least, in the newest log
+    /// segment that ever was, and nothing was written behind that.
     pub(crate) fn has_no_tail(&self, control: &Control) -> bool {
         !self.unproven
-            && self.torn.is_none()
+            && self.is_clear
             && self.rest.torn.is_none()
             && self.end.seq == control.durable_seq
             && self.end.place.segment == control.newest_segment
-            && self.end.place.segment == self.newest_seen
+            && self.end.place.segment == self.rest.newest_log
     }
-}
-
-/// The files that are not part of the log.
-pub(crate) struct Rest {
-    /// Slot files full of zeros.
-    pub(crate) unused: Vec<(u32, String)>,
-    /// Files that hold nothing which counts.
-    pub(crate) leftovers: Vec<String>,
-    /// One of them, when a rotation was torn.
-    pub(crate) torn: Option<TornTail>,
-}
-
-/// What a slot file is, by its first block.
-enum Content {
-    Unused,
-    Segment(SegmentHeader),
-    Unreadable(Fault),
-}
-
-struct SlotFile {
-    slot: u32,
-    name: String,
-    content: Content,
-}
-
-struct Recovery<'a> {
-    storage: &'a dyn Storage,
-    identity: LogIdentity,
-    control: Control,
-    /// Known to have been durable: what the control file says, or a segment header that outlived its first group.
-    proven: Seq,
-    slots: Vec<SlotFile>,
-    buffer: AlignedBuffer,
-    /// No read was answered by the cache so far.
-    read_past_cache: bool,
 }
 
 /// Reads a whole log.
 pub(crate) fn recover(storage: &dyn Storage, identity: LogIdentity, control: Control) -> Result<Found, LogError> {
     if !(BLOCK_BYTES as u64..=crate::options::SEGMENT_BYTES_MAX).contains(&control.segment_bytes) {
         let why = format!("a segment size of {} bytes", control.segment_bytes);
-        return Err(LogError::Corruption { file: crate::format::CONTROL_NAME.to_string(), offset: 0, why });
+        return Err(LogError::Corruption { file: CONTROL_NAME.to_string(), offset: 0, why });
     }
-    let buffer = AlignedBuffer::new(control.segment_bytes as usize);
-    let proven = control.durable_seq;
-    let mut recovery =
-        Recovery { storage, identity, control, proven, slots: Vec::new(), buffer, read_past_cache: true };
-    recovery.survey()?;
-    recovery.run()
+    let survey = Survey::of(storage, identity, control)?;
+    Recovery { survey, buffer: AlignedBuffer::new(control.segment_bytes as usize), control }.run()
+}
+
+/// Where recovery begins: the state, the checkpoints that can be read, and why the newest cannot.
+type Beginning = (LogState, [Option<FoundCheckpoint>; 2], Option<String>);
+
+struct Recovery<'a> {
+    survey: Survey<'a>,
+    buffer: AlignedBuffer,
+    control: Control,
 }
 
 impl Recovery<'_> {
-    /// Looks at the first block of each slot file.
-    fn survey(&mut self) -> Result<(), LogError> {
-        let mut names = self.storage.names().map_err(LogError::io("listing the files of the log"))?;
-        names.sort();
-        for name in names {
-            let Some(slot) = slot_of(&name, ".seg") else { continue };
-            let file = self.open(&name)?;
-            if file.bytes() != self.control.segment_bytes {
-                let why = format!("the file has {} bytes, a segment has {}", file.bytes(), self.control.segment_bytes);
-                return Err(LogError::Corruption { file: name, offset: file.bytes(), why });
-            }
-            file.drop_cache().map_err(LogError::io(format!("dropping the cache of {name}")))?;
-            let block = &mut self.buffer.bytes_mut()[..BLOCK_BYTES];
-            file.read_disk(0, block).map_err(LogError::io(format!("reading {name}")))?;
-            self.read_past_cache &= file.reads_past_cache();
-            let content = match SegmentHeader::decode(block) {
-                Ok(header) => {
-                    check_identity(&name, header.identity, self.identity)?;
-                    Content::Segment(header)
-                }
-                Err(fault) if fault.is_unknown() => {
-                    return Err(LogError::UnknownFormat { file: name, offset: 0, what: fault.to_string() });
-                }
-                Err(Fault::Unwritten) => Content::Unused,
-                Err(fault) => Content::Unreadable(fault),
-            };
-            self.slots.push(SlotFile { slot, name, content });
-        }
-        Ok(())
-    }
-
-    fn open(&self, name: &str) -> Result<std::sync::Arc<dyn SegmentFile>, LogError> {
-        self.storage.open(name, Access::Read).map_err(LogError::io(format!("opening {name}")))
-    }
-
-    /// Reads a whole slot file into the buffer.
-    fn load(&mut self, name: &str) -> Result<(), LogError> {
-        let file = self.open(name)?;
-        let what = || format!("reading {name}");
-        file.read_disk(0, self.buffer.bytes_mut()).map_err(LogError::io(what()))?;
-        self.read_past_cache &= file.reads_past_cache();
-        // What was read ahead for others is forgotten again: the mapping made later shows the disk.
-        file.drop_cache().map_err(LogError::io(what()))
-    }
-
-    fn image<'a>(&'a self, link: &'a Link, mapping: usize) -> Image<'a> {
-        Image { name: &link.name, header: link.header, bytes: self.buffer.bytes(), mapping: mapping as u32 }
-    }
-
     fn run(mut self) -> Result<Found, LogError> {
-        let newest_seen = self.segments().map(|link| link.header.segment).max().unwrap_or_default();
-        let mut chain = self.find_chain()?;
-        let mut replay = Replay::default();
-        let mut end = chain.first().map(|first| first.header.previous).unwrap_or_default();
-        for (position, pair) in chain.windows(2).enumerate() {
-            self.load(&pair[0].name)?;
-            end = self.image(&pair[0], position).scan_closed(&end, &pair[1].header.previous, &mut replay)?;
+        let (state, checkpoints, checkpoint_unreadable) = self.begin()?;
+        let mut state = state;
+        let mut end = checkpoints.iter().flatten().next().map(|found| found.covered).unwrap_or_default();
+        let mut chain = self.survey.find_chain(&end, &mut self.buffer)?;
+        if let Some(first) = chain.first() {
+            end = first.header.previous;
         }
-        let Some(last) = chain.last() else { return Err(self.missing(SegmentId(1), "the log")) };
-        self.load(&last.name)?;
-        let image = self.image(last, chain.len() - 1);
-        let tail = image.scan_tail(&end, self.proven, &mut replay)?;
-        let kept = match tail.unproven.map(|offset| image.group(offset)) {
-            Some(Ok(group)) if group.header.runs > 0 => Some(GroupBuffer::copy_of(&group)),
-            _ => None,
-        };
+        let (mut ends, mut footers) = (Vec::new(), 0);
+        for pair in chain.windows(2) {
+            let until = pair[1].header.previous;
+            end = match self.read_footer(&pair[0], &end, &until, &mut state)? {
+                Some(end) => {
+                    footers += 1;
+                    end
+                }
+                None => {
+                    self.survey.load(&pair[0].name, &mut self.buffer)?;
+                    self.image(&pair[0]).scan_closed(&end, &until, &mut state)?
+                }
+            };
+            ends.push(end);
+        }
+        let Some(last) = chain.last().cloned() else { return Err(self.survey.missing(SegmentId(1), "the log")) };
+        self.survey.load(&last.name, &mut self.buffer)?;
+        let tail = self.image(&last).scan_tail(&end, self.survey.proven, &mut state)?;
+        let kept = self.kept_group(&last, &tail)?;
+        let first = chain.first().cloned().unwrap_or_else(|| last.clone());
+        if tail.unproven == Some(BLOCK_BYTES) {
+            chain.pop();
+            ends.pop();
+        }
+        let needed = self.needed(&chain, &checkpoints, &first)?;
+        let newest_seen = self.survey.newest_seen();
+        let next_slot = self.survey.next_slot();
+        let read_past_cache = self.survey.read_past_cache;
+        let rest = self.survey.sort_out(&needed, last.header.segment, tail.last_seq, &mut self.buffer)?;
+        let Tail { end, unproven, torn, is_clear, footer_parts, .. } = tail;
+        let unproven = unproven.is_some();
+        Ok(Found {
+            chain,
+            ends,
+            end,
+            footer_parts,
+            kept,
+            unproven,
+            state,
+            checkpoints,
+            checkpoint_unreadable,
+            footers,
+            torn,
+            is_clear,
+            needed,
+            rest,
+            next_slot,
+            newest_seen,
+            read_past_cache,
+        })
+    }
+
+    fn image<'a>(&'a self, link: &'a Link) -> Image<'a> {
+        Image { name: &link.name, header: link.header, bytes: self.buffer.bytes() }
+    }
+
+    /// The last group, if it has records and must be written again; after a clean stop there is none.
+    fn kept_group(&self, last: &Link, tail: &Tail) -> Result<Option<GroupBuffer>, LogError> {
+        let image = self.image(last);
         if let Some(clean_end) = self.control.clean_end
             && (tail.end != clean_end || tail.unproven.is_some())
         {
@@ -238,131 +249,167 @@ impl Recovery<'_> {
                 format!("the log ends with group {}, but it was closed with group {}", tail.end.seq, clean_end.seq);
             return Err(image.corruption(tail.end.place.offset as usize, why));
         }
-        if tail.unproven == Some(BLOCK_BYTES) {
-            chain.pop();
-        }
-        let next_slot = self.slots.iter().map(|slot| slot.slot.saturating_add(1)).max().unwrap_or(1);
-        let rest = self.sort_out(&chain, tail.last_seq)?;
-        let read_past_cache = self.read_past_cache;
-        let unproven = tail.unproven.is_some();
-        let (end, torn) = (tail.end, tail.torn);
-        Ok(Found { chain, end, kept, unproven, replay, torn, rest, next_slot, newest_seen, read_past_cache })
-    }
-
-    fn segments(&self) -> impl Iterator<Item = Link> + '_ {
-        self.slots.iter().filter_map(|slot| match slot.content {
-            Content::Segment(header) => Some(Link { name: slot.name.clone(), header }),
-            Content::Unused | Content::Unreadable(_) => None,
+        Ok(match tail.unproven.map(|offset| image.group(offset)) {
+            Some(Ok(group)) if group.header.runs > 0 => Some(GroupBuffer::copy_of(&group)),
+            _ => None,
         })
     }
 
-    /// The error for a segment that is needed and not there: an unreadable file is the likelier place to look at.
-    fn missing(&self, segment: SegmentId, needed_by: &str) -> LogError {
-        for slot in &self.slots {
-            if let Content::Unreadable(fault) = slot.content {
-                let why = format!("{fault}, and segment {segment} is missing");
-                return LogError::Corruption { file: slot.name.clone(), offset: 0, why };
+    /// The state to begin with: the newest checkpoint that can be read, or nothing. The other checkpoint is read for
+    /// what it needs.
+    fn begin(&mut self) -> Result<Beginning, LogError> {
+        let [newest, older] = self.control.checkpoints;
+        let mut unreadable = None;
+        let mut newest_read = None;
+        if let Some(reference) = newest {
+            match self.read_checkpoint(&reference)? {
+                Ok(read) => newest_read = Some(read),
+                Err(why) => unreadable = Some(why),
             }
         }
-        LogError::MissingSegment { segment: segment.0, needed_by: needed_by.to_string() }
+        let mut older_read = None;
+        if let Some(reference) = older {
+            match self.read_checkpoint(&reference)? {
+                Ok(read) => older_read = Some(read),
+                Err(why) if newest_read.is_none() => {
+                    let why = format!("neither checkpoint can be read: {}; {why}", unreadable.unwrap_or_default());
+                    return Err(LogError::Corruption { file: CONTROL_NAME.to_string(), offset: 0, why });
+                }
+                // It is needed only while the newest cannot be read.
+                Err(_) => {}
+            }
+        }
+        Ok(match (newest_read, older_read) {
+            (Some((state, found)), Some((_, older))) => (state, [Some(found), Some(older)], unreadable),
+            (Some((state, found)), None) if older.is_none() => (state, [Some(found), None], unreadable),
+            // One of the two is lost. The other counts as both, because only a log that never had two is whole from its
+            // beginning.
+            (Some((state, found)), None) => (state, [Some(found.clone()), Some(found)], unreadable),
+            (None, Some((state, found))) => (state, [Some(found.clone()), Some(found)], unreadable),
+            // Nothing was given up before the second checkpoint, so the log is whole from its beginning.
+            (None, None) => (LogState::default(), [None, None], unreadable),
+        })
     }
 
-    /// The newest segment that exists, and its predecessors; oldest first.
-    fn find_chain(&mut self) -> Result<Vec<Link>, LogError> {
-        let mut segments: Vec<Link> = self.segments().collect();
-        segments.sort_by_key(|link| link.header.segment);
-        if let Some(twin) = segments.windows(2).find(|pair| pair[0].header.segment == pair[1].header.segment) {
-            let why = format!("it has the same segment id as {}", twin[0].name);
-            return Err(LogError::Corruption { file: twin[1].name.clone(), offset: 0, why });
-        }
-        let mut newest = loop {
-            let Some(candidate) = segments.pop() else { return Err(self.missing(SegmentId(1), "the log")) };
-            if self.exists(&candidate)? {
-                break candidate;
+    fn read_checkpoint(
+        &mut self,
+        reference: &CheckpointRef,
+    ) -> Result<Result<(LogState, FoundCheckpoint), String>, LogError> {
+        let mut failed = None;
+        let (survey, buffer) = (&mut self.survey, &mut self.buffer);
+        let mut image = |segment: SegmentId| {
+            let link = survey.segment(segment).ok_or_else(|| format!("segment {segment} is missing"))?;
+            if let Err(error) = survey.load(&link.name, buffer) {
+                let why = error.to_string();
+                failed = Some(error);
+                return Err(why);
             }
-            // It was written when everything before it was durable.
-            self.proven = self.proven.max(candidate.header.previous.seq);
+            Ok(CheckpointImage { header: link.header, bytes: Bytes::copy_from_slice(buffer.bytes()) })
         };
-        if newest.header.segment < self.control.newest_segment {
-            return Err(self.missing(self.control.newest_segment, crate::format::CONTROL_NAME));
+        let read = read_checkpoint(reference, &mut image);
+        if let Some(error) = failed {
+            return Err(error);
         }
-        let mut chain = Vec::new();
+        Ok(read.map(|(Loaded { head, facts, state }, files)| {
+            let files = files.into_iter().collect();
+            (state, FoundCheckpoint { reference: *reference, covered: head.covered, facts, files })
+        }))
+    }
+
+    /// Applies a closed segment by its footer. None when that cannot be used.
+    fn read_footer(
+        &mut self,
+        link: &Link,
+        before: &LogEnd,
+        until: &LogEnd,
+        state: &mut LogState,
+    ) -> Result<Option<LogEnd>, LogError> {
+        let key = link.header.segment.key();
+        let fact = fact_of(&link.header, until.place.offset);
+        let place = footer_place(&fact, link.header.identity.log);
+        let at = until.place.offset as usize;
+        let room = (self.control.segment_bytes as usize).saturating_sub(at);
+        if room < BLOCK_BYTES || !at.is_multiple_of(BLOCK_BYTES) {
+            return Ok(None);
+        }
+        self.survey.load_part(&link.name, at, &mut self.buffer.bytes_mut()[..BLOCK_BYTES])?;
+        let length = match claimed_length(&self.buffer.bytes()[..FOOTER_HEADER_BYTES], room) {
+            Ok(length) => round_up(length, BLOCK_BYTES),
+            Err(_) => return Ok(None),
+        };
+        self.survey.load_part(&link.name, at, &mut self.buffer.bytes_mut()[..length])?;
+        let Ok(groups) = decode_footer(&self.buffer.bytes()[..length], place) else { return Ok(None) };
+        let (mut seq, mut chain) = (before.seq, before.chain);
+        for group in &groups {
+            if Some(group.header.seq.0) != seq.0.checked_add(1) || group.header.prev_chain != chain {
+                return Ok(None);
+            }
+            (seq, chain) = (group.header.seq, group.chain);
+        }
+        if (seq, chain) != (until.seq, until.chain) {
+            return Ok(None);
+        }
+        for group in &groups {
+            let in_group = GroupPlace::of(key, group.offset, group.directory.len());
+            let copy = GroupPlace { directory_at: at + group.directory_at, ..in_group };
+            let corruption = |why| LogError::Corruption { file: link.name.clone(), offset: group.offset as u64, why };
+            state.apply(group.directory, copy).map_err(corruption)?;
+        }
+        Ok(Some(*until))
+    }
+
+    /// All segments that the log or one of its checkpoints needs.
+    fn needed(
+        &self,
+        chain: &[Link],
+        checkpoints: &[Option<FoundCheckpoint>; 2],
+        first: &Link,
+    ) -> Result<BTreeMap<SegmentKey, Link>, LogError> {
+        let mut needed: BTreeMap<SegmentKey, Link> =
+            chain.iter().map(|link| (link.header.segment.key(), link.clone())).collect();
+        for (position, found) in checkpoints.iter().enumerate() {
+            let Some(found) = found else { continue };
+            for fact in &found.facts {
+                let same = |link: &Link| link.header.salt == fact.salt && link.header.stream == fact.stream;
+                match self.survey.segment(fact.segment).filter(same) {
+                    Some(link) => drop(needed.insert(fact.segment.key(), link)),
+                    None if position == 0 => {
+                        return Err(self.survey.missing(fact.segment, "the newest checkpoint"));
+                    }
+                    None => {}
+                }
+            }
+            let of_key = |key: &SegmentKey| self.survey.links().find(|link| link.header.segment.key() == *key);
+            needed.extend(found.files.iter().filter_map(of_key).map(|link| (link.header.segment.key(), link)));
+        }
+        needed.extend(self.before_chain(first, checkpoints).into_iter().map(|link| (link.header.segment.key(), link)));
+        Ok(needed)
+    }
+
+    /// The log segments before `first` that only the older checkpoint would read, or an open without any. They are
+    /// found by following the log, since other starts may have left segments that were never part of it.
+    fn before_chain(&self, first: &Link, checkpoints: &[Option<FoundCheckpoint>; 2]) -> Vec<Link> {
+        let from = match &checkpoints[1] {
+            Some(older) => older.covered.place.segment,
+            None => SegmentId(0),
+        };
+        let mut found: Vec<Link> = Vec::new();
         loop {
-            let previous = newest.header.previous.place.segment;
-            let needed_by = newest.name.clone();
-            chain.push(newest);
-            if previous == SegmentId(0) {
-                chain.reverse();
-                return Ok(chain);
+            let previous = found.last().unwrap_or(first).header.previous.place.segment;
+            if previous <= from {
+                return found;
             }
-            // Sorted, and taken from the end: ids fall, so the walk ends.
-            newest = loop {
-                match segments.pop() {
-                    Some(link) if link.header.segment == previous => break link,
-                    Some(_) => {}
-                    None => return Err(self.missing(previous, &needed_by)),
-                }
-            };
+            match self.survey.segment(previous) {
+                Some(link) if link.header.previous.place.segment < previous => found.push(link),
+                // It was given up, so nothing before it is needed either.
+                _ => return Vec::new(),
+            }
         }
     }
+}
 
-    /// Whether a segment's first group survived. If not it must be a torn rotation, of which nothing was acknowledged.
-    fn exists(&mut self, link: &Link) -> Result<bool, LogError> {
-        self.load(&link.name)?;
-        let image = self.image(link, 0);
-        let fault = match image.group(BLOCK_BYTES) {
-            Ok(group) if group.header.seq == link.header.base_seq => return Ok(true),
-            Ok(_) => Fault::Bad("the first group has another number than the segment says"),
-            Err(fault) => fault,
-        };
-        let proven = if self.control.newest_segment >= link.header.segment {
-            link.header.base_seq
-        } else {
-            self.control.durable_seq
-        };
-        image.refuse_if_proven(fault, BLOCK_BYTES, link.header.base_seq, proven)?;
-        Ok(false)
-    }
-
-    /// Tells unused slots from leftovers. A file without a readable header may still prove that the log went on
-    /// behind `last`.
-    fn sort_out(&mut self, chain: &[Link], last: Seq) -> Result<Rest, LogError> {
-        let (mut unused, mut leftovers, mut torn) = (Vec::new(), Vec::new(), None);
-        let slots = std::mem::take(&mut self.slots);
-        for slot in slots {
-            match slot.content {
-                Content::Segment(_) if chain.iter().any(|link| link.name == slot.name) => continue,
-                Content::Segment(_) => {
-                    leftovers.push(slot.name);
-                    continue;
-                }
-                // After a clean stop no rotation was under way.
-                Content::Unused if self.control.clean_end.is_some() => {
-                    unused.push((slot.slot, slot.name));
-                    continue;
-                }
-                Content::Unused | Content::Unreadable(_) => {}
-            }
-            self.load(&slot.name)?;
-            let bytes = self.buffer.bytes();
-            if is_zero(bytes) {
-                unused.push((slot.slot, slot.name));
-                continue;
-            }
-            if let Some((at, header)) =
-                headers(bytes, self.identity.log, 0).find(|(_, header)| header.durable_seq > last)
-            {
-                let why = format!(
-                    "the segment header is unreadable, but the group at {at} proves that group {} was durable",
-                    header.durable_seq
-                );
-                return Err(LogError::Corruption { file: slot.name, offset: 0, why });
-            }
-            torn = Some(TornTail { file: slot.name.clone(), offset: 0 });
-            leftovers.push(slot.name);
-        }
-        let names = self.storage.names().map_err(LogError::io("listing the files of the log"))?;
-        leftovers.extend(names.into_iter().filter(|name| slot_of(name, ".new").is_some()));
-        Ok(Rest { unused, leftovers, torn })
-    }
+/// What is known of a log segment that ends at `end_offset`.
+pub(crate) fn fact_of(header: &SegmentHeader, end_offset: u64) -> SegmentFact {
+    let SegmentHeader { segment, slot, salt, stream, .. } = *header;
+    SegmentFact { segment, end_offset, slot, salt, stream }
 }

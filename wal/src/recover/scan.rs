@@ -3,11 +3,17 @@
 //! A writer starts group N + 1 only after group N is durable. So whatever is found that was written later, with a
 //! `durable_seq` of at least N, proves that group N was durable: then it is corruption. Without such a proof it is
 //! the torn end of a log, and nothing in it was ever acknowledged.
+//!
+//! Not all corruption stops a recovery. A durable group whose directory is intact still says which entries it held, so
+//! rotten payloads are found lost when they are read, and peers give them back. And if a group held nothing but hard
+//! states, the next one repeats them.
 
+use crate::format::footer::{FOOTER_MAGIC, footer_part};
 use crate::format::group::{Group, GroupHeader};
+use crate::format::record::{KIND_HARD_STATE_ECHO, RunHead};
 use crate::format::segment_header::SegmentHeader;
 use crate::format::{BLOCK_BYTES, Fault, LogEnd, Lsn, Seq, is_zero};
-use crate::recover::replay::Replay;
+use crate::state::{GroupPlace, LogState};
 use crate::{LogError, TornTail};
 
 /// One segment of the log with its bytes.
@@ -15,8 +21,6 @@ pub(crate) struct Image<'a> {
     pub(crate) name: &'a str,
     pub(crate) header: SegmentHeader,
     pub(crate) bytes: &'a [u8],
-    /// Its position in the list of mappings.
-    pub(crate) mapping: u32,
 }
 
 /// What the newest segment ended with.
@@ -28,8 +32,12 @@ pub(crate) struct Tail {
     pub(crate) last_seq: Seq,
     /// The last group, when nothing proves it durable: its offset. The end lies before it.
     pub(crate) unproven: Option<usize>,
-    /// What lies behind the end, if anything does.
+    /// A write that was torn behind the end.
     pub(crate) torn: Option<TornTail>,
+    /// Only zeros lie behind the end.
+    pub(crate) is_clear: bool,
+    /// What the footer of the segment will hold of the groups so far.
+    pub(crate) footer_parts: usize,
 }
 
 impl Image<'_> {
@@ -37,9 +45,9 @@ impl Image<'_> {
         LogError::Corruption { file: self.name.to_string(), offset: offset as u64, why: why.into() }
     }
 
-    /// The group at `offset`, if it is intact and belongs to this use of the file.
+    /// The group at `offset`, if it is known what it says and it belongs to this use of the file.
     pub(crate) fn group(&self, offset: usize) -> Result<Group<'_>, Fault> {
-        let group = Group::check(self.bytes, self.header.identity.log, offset)?;
+        let group = Group::identify(self.bytes, self.header.identity.log, offset)?;
         if self.is_own(&group.header) {
             Ok(group)
         } else {
@@ -47,7 +55,7 @@ impl Image<'_> {
         }
     }
 
-    fn is_own(&self, header: &GroupHeader) -> bool {
+    pub(crate) fn is_own(&self, header: &GroupHeader) -> bool {
         header.segment == self.header.segment && header.salt == self.header.salt
     }
 
@@ -105,14 +113,22 @@ impl Image<'_> {
     }
 
     /// Reads a segment that ends where its successor says.
-    pub(crate) fn scan_closed(&self, before: &LogEnd, until: &LogEnd, replay: &mut Replay) -> Result<LogEnd, LogError> {
+    pub(crate) fn scan_closed(
+        &self,
+        before: &LogEnd,
+        until: &LogEnd,
+        state: &mut LogState,
+    ) -> Result<LogEnd, LogError> {
         let mut end = self.start(before)?;
         while end.place.offset < until.place.offset {
             let offset = end.place.offset as usize;
             match self.next(&end) {
-                Ok(group) => self.accept(&group, &mut end, replay)?,
+                Ok(group) => self.accept(&group, &mut end, state)?,
                 Err(fault) => {
                     self.refuse_if_unknown(fault, offset)?;
+                    if self.read_echoes(&mut end, state) {
+                        continue;
+                    }
                     let why = format!("the group after {} is unreadable ({fault}), but the log goes on", end.seq);
                     return Err(self.corruption(offset, why));
                 }
@@ -125,20 +141,35 @@ impl Image<'_> {
     }
 
     /// Reads the newest segment up to its end, whatever that is. `proven` is known to have been durable.
-    pub(crate) fn scan_tail(&self, before: &LogEnd, proven: Seq, replay: &mut Replay) -> Result<Tail, LogError> {
+    pub(crate) fn scan_tail(&self, before: &LogEnd, proven: Seq, state: &mut LogState) -> Result<Tail, LogError> {
         let mut end = self.start(before)?;
         let mut durable_seq = proven.max(before.seq);
+        let mut footer_parts = 0;
         // Replayed one step late, because the last group may have to be written again first.
         let mut pending: Option<(LogEnd, Group<'_>)> = None;
         let fault = loop {
-            match self.next(&end) {
+            let next_seq = Seq(end.seq.0.saturating_add(1));
+            let next = self.next(&end).and_then(|group| match group.check_payloads() {
+                Err(fault) if !self.is_proven(next_seq, end.place.offset, durable_seq) => Err(fault),
+                _ => Ok(group),
+            });
+            match next {
+                Err(fault) if !fault.is_unknown() && self.is_proven(next_seq, end.place.offset, durable_seq) => {
+                    if let Some((start, held)) = pending.take() {
+                        self.accept(&held, &mut { start }, state)?;
+                    }
+                    if !self.read_echoes(&mut end, state) {
+                        break fault;
+                    }
+                }
                 Err(fault) => break fault,
                 Ok(group) => {
                     durable_seq = durable_seq.max(group.header.durable_seq);
+                    footer_parts += footer_part(group.directory.len());
                     let mut after = end;
                     advance(&mut after, &group);
                     if let Some((start, held)) = pending.replace((end, group)) {
-                        self.accept(&held, &mut { start }, replay)?;
+                        self.accept(&held, &mut { start }, state)?;
                     }
                     end = after;
                 }
@@ -147,13 +178,14 @@ impl Image<'_> {
         let offset = end.place.offset as usize;
         let next_seq = Seq(end.seq.0.saturating_add(1));
         self.refuse_if_proven(fault, offset, next_seq, durable_seq)?;
-        let behind = self.bytes.get(offset..).unwrap_or_default();
-        let torn = (!is_zero(behind)).then(|| TornTail { file: self.name.to_string(), offset: offset as u64 });
+        let is_clear = is_zero(self.bytes.get(offset..).unwrap_or_default());
+        let torn =
+            self.is_torn(offset, is_clear).then(|| TornTail { file: self.name.to_string(), offset: offset as u64 });
         let last_seq = end.seq;
         let mut unproven = None;
         if let Some((mut start, held)) = pending {
             if held.header.seq <= durable_seq {
-                self.accept(&held, &mut start, replay)?;
+                self.accept(&held, &mut start, state)?;
             } else {
                 let offset = start.place.offset as usize;
                 unproven = Some(offset);
@@ -161,13 +193,58 @@ impl Image<'_> {
                 end = if offset == BLOCK_BYTES { *before } else { start };
             }
         }
-        Ok(Tail { end, last_seq, unproven, torn })
+        Ok(Tail { end, last_seq, unproven, torn, is_clear, footer_parts })
+    }
+
+    /// Whether something was begun behind the end. In a file that was used before, what lies there is old as long as
+    /// nothing of this use starts there.
+    pub(crate) fn is_torn(&self, offset: usize, is_clear: bool) -> bool {
+        let log = self.header.identity.log;
+        let own = |at: usize| self.bytes.get(at..).and_then(|bytes| GroupHeader::decode(bytes, log, at as u64).ok());
+        if own(offset).is_some_and(|(header, _)| self.is_own(&header)) {
+            return true;
+        }
+        let mut blocks = (offset..self.bytes.len()).step_by(BLOCK_BYTES);
+        let used_before = headers(self.bytes, log, offset).any(|(_, header)| !self.is_own(&header))
+            || blocks.any(|at| self.bytes[at..].starts_with(&FOOTER_MAGIC));
+        !is_clear && !used_before
+    }
+
+    /// Whether something says that everything up to `seq` was durable.
+    pub(crate) fn is_proven(&self, seq: Seq, offset: u64, durable_seq: Seq) -> bool {
+        durable_seq >= seq || self.proof_of(seq, offset as usize).is_some()
+    }
+
+    /// Goes past an unreadable group that held nothing but hard states, if the group behind it repeats them. That one is
+    /// found by its number, because it is not known where the unreadable one ends.
+    fn read_echoes(&self, end: &mut LogEnd, state: &mut LogState) -> bool {
+        if self.group(end.place.offset as usize).is_ok() {
+            // It can be read and does not belong here: that is no damage that an echo makes good.
+            return false;
+        }
+        let lost = end.seq.0.saturating_add(1);
+        let is_next = |header: &GroupHeader| self.is_own(header) && Some(header.seq.0) == lost.checked_add(1);
+        let found = headers(self.bytes, self.header.identity.log, end.place.offset as usize)
+            .find(|(_, header)| is_next(header) && header.is_echo_whole())
+            .and_then(|(at, _)| self.group(at).ok());
+        let Some(group) = found else { return false };
+        for run in group.runs().filter(|run| run.head.kind == KIND_HARD_STATE_ECHO) {
+            let head: RunHead = run.head;
+            if let Some(of) = state.group_mut(head.group) {
+                of.hard_state = head.as_hard_state();
+            }
+        }
+        end.place.offset = group.offset as u64;
+        end.seq = Seq(lost);
+        end.chain = group.header.prev_chain;
+        true
     }
 
     /// Replays a group and moves the end behind it.
-    fn accept(&self, group: &Group<'_>, end: &mut LogEnd, replay: &mut Replay) -> Result<(), LogError> {
+    fn accept(&self, group: &Group<'_>, end: &mut LogEnd, state: &mut LogState) -> Result<(), LogError> {
         let offset = end.place.offset as usize;
-        replay.apply(group, self.mapping).map_err(|why| self.corruption(offset, why))?;
+        let place = GroupPlace::of(self.header.segment.key(), offset, group.directory.len());
+        state.apply(group.directory, place).map_err(|why| self.corruption(offset, why))?;
         advance(end, group);
         Ok(())
     }

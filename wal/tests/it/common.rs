@@ -5,17 +5,29 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pontoon_types::{
-    ClusterId, CoreWriteNumber, Entry, GroupId, HardState, Index, LogId, NodeId, ReplicaId, Term, Write,
+    ClusterId, Compaction, CoreWriteNumber, Creation, Entry, GroupId, HardState, Index, LogId, NodeId, ReplicaId, Term,
+    Write,
 };
-use pontoon_wal::format::BLOCK_BYTES;
+use pontoon_wal::format::control::Control;
 use pontoon_wal::format::group::GroupHeader;
+use pontoon_wal::format::segment_header::SegmentHeader;
+use pontoon_wal::format::{BLOCK_BYTES, SegmentId};
 use pontoon_wal::memory::MemoryDisk;
-use pontoon_wal::{Log, LogError, LogIdentity, Options, Preparation, Recovered, RecoveredGroup};
+use pontoon_wal::{Log, LogError, LogIdentity, Options, Preparation, Recovered};
 
 pub const IDENTITY: LogIdentity = LogIdentity { cluster: ClusterId(0xc1), node: NodeId(1), log: 0x1091 };
 
 pub fn small() -> Options {
-    Options { segment_bytes: 32 << 10, max_log_bytes: 8 << 20, group_bytes_max: 16 << 10, ready_segments: 2 }
+    Options {
+        // A header, seven blocks of groups and a footer.
+        segment_bytes: 36 << 10,
+        max_log_bytes: 8 << 20,
+        group_bytes_max: 16 << 10,
+        ready_segments: 2,
+        // None: these logs are looked at from their first segment on.
+        checkpoint_segments: 1000,
+        ..Options::default()
+    }
 }
 
 /// splitmix64.
@@ -35,33 +47,133 @@ impl Random {
     }
 }
 
-/// What the log should hold.
-pub type Model = BTreeMap<GroupId, RecoveredGroup>;
-
-pub fn created(groups: u64) -> Vec<(GroupId, Bytes)> {
-    (2..2 + groups).map(|group| (GroupId(group), Bytes::from(format!("descriptor {group}")))).collect()
+/// One group as a log holds it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelGroup {
+    pub replica: ReplicaId,
+    pub descriptor: Bytes,
+    pub hard_state: HardState,
+    pub compacted: LogId,
+    /// From the first index behind `compacted`.
+    pub entries: Vec<Entry>,
+    /// Entries whose payload is rotten.
+    pub lost: Vec<Index>,
 }
 
-pub fn model_of(groups: &[(GroupId, Bytes)]) -> Model {
-    let empty = |descriptor: &Bytes| RecoveredGroup {
-        descriptor: descriptor.clone(),
-        hard_state: HardState::default(),
-        entries: Vec::new(),
+impl ModelGroup {
+    /// The first index behind what was given up.
+    pub fn first(&self) -> u64 {
+        self.compacted.index.0 + 1
+    }
+
+    /// The index of the next entry.
+    pub fn next(&self) -> u64 {
+        self.first() + self.entries.len() as u64
+    }
+}
+
+/// What the log should hold.
+pub type Model = BTreeMap<GroupId, ModelGroup>;
+
+/// An open log's groups with their entries, and what else the open said.
+pub struct Opened {
+    pub groups: Model,
+    recovered: Recovered,
+}
+
+impl Opened {
+    /// Whether a group's vote is not known.
+    pub fn recovered_vote_lost(&self, group: GroupId) -> bool {
+        self.recovered.groups[&group].vote_lost
+    }
+}
+
+impl std::ops::Deref for Opened {
+    type Target = Recovered;
+
+    fn deref(&self) -> &Recovered {
+        &self.recovered
+    }
+}
+
+/// Reads all entries of an open log.
+pub fn opened(log: &mut Log, recovered: Recovered) -> Opened {
+    try_opened(log, recovered).unwrap()
+}
+
+/// The same, for a log that was damaged.
+pub fn try_opened(log: &mut Log, recovered: Recovered) -> Result<Opened, LogError> {
+    let mut groups = Model::new();
+    for (id, group) in &recovered.groups {
+        let loaded = log.load(*id).map_err(|why| LogError::Unreadable { why: why.to_string() })?;
+        let last = loaded.entries.last().map_or(group.compacted, |entry| entry.id);
+        assert_eq!(last, group.last, "the end of {id} is the last of its entries");
+        let state = ModelGroup {
+            replica: group.replica,
+            descriptor: group.descriptor.clone(),
+            hard_state: group.hard_state,
+            compacted: group.compacted,
+            entries: loaded.entries,
+            lost: loaded.lost,
+        };
+        groups.insert(*id, state);
+    }
+    Ok(Opened { groups, recovered })
+}
+
+/// What a running log holds of a group.
+pub fn holds(log: &mut Log, group: u64) -> Vec<Entry> {
+    log.load(GroupId(group)).unwrap().entries
+}
+
+pub fn created(groups: u64) -> Vec<(GroupId, Creation)> {
+    let creation = |group| Creation { replica: ReplicaId(1), descriptor: Bytes::from(format!("descriptor {group}")) };
+    (2..2 + groups).map(|group| (GroupId(group), creation(group))).collect()
+}
+
+pub fn model_of(groups: &[(GroupId, Creation)]) -> Model {
+    let empty = |creation: &Creation| ModelGroup {
+        replica: creation.replica,
+        descriptor: creation.descriptor.clone(),
+        ..ModelGroup::default()
     };
-    groups.iter().map(|(group, descriptor)| (*group, empty(descriptor))).collect()
+    groups.iter().map(|(group, creation)| (*group, empty(creation))).collect()
 }
 
 pub fn apply(model: &mut Model, writes: &[(GroupId, Write)]) {
     for (group, write) in writes {
+        if let Some(creation) = &write.create {
+            model.extend(model_of(&[(*group, (**creation).clone())]));
+        }
         let state = model.get_mut(group).unwrap();
         if let Some(hard_state) = write.hard_state {
             state.hard_state = hard_state;
         }
         if let Some(from) = write.truncate_from {
-            state.entries.truncate(from.0 as usize - 1);
+            state.entries.truncate((from.0 - state.first()) as usize);
         }
         state.entries.extend(write.entries.iter().cloned());
+        for restored in &write.restored {
+            if let Some(position) = state.entries.iter().position(|entry| entry.id == restored.id) {
+                state.entries[position].payload = restored.payload.clone();
+                state.lost.retain(|index| *index != restored.id.index);
+            }
+        }
+        if let Some(Compaction { to, reset }) = write.compact {
+            let gone = (to.index.0 + 1 - state.first()).min(state.entries.len() as u64) as usize;
+            state.entries.drain(..if reset { state.entries.len() } else { gone });
+            state.compacted = to;
+        }
+        if write.remove.is_some() {
+            model.remove(group);
+        }
     }
+}
+
+/// Gives up everything to and including an index.
+pub fn compact(group: u64, index: u64, term: u64) -> (GroupId, Write) {
+    let to = LogId::new(Index(index), Term(term));
+    (GroupId(group), Write { compact: Some(Compaction { to, reset: false }), ..Write::default() })
 }
 
 pub fn entry(index: u64, term: u64, payload: impl Into<Bytes>) -> Entry {
@@ -90,11 +202,14 @@ impl Rig {
         Rig { disk, options }
     }
 
-    pub fn try_open(&self) -> Result<(Log, Recovered), LogError> {
-        Log::open_in(Arc::new(self.disk.clone()), IDENTITY, &self.options, Preparation::Inline)
+    pub fn try_open(&self) -> Result<(Log, Opened), LogError> {
+        let disk = Arc::new(self.disk.clone());
+        let (mut log, recovered) = Log::open_in(disk, IDENTITY, &self.options, Preparation::Inline)?;
+        let opened = try_opened(&mut log, recovered)?;
+        Ok((log, opened))
     }
 
-    pub fn open(&self) -> (Log, Recovered) {
+    pub fn open(&self) -> (Log, Opened) {
         self.try_open().unwrap()
     }
 
@@ -135,6 +250,24 @@ impl Rig {
         let mut content = self.disk.content(name).unwrap();
         change(&mut content);
         self.disk.replace(name, content);
+    }
+
+    /// What the control file says.
+    pub fn control(&self) -> Control {
+        let ctl = self.disk.content("ctl").unwrap();
+        let blocks = ctl.chunks(BLOCK_BYTES).filter_map(|block| Control::decode(block).ok());
+        blocks.max_by_key(|control| control.generation).unwrap()
+    }
+
+    /// The file of a segment.
+    pub fn slot_of(&self, segment: SegmentId) -> String {
+        let holds = |name: &String| self.header(name).is_some_and(|header| header.segment == segment);
+        self.slots().into_iter().find(holds).unwrap()
+    }
+
+    /// The header of a segment file that was ever used.
+    pub fn header(&self, name: &str) -> Option<SegmentHeader> {
+        SegmentHeader::decode(&self.disk.content(name)?).ok()
     }
 
     /// The segment file written last, by its groups.

@@ -4,7 +4,7 @@ use pontoon_types::{ClusterId, CoreWriteNumber, NodeId};
 use pontoon_wal::format::control::Control;
 use pontoon_wal::format::group::{GROUP_HEADER_BYTES, GroupHeader};
 use pontoon_wal::format::record::{RunHead, Runs};
-use pontoon_wal::format::segment_header::SegmentHeader;
+use pontoon_wal::format::segment_header::{SegmentHeader, Stream};
 use pontoon_wal::format::{BLOCK_BYTES, LogEnd, Lsn, SegmentId, Seq};
 use pontoon_wal::memory::MemoryDisk;
 use pontoon_wal::{Log, LogError, LogIdentity, Preparation};
@@ -31,13 +31,29 @@ fn case_5_a_flipped_bit_in_a_durable_group_is_named() {
     let payload_start = 112;
     // In the middle of the tail segment and in the middle of a closed one.
     for (slot, at) in [("slot-001.seg", 3 * 4096), ("slot-006.seg", 2 * 4096)] {
-        for inside in [0, 5, 9, 33, 63, 64, 90, payload_start, payload_start + 299] {
+        let whole = long().open().1.groups;
+        for inside in [0, 5, 9, 33, 63, 64, 90] {
             let rig = long();
             rig.damage(slot, |bytes| bytes[at + inside] ^= 4);
+            if slot == "slot-001.seg" {
+                assert_eq!(rig.open().1.groups, whole, "byte {inside}: the footer has another copy");
+                rig.damage(slot, |bytes| bytes[8 * 4096 + 40] ^= 4);
+            }
             assert_eq!(corruption(&rig), (slot.to_string(), at as u64), "byte {inside} of the group");
         }
+        for inside in [payload_start, payload_start + 299] {
+            let rig = long();
+            rig.damage(slot, |bytes| bytes[at + inside] ^= 4);
+            let found = rig.open().1.groups;
+            let group = &found[&pontoon_types::GroupId(2)];
+            let [index] = group.lost[..] else { panic!("{:?}", group.lost) };
+            let mut expected = whole.clone();
+            let expected_group = expected.get_mut(&pontoon_types::GroupId(2)).unwrap();
+            expected_group.entries[index.0 as usize - 1].payload = bytes::Bytes::new();
+            expected_group.lost = vec![index];
+            assert_eq!(found, expected, "one payload is lost, and it is known which");
+        }
         let rig = long();
-        let whole = long().open().1.groups;
         rig.damage(slot, |bytes| bytes[at + 4095] ^= 4);
         assert_eq!(rig.open().1.groups, whole, "padding means nothing");
     }
@@ -48,6 +64,10 @@ fn case_6_a_zeroed_block_in_the_middle_is_corruption_and_not_the_end() {
     for block in [2, 3, 6] {
         let rig = long();
         rig.damage("slot-001.seg", |bytes| bytes[block * 4096..(block + 1) * 4096].fill(0));
+        let (_, recovered) = rig.open();
+        assert_eq!(recovered.groups[&pontoon_types::GroupId(2)].lost.len(), 1, "named by the footer");
+        assert_eq!(recovered.groups[&pontoon_types::GroupId(2)].entries.len(), 40);
+        rig.damage("slot-001.seg", |bytes| bytes[8 * 4096..].fill(0));
         assert_eq!(corruption(&rig), ("slot-001.seg".to_string(), block as u64 * 4096));
     }
     // A segment header: the chain has a hole.
@@ -199,6 +219,7 @@ fn at_numbers(seq: u64, segment: u64) -> Rig {
     let options = small();
     let previous = LogEnd { place: Lsn::default(), seq: Seq(seq - 1), chain: 77 };
     let header = SegmentHeader {
+        stream: Stream::Log,
         identity: IDENTITY,
         segment: SegmentId(segment),
         salt: 5,
@@ -208,7 +229,9 @@ fn at_numbers(seq: u64, segment: u64) -> Rig {
         segment_bytes: options.segment_bytes,
         previous,
     };
-    let directory = [RunHead::create(pontoon_types::GroupId(2)).encode().to_vec(), vec![0; 12]].concat();
+    let directory =
+        [RunHead::create(pontoon_types::GroupId(2), pontoon_types::ReplicaId(7)).encode().to_vec(), vec![0; 12]]
+            .concat();
     let group = GroupHeader {
         dir_len: directory.len() as u32,
         dir_crc: crc32fast::hash(&directory),
@@ -230,6 +253,7 @@ fn at_numbers(seq: u64, segment: u64) -> Rig {
     let end =
         LogEnd { place: Lsn { segment: SegmentId(segment), offset: 2 * BLOCK_BYTES as u64 }, seq: Seq(seq), chain };
     let control = Control {
+        checkpoints: [None, None],
         identity: IDENTITY,
         generation: 1,
         incarnation: pontoon_types::Incarnation(1),
@@ -324,7 +348,8 @@ fn a_history_cannot_be_spliced() {
         let (_, other) = vote(2, 3, 2);
         let other = RunHead::hard_state(pontoon_types::GroupId(2), other.hard_state.unwrap()).encode();
         bytes[start..start + other.len()].copy_from_slice(&other);
-        let forged = GroupHeader { dir_crc: crc32fast::hash(&other), ..header };
+        let directory = &bytes[start..start + header.dir_len as usize];
+        let forged = GroupHeader { dir_crc: crc32fast::hash(directory), ..header };
         let (encoded, _) = forged.encode(IDENTITY.log, at as u64);
         bytes[at..start].copy_from_slice(&encoded);
     });

@@ -1,4 +1,4 @@
-//! Real files on the real disk.
+//! Real files on the real disk, over both append paths.
 #![allow(unsafe_code)]
 
 use std::fs;
@@ -6,12 +6,20 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::path::Path;
 
 use pontoon_types::{CoreWriteNumber, GroupId, Write};
-use pontoon_wal::{Log, LogError, Options, Recovered};
+use pontoon_wal::{AppendPath, Log, LogError, Options};
 
-use crate::common::{IDENTITY, apply, created, entries, entry, model_of, vote};
+use crate::append_path::over_both;
+use crate::common::{IDENTITY, Opened, apply, created, entries, entry, model_of, opened, vote};
 
-pub fn options() -> Options {
-    Options { segment_bytes: 256 << 10, max_log_bytes: 32 << 20, group_bytes_max: 64 << 10, ready_segments: 2 }
+pub fn options(append_path: AppendPath) -> Options {
+    Options {
+        segment_bytes: 256 << 10,
+        max_log_bytes: 32 << 20,
+        group_bytes_max: 64 << 10,
+        ready_segments: 2,
+        checkpoint_segments: 3,
+        append_path,
+    }
 }
 
 /// What the shell does through its ring.
@@ -32,40 +40,49 @@ pub fn commit(log: &mut Log, number: u64, writes: &[(GroupId, Write)]) {
     }
 }
 
-fn open(path: &Path) -> (Log, Recovered) {
-    Log::open(path, IDENTITY, &options()).unwrap()
+/// Opens a log on real files and reads all of it.
+pub fn open_with(path: &Path, options: &Options) -> (Log, Opened) {
+    let (mut log, recovered) = Log::open(path, IDENTITY, options).unwrap();
+    let opened = opened(&mut log, recovered);
+    (log, opened)
+}
+
+fn open(path: &Path, append_path: AppendPath) -> (Log, Opened) {
+    open_with(path, &options(append_path))
 }
 
 #[test]
 fn clean_stops_and_crashes_over_many_segments() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("log");
-    Log::create(&path, IDENTITY, &options(), &created(2)).unwrap();
-    let mut model = model_of(&created(2));
-    let mut next = 1;
-    for life in 0..6_u64 {
-        let (mut log, recovered) = open(&path);
-        assert_eq!(recovered.groups, model, "life {life}");
-        assert_eq!(recovered.clean, life == 0 || life % 2 == 0);
-        assert_eq!(log.incarnation().0, life + 1);
-        assert!(recovered.torn_tail.is_none());
-        // On a file system without O_DIRECT the log says so, and reads what the cache has after it was dropped.
-        assert_eq!(recovered.read_past_cache, o_direct_works(directory.path()));
-        for number in 1..=40 {
-            let writes = [entries(2, vec![entry(next, 1, vec![next as u8; 9000])]), vote(3, next, 2)];
-            commit(&mut log, number, &writes);
-            apply(&mut model, &writes);
-            next += 1;
+    over_both(|append_path| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        Log::create(&path, IDENTITY, &options(append_path), &created(2)).unwrap();
+        let mut model = model_of(&created(2));
+        let mut next = 1;
+        for life in 0..6_u64 {
+            let (mut log, recovered) = open(&path, append_path);
+            assert_eq!(recovered.groups, model, "life {life}");
+            assert_eq!(recovered.clean, life == 0 || life % 2 == 0);
+            assert_eq!(log.incarnation().0, life + 1);
+            assert!(recovered.torn_tail.is_none());
+            // On a file system without O_DIRECT the log says so, and reads what the cache has after it was dropped.
+            assert_eq!(recovered.read_past_cache, o_direct_works(directory.path()));
+            for number in 1..=40 {
+                let writes = [entries(2, vec![entry(next, 1, vec![next as u8; 9000])]), vote(3, next, 2)];
+                commit(&mut log, number, &writes);
+                apply(&mut model, &writes);
+                next += 1;
+            }
+            let stats = log.stats();
+            assert_eq!((stats.groups, stats.entries, stats.writes), (40, 40, 80));
+            assert!(stats.bytes >= 40 * 12_288);
+            // Odd lives begin after a clean stop of an even one; the others are dropped like a killed process.
+            if life % 2 == 1 {
+                log.close().unwrap();
+            }
         }
-        let stats = log.stats();
-        assert_eq!((stats.groups, stats.entries, stats.writes), (40, 40, 80));
-        assert!(stats.bytes >= 40 * 12_288);
-        // Odd lives begin after a clean stop of an even one; the others are dropped like a killed process.
-        if life % 2 == 1 {
-            log.close().unwrap();
-        }
-    }
-    assert!(fs::read_dir(&path).unwrap().count() > 8);
+        assert!(fs::read_dir(&path).unwrap().count() > 8);
+    });
 }
 
 fn o_direct_works(directory: &Path) -> bool {
@@ -78,98 +95,111 @@ fn o_direct_works(directory: &Path) -> bool {
 
 #[test]
 fn a_torn_tail_on_the_real_disk_is_cut_and_left_in_place() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("log");
-    Log::create(&path, IDENTITY, &options(), &created(2)).unwrap();
-    let (mut log, _) = open(&path);
-    commit(&mut log, 1, &[vote(2, 1, 1)]);
-    commit(&mut log, 2, &[vote(2, 2, 1)]);
-    commit(&mut log, 3, &[entries(2, vec![entry(1, 2, vec![1; 9000])])]);
-    drop(log);
-    let tail = path.join("slot-001.seg");
-    let mut bytes = fs::read(&tail).unwrap();
-    // The creation and two votes come first, behind the header; the middle block of the last group is lost.
-    bytes[5 * 4096..6 * 4096].fill(0);
-    fs::write(&tail, &bytes).unwrap();
-    let (log, recovered) = open(&path);
-    let torn = recovered.torn_tail.expect("the tail is torn");
-    assert_eq!((torn.file.as_str(), torn.offset), ("slot-001.seg", 4 * 4096));
-    assert!(recovered.rewritten, "the second vote lost its proof with the group behind it");
-    assert_eq!(recovered.groups[&GroupId(2)].hard_state.term.0, 2);
-    assert!(recovered.groups[&GroupId(2)].entries.is_empty());
-    drop(log);
-    assert!(fs::read(&tail).unwrap() == bytes, "the old tail is not changed");
-    assert_eq!(open(&path).1.groups, recovered.groups);
+    over_both(|append_path| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        Log::create(&path, IDENTITY, &options(append_path), &created(2)).unwrap();
+        let (mut log, _) = open(&path, append_path);
+        commit(&mut log, 1, &[vote(2, 1, 1)]);
+        commit(&mut log, 2, &[vote(2, 2, 1)]);
+        commit(&mut log, 3, &[entries(2, vec![entry(1, 2, vec![1; 9000])])]);
+        drop(log);
+        let tail = path.join("slot-001.seg");
+        let mut bytes = fs::read(&tail).unwrap();
+        // The creation and two votes come first, behind the header; the middle block of the last group is lost.
+        bytes[5 * 4096..6 * 4096].fill(0);
+        fs::write(&tail, &bytes).unwrap();
+        let (log, recovered) = open(&path, append_path);
+        let torn = recovered.torn_tail.as_ref().expect("the tail is torn");
+        assert_eq!((torn.file.as_str(), torn.offset), ("slot-001.seg", 4 * 4096));
+        assert!(recovered.rewritten, "the second vote lost its proof with the group behind it");
+        assert_eq!(recovered.groups[&GroupId(2)].hard_state.term.0, 2);
+        assert!(recovered.groups[&GroupId(2)].entries.is_empty());
+        drop(log);
+        assert!(fs::read(&tail).unwrap() == bytes, "the old tail is not changed");
+        assert_eq!(open(&path, append_path).1.groups, recovered.groups);
+    });
 }
 
 #[test]
 fn bytes_of_a_reader_outlive_the_log_and_its_files() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("log");
-    Log::create(&path, IDENTITY, &options(), &created(2)).unwrap();
-    let (mut log, _) = open(&path);
-    for number in 1..=50 {
-        commit(&mut log, number, &[entries(2, vec![entry(number, 1, vec![number as u8; 9000])])]);
-    }
-    log.close().unwrap();
-    let (log, mut recovered) = open(&path);
-    let entries = std::mem::take(&mut recovered.groups.get_mut(&GroupId(2)).unwrap().entries);
-    drop(recovered);
-    log.close().unwrap();
-    fs::remove_dir_all(&path).unwrap();
-    assert_eq!(entries.len(), 50);
-    for entry in entries {
-        assert!(entry.payload.iter().all(|byte| *byte == entry.id.index.0 as u8));
-        assert_eq!(entry.payload.as_ptr() as usize % 16, 0, "payloads are aligned in memory as on the disk");
-    }
+    over_both(|append_path| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        Log::create(&path, IDENTITY, &options(append_path), &created(2)).unwrap();
+        let (mut log, _) = open(&path, append_path);
+        for number in 1..=50 {
+            commit(&mut log, number, &[entries(2, vec![entry(number, 1, vec![number as u8; 9000])])]);
+        }
+        log.close().unwrap();
+        let (log, mut recovered) = open(&path, append_path);
+        let entries = std::mem::take(&mut recovered.groups.get_mut(&GroupId(2)).unwrap().entries);
+        drop(recovered);
+        log.close().unwrap();
+        fs::remove_dir_all(&path).unwrap();
+        assert_eq!(entries.len(), 50);
+        for entry in entries {
+            assert!(entry.payload.iter().all(|byte| *byte == entry.id.index.0 as u8));
+            assert_eq!(entry.payload.as_ptr() as usize % 16, 0, "payloads are aligned in memory as on the disk");
+        }
+    });
 }
 
 #[test]
 fn a_second_owner_a_second_creation_and_no_log_are_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("log");
-    assert!(matches!(Log::open(&path, IDENTITY, &options()), Err(LogError::NotALog { .. })));
-    assert!(matches!(Log::open(directory.path(), IDENTITY, &options()), Err(LogError::NotALog { .. })));
-    Log::create(&path, IDENTITY, &options(), &created(2)).unwrap();
-    assert!(matches!(Log::create(&path, IDENTITY, &options(), &created(2)), Err(LogError::NotEmpty { .. })));
-    let (log, _) = open(&path);
-    let error = Log::open(&path, IDENTITY, &options()).err().unwrap();
-    assert!(matches!(error, LogError::InUse { .. }), "{error}");
-    assert!(error.to_string().contains("open in another process"));
-    drop(log);
-    open(&path).0.close().unwrap();
+    over_both(|append_path| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        assert!(matches!(Log::open(&path, IDENTITY, &options(append_path)), Err(LogError::NotALog { .. })));
+        assert!(matches!(Log::open(directory.path(), IDENTITY, &options(append_path)), Err(LogError::NotALog { .. })));
+        Log::create(&path, IDENTITY, &options(append_path), &created(2)).unwrap();
+        assert!(matches!(
+            Log::create(&path, IDENTITY, &options(append_path), &created(2)),
+            Err(LogError::NotEmpty { .. })
+        ));
+        let (log, _) = open(&path, append_path);
+        let error = Log::open(&path, IDENTITY, &options(append_path)).err().unwrap();
+        assert!(matches!(error, LogError::InUse { .. }), "{error}");
+        assert!(error.to_string().contains("open in another process"));
+        drop(log);
+        open(&path, append_path).0.close().unwrap();
+    });
 }
 
 #[test]
 fn an_interrupted_preparation_is_removed_at_the_next_open() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("log");
-    Log::create(&path, IDENTITY, &options(), &created(2)).unwrap();
-    fs::write(path.join("slot-009.new"), [0; 5000]).unwrap();
-    open(&path).0.close().unwrap();
-    assert!(!path.join("slot-009.new").exists());
+    over_both(|append_path| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        Log::create(&path, IDENTITY, &options(append_path), &created(2)).unwrap();
+        fs::write(path.join("slot-009.new"), [0; 5000]).unwrap();
+        open(&path, append_path).0.close().unwrap();
+        assert!(!path.join("slot-009.new").exists());
+    });
 }
 
 #[test]
 fn forty_starts_of_an_idle_log_stay_within_max_log_bytes() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("log");
-    let options = Options { segment_bytes: 1 << 20, max_log_bytes: 8 << 20, ..Options::default() };
-    Log::create(&path, IDENTITY, &options, &created(2)).unwrap();
-    for start in 1..=40_u64 {
-        let (log, recovered) = Log::open(&path, IDENTITY, &options).unwrap();
-        assert!(recovered.resumed && recovered.clean == (start == 1), "start {start}");
-        assert_eq!(log.incarnation().0, start);
-        assert!(log.bytes() <= 3 << 20 && !log.is_full(), "start {start}: {} bytes", log.bytes());
+    over_both(|append_path| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let options = Options { segment_bytes: 1 << 20, max_log_bytes: 8 << 20, append_path, ..Options::default() };
+        Log::create(&path, IDENTITY, &options, &created(2)).unwrap();
+        for start in 1..=40_u64 {
+            let (log, recovered) = open_with(&path, &options);
+            assert!(recovered.resumed && recovered.clean == (start == 1), "start {start}");
+            assert_eq!(log.incarnation().0, start);
+            assert!(log.bytes() <= 5 << 20 && !log.is_full(), "start {start}: {} bytes", log.bytes());
+            drop(log);
+            let on_disk: u64 = fs::read_dir(&path).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+            assert!(on_disk <= (5 << 20) + 8192, "start {start}: {on_disk} bytes of files");
+        }
+        // What such a log writes next is as durable as ever.
+        let (mut log, _) = open_with(&path, &options);
+        commit(&mut log, 1, &[vote(2, 7, 1)]);
         drop(log);
-        let on_disk: u64 = fs::read_dir(&path).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
-        assert!(on_disk <= (3 << 20) + 8192, "start {start}: {on_disk} bytes of files");
-    }
-    // What such a log writes next is as durable as ever.
-    let (mut log, _) = Log::open(&path, IDENTITY, &options).unwrap();
-    commit(&mut log, 1, &[vote(2, 7, 1)]);
-    drop(log);
-    let (_, recovered) = Log::open(&path, IDENTITY, &options).unwrap();
-    assert_eq!(recovered.groups[&GroupId(2)].hard_state.term.0, 7);
-    assert!(!recovered.resumed);
+        let (_, recovered) = open_with(&path, &options);
+        assert_eq!(recovered.groups[&GroupId(2)].hard_state.term.0, 7);
+        assert!(!recovered.resumed);
+    });
 }

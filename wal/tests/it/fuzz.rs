@@ -1,22 +1,147 @@
 //! Any bytes as a segment or a control file: an answer, never a panic, and no allocation that the files do not explain.
+//!
+//! Bytes are changed anywhere, and where checksums would hide what stands behind them, they are made right again: in
+//! groups, footers, checkpoints, cold segments and in what the control file says of checkpoints. `PONTOON_FUZZ_CASES=N`
+//! runs another number of cases of each kind.
 
-use pontoon_types::GroupId;
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pontoon_types::{CoreWriteNumber, GroupId};
+use pontoon_wal::format::control::{CheckpointRef, Control};
+use pontoon_wal::format::footer::{self, FOOTER_HEADER_BYTES, FooterPlace};
+use pontoon_wal::format::group::{GROUP_HEADER_BYTES, Group, GroupHeader, payloads_start};
+use pontoon_wal::format::record::RUN_BYTES;
+use pontoon_wal::format::segment_header::Stream;
+use pontoon_wal::format::{BLOCK_BYTES, CONTROL_NAME, LogEnd, Lsn, SegmentId, Seq};
+use pontoon_wal::memory::MemoryDisk;
+use pontoon_wal::{Log, LogError, Preparation};
 use proptest::prelude::*;
 
 use crate::allocation::largest_allocation;
 use crate::cases::with_writes;
-use crate::common::{Rig, groups_in, small};
+use crate::common::{IDENTITY, Rig, compact, entries, entry, groups_in, small, vote};
+use crate::keeping::busy;
 
-/// Opens whatever is there. One segment is held in memory, and the entries of a small log.
+/// Cases of each kind.
+fn config() -> ProptestConfig {
+    let cases = std::env::var("PONTOON_FUZZ_CASES").map_or(400, |cases| cases.parse().unwrap());
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+/// Opens whatever is there, and uses it. One segment is held in memory, and the entries of a small log.
 fn survives(rig: &Rig) -> Result<(), TestCaseError> {
     let mut opened = None;
-    let largest = largest_allocation(|| opened = Some(rig.try_open()));
+    let storage = Arc::new(rig.disk.clone());
+    let largest = largest_allocation(|| {
+        opened = Log::open_in(storage, IDENTITY, &rig.options, Preparation::Inline).ok();
+        if let Some((log, recovered)) = &mut opened {
+            // A lie with right checksums may be believed. It is not read beyond what there is.
+            recovered.groups.keys().for_each(|group| drop(log.load(*group)));
+        }
+    });
     prop_assert!(largest <= 2 * rig.options.segment_bytes as usize, "{largest} bytes at once");
-    if let Some(Ok((_, recovered))) = opened {
-        let entries = recovered.groups.get(&GroupId(2)).map_or(0, |group| group.entries.len());
+    if let Some((mut log, recovered)) = opened {
+        let entries = log.load(GroupId(2)).map_or(0, |loaded| loaded.entries.len());
         prop_assert!(entries <= 40);
+        drop(recovered);
+        // What was found is what the keeper reads too. A log that cannot go on says so.
+        let _ = log.scrub();
+        for number in 1..=12 {
+            log.append(CoreWriteNumber(number), &[vote(3, 1000 + number, 1), vote(2, 1000 + number, 1)]);
+            match log.begin_sync() {
+                Ok(Some(sync)) => drop(log.finish_sync(rig.disk.sync(sync.fd))),
+                Ok(None) => {}
+                Err(error) => {
+                    let answers = matches!(error, LogError::Fenced { .. } | LogError::Full { .. });
+                    prop_assert!(answers, "{error}");
+                    break;
+                }
+            }
+        }
     }
     Ok(())
+}
+
+/// A log with footers, two checkpoints and a cold segment.
+fn kept_log() -> Rig {
+    thread_local! {
+        static IMAGE: OnceCell<BTreeMap<String, Vec<u8>>> = const { OnceCell::new() };
+    }
+    let build = || {
+        let rig = Rig::new(busy(), 2);
+        let (mut log, _) = rig.open();
+        rig.commit(&mut log, 1, &[entries(2, (1..=9).map(|index| entry(index, 1, vec![7; 300])).collect())]);
+        let mut number = 1;
+        while log.stats().moved_runs == 0 || log.stats().checkpoints < 3 {
+            number += 1;
+            let fill = entries(3, vec![entry(number - 1, 1, vec![1; 9000])]);
+            rig.commit(&mut log, number, &[fill, compact(3, number - 1, 1)]);
+        }
+        rig.disk.image()
+    };
+    let disk = MemoryDisk::new();
+    IMAGE.with(|image| {
+        image.get_or_init(build).iter().for_each(|(name, content)| disk.replace(name, content.clone()));
+    });
+    Rig { disk, options: busy() }
+}
+
+fn slots_of(rig: &Rig, stream: Stream) -> Vec<String> {
+    let is_of = |name: &String| rig.header(name).is_some_and(|header| header.stream == stream);
+    rig.slots().into_iter().filter(is_of).collect()
+}
+
+/// Puts right every checksum of the group at `offset`, whatever its directory and payloads are now. Returns its chain.
+fn make_right(bytes: &mut [u8], offset: usize, header: GroupHeader) -> u32 {
+    let start = offset + GROUP_HEADER_BYTES;
+    let (dir_len, payloads) = (header.dir_len as usize, offset + payloads_start(header.dir_len as usize));
+    let mut at = start;
+    while at + RUN_BYTES <= start + dir_len {
+        let count = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize;
+        at += RUN_BYTES;
+        for _ in 0..count {
+            if at + 12 > start + dir_len {
+                break;
+            }
+            let word = |from: usize| u32::from_le_bytes(bytes[from..from + 4].try_into().unwrap()) as usize;
+            let (from, length) = (payloads.saturating_add(word(at) * 16), word(at + 4));
+            let crc = from.checked_add(length).and_then(|end| bytes.get(from..end)).map_or(0, crc32fast::hash);
+            bytes[at + 8..at + 12].copy_from_slice(&crc.to_le_bytes());
+            at += 12;
+        }
+    }
+    let dir_crc = crc32fast::hash(&bytes[start..start + dir_len]);
+    let (encoded, chain) = GroupHeader { dir_crc, ..header }.encode(IDENTITY.log, offset as u64);
+    bytes[offset..start].copy_from_slice(&encoded);
+    chain
+}
+
+/// Bytes to change: where, as a share of what there is, and to what.
+type Lies = Vec<(prop::sample::Index, u8)>;
+
+fn lies() -> impl Strategy<Value = Lies> {
+    prop::collection::vec((any::<prop::sample::Index>(), prop_oneof![Just(0), Just(1), Just(0xff), any::<u8>()]), 1..6)
+}
+
+fn lie(bytes: &mut [u8], lies: &Lies) {
+    if !bytes.is_empty() {
+        lies.iter().for_each(|(at, byte)| bytes[at.index(bytes.len())] = *byte);
+    }
+}
+
+/// Changes the directory and the payloads of a group, up to the end of what it uses, and makes the checksums right.
+fn lie_in_group(bytes: &mut [u8], offset: usize, changes: &Lies) -> Option<u32> {
+    let header = Group::identify(bytes, IDENTITY.log, offset).ok()?.header;
+    let end = offset + payloads_start(header.dir_len as usize) + header.payload_len as usize;
+    lie(&mut bytes[offset + GROUP_HEADER_BYTES..end], changes);
+    Some(make_right(bytes, offset, header))
+}
+
+fn replace_control(rig: &Rig, control: &Control) {
+    let block = control.encode();
+    rig.disk.replace(CONTROL_NAME, [block, block].concat());
 }
 
 fn log_of_40() -> Rig {
@@ -26,7 +151,7 @@ fn log_of_40() -> Rig {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn case_50_random_bytes_as_a_segment(seed in any::<u64>(), slot in 1..7_usize, from in 0..9_usize) {
@@ -68,6 +193,94 @@ proptest! {
             let (encoded, _) = lie.encode(crate::common::IDENTITY.log, offset as u64);
             bytes[offset..start].copy_from_slice(&encoded);
         });
+        survives(&rig)?;
+    }
+
+    #[test]
+    fn case_50_flipped_bytes_in_a_log_with_checkpoints_and_copies(file in any::<prop::sample::Index>(), changes in lies()) {
+        let rig = kept_log();
+        let names = rig.disk.file_names();
+        rig.damage(&names[file.index(names.len())], |bytes| lie(bytes, &changes));
+        survives(&rig)?;
+    }
+
+    #[test]
+    fn case_50_lies_in_a_footer_with_a_right_checksum(slot in any::<prop::sample::Index>(), count: u8, changes in lies()) {
+        let rig = kept_log();
+        let mut closed = slots_of(&rig, Stream::Log);
+        closed.retain(|name| *name != rig.newest());
+        let name = &closed[slot.index(closed.len())];
+        let header = rig.header(name).unwrap();
+        rig.damage(name, |bytes| {
+            let (at, last) = *groups_in(bytes).last().unwrap();
+            let offset = at + last.group_len();
+            let place = FooterPlace { log: IDENTITY.log, segment: header.segment, salt: header.salt, offset: offset as u64 };
+            let Ok(groups) = footer::decode(&bytes[offset..], place) else { return };
+            let count = if count < 200 { groups.len() as u32 } else { u32::from(count) };
+            let length: usize = groups.iter().map(|group| GROUP_HEADER_BYTES + group.directory.len()).sum();
+            let mut parts = bytes[offset + FOOTER_HEADER_BYTES..][..length].to_vec();
+            lie(&mut parts, &changes);
+            let encoded = footer::encode(place, count, &parts);
+            bytes[offset..offset + encoded.len()].copy_from_slice(&encoded);
+        });
+        survives(&rig)?;
+    }
+
+    #[test]
+    fn case_50_lies_in_a_checkpoint_with_right_checksums(changes in lies(), older: bool) {
+        let rig = kept_log();
+        let mut control = rig.control();
+        let position = usize::from(older);
+        let Some(CheckpointRef { start, end }) = control.checkpoints[position] else { return Ok(()) };
+        let name = rig.slot_of(end.place.segment);
+        rig.damage(&name, |bytes| {
+            // Small checkpoints are one group each.
+            let within = start.place.segment == end.place.segment;
+            let offset = if within { start.place.offset as usize } else { BLOCK_BYTES };
+            if let Some(chain) = lie_in_group(bytes, offset, &changes) {
+                control.checkpoints[position] = Some(CheckpointRef { start, end: LogEnd { chain, ..end } });
+            }
+        });
+        if !older {
+            // So that nothing makes it good.
+            control.checkpoints[1] = None;
+        }
+        replace_control(&rig, &control);
+        survives(&rig)?;
+    }
+
+    #[test]
+    fn case_50_lies_in_a_cold_segment_with_right_checksums(changes in lies()) {
+        let rig = kept_log();
+        for name in slots_of(&rig, Stream::Cold) {
+            rig.damage(&name, |bytes| { lie_in_group(bytes, BLOCK_BYTES, &changes); });
+        }
+        survives(&rig)?;
+    }
+
+    #[test]
+    fn case_50_lies_about_checkpoints_in_the_control_file(
+        numbers in prop::array::uniform8(prop_oneof![0..40_u64, any::<u64>()]), chain: u32, keep in 0..16_u8, position in 0..2_usize,
+    ) {
+        let rig = kept_log();
+        let mut control = rig.control();
+        let Some(known) = control.checkpoints[position] else { return Ok(()) };
+        // Each part is a lie or what it was.
+        let pick = |bit: u8, lie: LogEnd, was: LogEnd| if keep & bit == 0 { lie } else { was };
+        let block = |number: u64| number.wrapping_mul(if number < 40 { 4096 } else { 1 });
+        let end = |from: usize| LogEnd {
+            place: Lsn { segment: SegmentId(numbers[from]), offset: block(numbers[from + 1]) },
+            seq: Seq(numbers[from + 2]),
+            chain,
+        };
+        let (start_was, end_was) = (known.start, known.end);
+        let start = pick(1, end(0), start_was);
+        let end = LogEnd { seq: if keep & 4 == 0 { Seq(numbers[7]) } else { end_was.seq }, ..pick(2, end(3), end_was) };
+        control.checkpoints[position] = Some(CheckpointRef { start, end });
+        if keep & 8 == 0 {
+            control.checkpoints[1 - position] = None;
+        }
+        replace_control(&rig, &control);
         survives(&rig)?;
     }
 }

@@ -9,16 +9,26 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use pontoon_types::{CoreWriteNumber, GroupId};
-use pontoon_wal::{Log, Options, Recovered};
+use pontoon_wal::{AppendPath, Log, Options};
 
-use crate::common::{IDENTITY, Random, created, entries, entry, vote};
-use crate::files::fdatasync;
+use crate::append_path::over_both;
+use crate::common::{IDENTITY, Opened, Random, created, entries, entry, vote};
+use crate::files::{fdatasync, open_with};
 
 const DIRECTORY: &str = "PONTOON_WAL_CHILD";
+/// Set for a child that appends through a mapping.
+const MAPS: &str = "PONTOON_WAL_CHILD_MAPS";
 const ROUNDS: u64 = 14;
 
-fn options() -> Options {
-    Options { segment_bytes: 1 << 20, max_log_bytes: 256 << 20, group_bytes_max: 128 << 10, ready_segments: 2 }
+fn options(append_path: AppendPath) -> Options {
+    Options {
+        segment_bytes: 1 << 20,
+        max_log_bytes: 256 << 20,
+        group_bytes_max: 128 << 10,
+        ready_segments: 2,
+        checkpoint_segments: 3,
+        append_path,
+    }
 }
 
 /// Different for each index, and checkable without a record of what was written.
@@ -29,8 +39,8 @@ fn payload(index: u64) -> Vec<u8> {
 }
 
 /// Opens the log and appends, one report for each durable entry count, until there are `enough` entries.
-fn live(path: &Path, enough: u64, mut report: impl FnMut(u64)) {
-    let (mut log, recovered) = Log::open(path, IDENTITY, &options()).unwrap();
+fn live(path: &Path, append_path: AppendPath, enough: u64, mut report: impl FnMut(u64)) {
+    let (mut log, recovered) = open_with(path, &options(append_path));
     let mut next = recovered.groups[&GroupId(2)].entries.len() as u64;
     let first = next;
     let mut random = Random(next);
@@ -56,7 +66,7 @@ fn live(path: &Path, enough: u64, mut report: impl FnMut(u64)) {
 }
 
 /// Whether a recovered log holds whole core writes with the right payloads; how many.
-fn check(recovered: &Recovered, what: &str) -> u64 {
+fn check(recovered: &Opened, what: &str) -> u64 {
     let found = &recovered.groups[&GroupId(2)].entries;
     assert_eq!(recovered.groups[&GroupId(3)].hard_state.term.0, found.len() as u64, "{what}: core writes are whole");
     for entry in found {
@@ -71,39 +81,46 @@ fn check(recovered: &Recovered, what: &str) -> u64 {
 fn one_life() {
     if let Ok(directory) = std::env::var(DIRECTORY) {
         let mut out = std::io::stdout();
-        live(directory.as_ref(), u64::MAX, |durable| {
+        let append_path = if std::env::var_os(MAPS).is_some() { AppendPath::Mmap } else { AppendPath::Write };
+        live(directory.as_ref(), append_path, u64::MAX, |durable| {
             writeln!(out, "durable {durable}").unwrap();
             out.flush().unwrap();
         });
         unreachable!("the parent kills this process");
     }
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("log");
-    Log::create(&path, IDENTITY, &options(), &created(2)).unwrap();
-    let mut reports = Vec::new();
-    live(&path, 200, |durable| reports.push(durable));
-    assert!(reports.len() > 20 && reports.is_sorted(), "{reports:?}");
-    let (log, recovered) = Log::open(&path, IDENTITY, &options()).unwrap();
-    assert!(!recovered.clean);
-    assert_eq!(check(&recovered, "one life"), *reports.last().unwrap(), "nothing was in flight at the end");
-    log.close().unwrap();
+    over_both(|append_path| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        Log::create(&path, IDENTITY, &options(append_path), &created(2)).unwrap();
+        let mut reports = Vec::new();
+        live(&path, append_path, 200, |durable| reports.push(durable));
+        assert!(reports.len() > 20 && reports.is_sorted(), "{reports:?}");
+        let (log, recovered) = open_with(&path, &options(append_path));
+        assert!(!recovered.clean);
+        assert_eq!(check(&recovered, "one life"), *reports.last().unwrap(), "nothing was in flight at the end");
+        log.close().unwrap();
+    });
 }
 
 #[test]
 fn killed_again_and_again_nothing_printed_is_lost() {
+    over_both(kill_again_and_again);
+}
+
+fn kill_again_and_again(append_path: AppendPath) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log");
-    Log::create(&path, IDENTITY, &options(), &created(2)).unwrap();
+    Log::create(&path, IDENTITY, &options(append_path), &created(2)).unwrap();
     let mut random = Random(std::process::id().into());
     let mut rewritten = 0;
     let mut last = 0;
     for round in 0..ROUNDS {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "kill::one_life", "--nocapture", "--test-threads=1"])
-            .env(DIRECTORY, &path)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "kill::one_life", "--nocapture", "--test-threads=1"]).env(DIRECTORY, &path);
+        if append_path == AppendPath::Mmap {
+            command.env(MAPS, "");
+        }
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut printed = last;
         // The clock of the kill starts with the first durable write, so that each round writes something.
@@ -123,7 +140,7 @@ fn killed_again_and_again_nothing_printed_is_lost() {
             printed = number(&line.unwrap()).unwrap_or(printed).max(printed);
         }
         assert!(printed > last, "round {round}: the child wrote something");
-        let (log, recovered) = Log::open(&path, IDENTITY, &options()).unwrap();
+        let (log, recovered) = open_with(&path, &options(append_path));
         let found = check(&recovered, &format!("round {round}"));
         assert!(found >= printed, "round {round}: {printed} printed, {found} found");
         rewritten += u64::from(recovered.rewritten);

@@ -3,13 +3,19 @@
 #![allow(clippy::unwrap_used)]
 
 mod allocation;
+mod append_path;
 mod cases;
 mod common;
 mod damage;
+mod device;
 mod faults;
 mod files;
 mod fuzz;
 mod golden;
+mod inspect;
+mod keeping;
 mod kill;
 mod model;
+mod reading;
+mod repair;
 mod space;

@@ -1,0 +1,178 @@
+//! Copies the entries that are still needed out of nearly empty segments.
+//!
+//! A payload is checked before it is copied, so that rot is found and not spread: a run with a rotten entry stays where
+//! it is, and its segment with it. Copies go into segments of their own, because what has lived long tends to live on,
+//! and mixed with young entries it would soon have to be copied again.
+
+use std::io;
+
+use bytes::Bytes;
+use pontoon_types::{GroupId, Index, LogId, ReplicaId, Term};
+
+use super::scrub::Rot;
+use super::{Keeper, Mappings, Moved, Report, ready_for};
+use crate::append::{GroupBuffer, Room, segment_room};
+use crate::format::checkpoint::RunPlace;
+use crate::format::record::RunHead;
+use crate::format::segment_header::Stream;
+use crate::format::{LogEnd, SegmentKey, slot_name};
+use crate::state::runs::end;
+use crate::state::{LogState, PlacedRun};
+use crate::write::Writer;
+
+/// A group of copies is closed at about this size.
+const GROUP_BYTES: usize = 1 << 20;
+
+/// A copied run that waits in the buffer for its place.
+struct Waiting {
+    group: GroupId,
+    replica: ReplicaId,
+    from: SegmentKey,
+    first: Index,
+    count: u32,
+    /// Where its head stands in the directory.
+    directory_offset: usize,
+}
+
+struct Copying<'a> {
+    keeper: &'a mut Keeper,
+    writer: Writer,
+    buffer: GroupBuffer,
+    waiting: Vec<Waiting>,
+    moved: Vec<Moved>,
+}
+
+/// Empties `victims` as far as there is room, and lets `state` and the report say where the entries are now.
+pub(crate) fn rewrite(
+    keeper: &mut Keeper,
+    state: &mut LogState,
+    victims: &[SegmentKey],
+    mappings: &Mappings,
+    report: &mut Report,
+) -> io::Result<()> {
+    let known: Vec<SegmentKey> = keeper.start.kept.keys().copied().collect();
+    let writer = match keeper.cold.take() {
+        Some(writer) => writer,
+        None => Writer::new(keeper.start.origin.clone(), Stream::Cold, LogEnd::default()),
+    };
+    let mut copying = Copying { keeper, writer, buffer: GroupBuffer::new(), waiting: Vec::new(), moved: Vec::new() };
+    let mut has_room = true;
+    for group in state.ids() {
+        let Some(of) = state.group(group).filter(|_| has_room) else { continue };
+        for run in of.runs.as_slice().iter().filter(|run| victims.contains(&run.segment)) {
+            let Some(bytes) = mappings.get(run.segment)? else { continue };
+            match PlacedRun::find(&bytes, run).map(|placed| copying.check(group, run, &placed)) {
+                Some(None) => {}
+                Some(Some(rot)) => {
+                    report.rot.push(rot);
+                    continue;
+                }
+                None => continue,
+            }
+            has_room = copying.copy(group, of.replica, run, &bytes)?;
+            if !has_room {
+                break;
+            }
+        }
+    }
+    copying.flush()?;
+    let Copying { writer, moved, .. } = copying;
+    if let Some(file) = writer.file() {
+        file.sync()?;
+    }
+    for moved in &moved {
+        if let Some(of) = state.group_mut(moved.group) {
+            of.runs.replace(&moved.to, Some(moved.from));
+        }
+    }
+    for (key, kept) in &mut keeper.start.kept {
+        if kept.fact.stream == Stream::Cold && !known.contains(key) {
+            report.cold.push((kept.fact.segment, kept.slot.clone()));
+        }
+        if writer.open().is_some_and(|open| open.segment.key() == *key) {
+            kept.fact.end_offset = writer.end().place.offset;
+        }
+    }
+    keeper.cold = Some(writer);
+    report.moved.extend(moved);
+    Ok(())
+}
+
+impl Copying<'_> {
+    /// The first rotten entry of a run.
+    fn check(&self, group: GroupId, run: &RunPlace, placed: &PlacedRun<'_>) -> Option<Rot> {
+        let rotten = |index: &Index| {
+            placed.entry(*index).is_none_or(|(record, payload, _)| crc32fast::hash(payload) != record.crc)
+        };
+        let index = (run.first.0..end(run).0).map(Index).find(rotten)?;
+        let kept = self.keeper.start.kept.get(&run.segment)?;
+        Some(Rot {
+            file: slot_name(kept.slot.slot),
+            offset: u64::from(run.head_at),
+            entry: Some((group, LogId::new(index, Term(placed.head.term)))),
+        })
+    }
+
+    /// Copies a run that was checked. False when there is no room.
+    fn copy(&mut self, group: GroupId, replica: ReplicaId, run: &RunPlace, bytes: &Bytes) -> io::Result<bool> {
+        let Some(placed) = PlacedRun::find(bytes, run) else { return Ok(true) };
+        let mut next = run.first;
+        while next < end(run) {
+            let mut payloads = Vec::new();
+            let mut room = self.buffer.room().plus(Room { directory: crate::format::record::RUN_BYTES, payloads: 0 });
+            for index in next.0..end(run).0 {
+                let Some((_, payload, _)) = placed.entry(Index(index)) else { break };
+                let with = room.plus(Room::of_payload(payload));
+                let too_large = with.group_len() > GROUP_BYTES
+                    || with.in_segment() > segment_room(self.keeper.start.origin.segment_bytes);
+                if too_large && !(payloads.is_empty() && self.buffer.is_empty()) {
+                    break;
+                }
+                room = with;
+                payloads.push(payload);
+            }
+            if payloads.is_empty() {
+                if !self.flush()? {
+                    return Ok(false);
+                }
+                continue;
+            }
+            let directory_offset = self.buffer.room().directory;
+            let (from, count) = (run.segment, payloads.len() as u32);
+            self.buffer.put_run(RunHead::entries(group, next, Term(placed.head.term), count));
+            for payload in payloads {
+                self.buffer.put_payload(payload);
+            }
+            self.waiting.push(Waiting { group, replica, from, first: next, count, directory_offset });
+            next = Index(next.0 + u64::from(count));
+        }
+        Ok(true)
+    }
+
+    /// Writes what waits. False when there is no room for it; then it is forgotten, and stays where it was.
+    fn flush(&mut self) -> io::Result<bool> {
+        if self.buffer.is_empty() {
+            return Ok(true);
+        }
+        let mut buffer = std::mem::replace(&mut self.buffer, GroupBuffer::new());
+        let waiting = std::mem::take(&mut self.waiting);
+        let start = &mut self.keeper.start;
+        if !ready_for(&mut self.writer, buffer.room(), Stream::Cold, &start.pool, &mut start.kept)? {
+            return Ok(false);
+        }
+        let place = self.writer.next_place(buffer.room().directory);
+        let written = self.writer.write(&mut buffer, 0)?;
+        (self.keeper.pace)(written);
+        for Waiting { group, replica, from, first, count, directory_offset } in waiting {
+            let to = RunPlace {
+                first,
+                count,
+                segment: place.segment,
+                head_at: (place.directory_at + directory_offset) as u32,
+                payloads_at: place.payloads_at as u32,
+            };
+            self.moved.push(Moved { group, replica, from, to });
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,181 @@
+//! Runs the keeper: on a thread of its own, or inside the caller's call for the simulator.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use super::scrub::{Rot, SCRUB_BYTES_PER_SECOND, SCRUB_CYCLE, ScrubQueue};
+use super::{Closed, Keeper, Report, Start};
+use crate::prepare::{Pool, Preparation};
+
+/// The copies of the keeper rest four times as long as they take, so that they have a fifth of the disk.
+const REST_FACTOR: u32 = 4;
+
+/// The longest rest after one piece, so that a slow disk does not put checkpoints off for ever.
+const REST_MAX: Duration = Duration::from_millis(200);
+
+enum Mode {
+    Thread { orders: Sender<Order>, reports: Receiver<io::Result<Report>>, worker: JoinHandle<()> },
+    Inline { keeper: Box<Keeper>, reports: VecDeque<io::Result<Report>> },
+    Stopped,
+}
+
+enum Order {
+    Closed(Closed),
+    Scrub(Sender<io::Result<Vec<Rot>>>),
+}
+
+/// The core's side of the keeper.
+pub(crate) struct Keeping {
+    mode: Mode,
+    pool: Arc<Pool>,
+}
+
+impl Keeping {
+    /// Starts the keeper. What is due at once, after starts that were never followed by a checkpoint, is done before
+    /// this returns only if no segment is left for the log otherwise.
+    pub(crate) fn start(start: Start, how: Preparation) -> io::Result<(Keeping, Report)> {
+        let pool = start.pool.clone();
+        let pace: Box<dyn FnMut(u64) + Send> = match how {
+            Preparation::Thread => Box::new(pacer(pool.clone())),
+            Preparation::Inline => Box::new(|_| {}),
+        };
+        let mut keeper = Keeper::new(start, pace);
+        let mut report = Report::default();
+        let is_due_now = match how {
+            Preparation::Thread => pool.is_exhausted(),
+            Preparation::Inline => keeper.is_short_of_room(),
+        };
+        if is_due_now {
+            keeper.keep(&mut report)?;
+        }
+        let mode = match how {
+            Preparation::Inline => Mode::Inline { keeper: Box::new(keeper), reports: VecDeque::new() },
+            Preparation::Thread => {
+                let (orders, inbox) = crossbeam_channel::unbounded();
+                let (outbox, reports) = crossbeam_channel::unbounded();
+                let builder = std::thread::Builder::new().name("pontoon-keeper".to_string());
+                let of_worker = pool.clone();
+                let worker = builder.spawn(move || work(keeper, &of_worker, &inbox, &outbox))?;
+                Mode::Thread { orders, reports, worker }
+            }
+        };
+        Ok((Keeping { mode, pool }, report))
+    }
+
+    /// Hands a segment over that the log has left.
+    pub(crate) fn closed(&mut self, closed: Closed) {
+        match &mut self.mode {
+            // A keeper that is gone has failed and said so.
+            Mode::Thread { orders, .. } => drop(orders.send(Order::Closed(closed))),
+            Mode::Inline { keeper, reports } => reports.push_back(keeper.closed(closed)),
+            Mode::Stopped => {}
+        }
+    }
+
+    /// What the keeper has done since the last call.
+    pub(crate) fn report(&mut self) -> Option<io::Result<Report>> {
+        match &mut self.mode {
+            Mode::Thread { reports, .. } => reports.try_recv().ok(),
+            Mode::Inline { reports, .. } => reports.pop_front(),
+            Mode::Stopped => None,
+        }
+    }
+
+    /// Reads the whole log from the disk and waits for it.
+    pub(crate) fn scrub(&mut self) -> io::Result<Vec<Rot>> {
+        let gone = || io::Error::other("the keeper is gone");
+        match &self.mode {
+            Mode::Thread { orders, .. } => {
+                let (answer, found) = crossbeam_channel::bounded(1);
+                orders.send(Order::Scrub(answer)).map_err(|_| gone())?;
+                found.recv().map_err(|_| gone())?
+            }
+            Mode::Inline { keeper, .. } => keeper.scrub_all(),
+            Mode::Stopped => Err(gone()),
+        }
+    }
+
+    /// Ends the work, after the piece in hand.
+    pub(crate) fn stop(&mut self) {
+        self.pool.request_stop();
+        if let Mode::Thread { orders, reports, worker } = std::mem::replace(&mut self.mode, Mode::Stopped) {
+            drop((orders, reports));
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Drop for Keeping {
+    /// The thread must not outlive the lock on the directory.
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Rests after each piece in proportion to the time since the last one.
+fn pacer(pool: Arc<Pool>) -> impl FnMut(u64) + Send {
+    let mut since = Instant::now();
+    move |_| {
+        let rest = (since.elapsed() * REST_FACTOR).min(REST_MAX);
+        let (used, allowed) = pool.used();
+        // A log that is short of room needs the result more than a quiet disk.
+        if !pool.is_stopping() && used * 4 < allowed * 3 {
+            std::thread::sleep(rest);
+        }
+        since = Instant::now();
+    }
+}
+
+/// The thread: until the log drops its end of the channel.
+fn work(mut keeper: Keeper, pool: &Pool, orders: &Receiver<Order>, reports: &Sender<io::Result<Report>>) {
+    let mut queue = ScrubQueue::default();
+    let mut scrub_at = Instant::now() + scrub_interval(&keeper);
+    // What was due when the log was opened.
+    let mut first = Report::default();
+    let kept = keeper.keep(&mut first).map(|()| first);
+    let failed = kept.is_err();
+    if reports.send(kept).is_err() || failed {
+        return;
+    }
+    loop {
+        let until = if queue.has_fresh() { Instant::now() } else { scrub_at };
+        match orders.recv_deadline(until) {
+            Ok(Order::Closed(closed)) => {
+                queue.closed(closed.open.segment.key());
+                let report = keeper.closed(closed);
+                let failed = report.is_err();
+                if reports.send(report).is_err() || failed {
+                    return;
+                }
+            }
+            Ok(Order::Scrub(answer)) => drop(answer.send(keeper.scrub_all())),
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {
+                scrub_at = Instant::now() + scrub_interval(&keeper);
+                let Some(segment) = queue.next(&keeper) else { continue };
+                let mut go_on = |bytes: u64| {
+                    std::thread::sleep(Duration::from_millis(bytes * 1000 / SCRUB_BYTES_PER_SECOND));
+                    orders.is_empty() && !pool.is_stopping()
+                };
+                match keeper.scrub(segment, &mut go_on) {
+                    Ok(rot) if rot.is_empty() => {}
+                    Ok(rot) => drop(reports.send(Ok(Report { rot, ..Report::default() }))),
+                    Err(error) => {
+                        drop(reports.send(Err(error)));
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How long to wait between two segments, so that all are read once in a cycle.
+fn scrub_interval(keeper: &Keeper) -> Duration {
+    SCRUB_CYCLE / (keeper.segments().max(1) as u32)
+}

@@ -1,0 +1,218 @@
+//! The segments that entries are read from: mapped at the first read, and not used again while anybody reads.
+//!
+//! Everything that is handed out is a slice of a mapping and keeps it alive, and with it a *pin* of the segment. A
+//! segment that is given up leaves the list at once; its file is free again when the last pin is gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pontoon_types::{GroupId, Index};
+
+use crate::format::checkpoint::RunPlace;
+use crate::format::footer::{self, FooterGroup, FooterPlace};
+use crate::format::group::{GROUP_HEADER_BYTES, Group, GroupHeader, payloads_start};
+use crate::format::record;
+use crate::format::{BLOCK_BYTES, SegmentId, SegmentKey};
+use crate::prepare::Slot;
+
+/// A mapping that pins its segment.
+struct Pinned {
+    bytes: Bytes,
+    _pin: Arc<()>,
+}
+
+impl AsRef<[u8]> for Pinned {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// A segment with entries.
+pub(crate) struct Segment {
+    pub(crate) segment: SegmentId,
+    pub(crate) slot: Slot,
+    /// Where its footer starts, once it has one.
+    footer: Option<FooterPlace>,
+    bytes: Option<Bytes>,
+    /// Parts of runs whose payloads were found intact: their head and first entry. The parts of one run share its head,
+    /// and only get shorter at their end.
+    verified: BTreeSet<(u32, Index)>,
+    /// The places of groups of records, and of the footer, whose directories were found intact.
+    verified_directories: BTreeSet<usize>,
+    pin: Arc<()>,
+}
+
+impl Segment {
+    pub(crate) fn new(segment: SegmentId, slot: Slot) -> Segment {
+        Segment {
+            segment,
+            slot,
+            footer: None,
+            bytes: None,
+            verified: BTreeSet::new(),
+            verified_directories: BTreeSet::new(),
+            pin: Arc::new(()),
+        }
+    }
+
+    /// The same, closed: a footer stands or will stand behind its groups.
+    pub(crate) fn closed(segment: SegmentId, slot: Slot, footer: FooterPlace) -> Segment {
+        Segment { footer: Some(footer), ..Segment::new(segment, slot) }
+    }
+
+    /// Its bytes, as far as they are written by now.
+    pub(crate) fn bytes(&mut self) -> io::Result<Bytes> {
+        if let Some(bytes) = &self.bytes
+            && self.slot.file.mapping_is_live()
+        {
+            return Ok(bytes.clone());
+        }
+        let bytes = Bytes::from_owner(Pinned { bytes: self.slot.file.map()?, _pin: self.pin.clone() });
+        self.bytes = Some(bytes.clone());
+        Ok(bytes)
+    }
+
+    /// Whether the directory in which the head of a run stands is what was written.
+    pub(crate) fn has_intact_directory(&mut self, bytes: &[u8], log: u128, head_at: u32) -> bool {
+        let head_at = head_at as usize;
+        let footer = self.footer.filter(|footer| head_at as u64 >= footer.offset);
+        let place = match footer {
+            Some(footer) => Some(footer.offset as usize),
+            None => group_around(bytes, log, head_at),
+        };
+        let Some(place) = place else { return false };
+        if self.verified_directories.contains(&place) {
+            return true;
+        }
+        let intact = match footer {
+            Some(footer) => footer::decode(bytes.get(place..).unwrap_or_default(), footer).is_ok(),
+            None => Group::identify(bytes, log, place).is_ok(),
+        };
+        if intact {
+            self.verified_directories.insert(place);
+        }
+        intact
+    }
+
+    fn other_copy(&self, bytes: &[u8], log: u128, group: GroupId, run: &RunPlace) -> Option<RunPlace> {
+        let footer = self.footer?;
+        let (directory, directory_at) = if u64::from(run.head_at) >= footer.offset {
+            let starts = (BLOCK_BYTES..footer.offset as usize).step_by(BLOCK_BYTES);
+            let own = |at: usize| Group::identify(bytes, log, at).ok();
+            let found =
+                starts.into_iter().filter_map(own).find(|group| group.payloads_at() == run.payloads_at as usize)?;
+            (found.directory, found.offset + GROUP_HEADER_BYTES)
+        } else {
+            let footer_at = footer.offset as usize;
+            let groups = footer::decode(bytes.get(footer_at..)?, footer).ok()?;
+            let payloads_at = |group: &FooterGroup<'_>| group.offset + payloads_start(group.directory.len());
+            let found = groups.into_iter().find(|group| payloads_at(group) == run.payloads_at as usize)?;
+            (found.directory, footer_at + found.directory_at)
+        };
+        let holds = |found: &record::Run<'_>| {
+            let head = found.head;
+            let last = run.first.0 + u64::from(run.count);
+            let is_of_entries = matches!(head.kind, record::KIND_ENTRIES | record::KIND_RESTORED);
+            is_of_entries
+                && head.group == group
+                && head.index <= run.first.0
+                && last <= head.index + u64::from(head.count)
+        };
+        let found = record::Runs::new(directory).find(holds)?;
+        Some(RunPlace { head_at: (directory_at + found.at) as u32, ..*run })
+    }
+
+    pub(crate) fn is_verified(&self, run: &RunPlace) -> bool {
+        self.verified.contains(&(run.head_at, run.first))
+    }
+
+    pub(crate) fn set_verified(&mut self, run: &RunPlace) {
+        self.verified.insert((run.head_at, run.first));
+    }
+}
+
+/// The group of records whose directory spans `at`.
+fn group_around(bytes: &[u8], log: u128, at: usize) -> Option<usize> {
+    let blocks = (1..=at / BLOCK_BYTES).rev().map(|block| block * BLOCK_BYTES);
+    let header_at = |place: usize| Some((place, GroupHeader::decode(bytes.get(place..)?, log, place as u64).ok()?.0));
+    let (place, header) = blocks.into_iter().find_map(header_at)?;
+    (at < place + GROUP_HEADER_BYTES + header.dir_len as usize).then_some(place)
+}
+
+/// A segment that is given up and may still be read.
+struct Leaving {
+    slot: Slot,
+    pin: Arc<()>,
+}
+
+/// All segments with entries.
+pub(crate) struct Segments {
+    log: u128,
+    by_key: BTreeMap<SegmentKey, Segment>,
+    leaving: Vec<Leaving>,
+}
+
+impl Segments {
+    /// None yet, of the log with this uuid.
+    pub(crate) fn new(log: u128) -> Segments {
+        Segments { log, by_key: BTreeMap::new(), leaving: Vec::new() }
+    }
+
+    /// Where the other copy of a run's directory says the same: in the footer, or in the group itself.
+    pub(crate) fn other_copy(&self, bytes: &[u8], group: GroupId, run: &RunPlace) -> Option<RunPlace> {
+        self.by_key.get(&run.segment)?.other_copy(bytes, self.log, group, run)
+    }
+
+    /// Whether the directory in which the head of `run` stands is what was written.
+    pub(crate) fn has_intact_directory(&mut self, bytes: &[u8], run: &RunPlace) -> bool {
+        let log = self.log;
+        self.by_key.get_mut(&run.segment).is_some_and(|segment| segment.has_intact_directory(bytes, log, run.head_at))
+    }
+
+    pub(crate) fn insert(&mut self, segment: Segment) {
+        self.by_key.insert(segment.segment.key(), segment);
+    }
+
+    pub(crate) fn get_mut(&mut self, key: SegmentKey) -> Option<&mut Segment> {
+        self.by_key.get_mut(&key)
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = SegmentKey> + '_ {
+        self.by_key.keys().copied()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// The log has gone on in another segment.
+    pub(crate) fn close(&mut self, key: SegmentKey, footer: FooterPlace) {
+        if let Some(segment) = self.by_key.get_mut(&key) {
+            segment.footer = Some(footer);
+        }
+    }
+
+    /// Gives a segment up.
+    pub(crate) fn remove(&mut self, key: SegmentKey) {
+        if let Some(Segment { slot, pin, bytes, .. }) = self.by_key.remove(&key) {
+            drop(bytes);
+            self.leaving.push(Leaving { slot, pin });
+        }
+    }
+
+    /// The slots of segments that were given up and that nobody reads any more.
+    pub(crate) fn take_free(&mut self) -> Vec<Slot> {
+        if self.leaving.is_empty() {
+            return Vec::new();
+        }
+        let is_free = |leaving: &mut Leaving| Arc::strong_count(&leaving.pin) == 1;
+        self.leaving.extract_if(.., is_free).map(|leaving| leaving.slot).collect()
+    }
+
+    /// Segments that were given up and are still read.
+    pub(crate) fn pinned(&self) -> usize {
+        self.leaving.len()
+    }
+}

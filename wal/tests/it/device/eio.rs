@@ -1,0 +1,59 @@
+//! A disk that fails: the log is fenced by the first failed sync, and what the disk holds decides afterwards.
+
+use pontoon_wal::{AppendPath, LogError, Options};
+
+use super::disk::Disk;
+use super::{Life, on_each};
+use crate::files::fdatasync;
+
+fn options(append_path: AppendPath) -> Options {
+    Options {
+        checkpoint_segments: 3,
+        segment_bytes: 1 << 20,
+        max_log_bytes: 128 << 20,
+        group_bytes_max: 64 << 10,
+        ready_segments: 1,
+        append_path,
+    }
+}
+
+#[test]
+#[ignore = "needs root, loop devices and nbdkit: wal/tests/loop.sh"]
+fn cases_20_21_23_a_failed_sync_fences_the_log_and_is_not_tried_again() {
+    on_each(Disk::failing, |disk, append_path| {
+        let path = disk.directory().join("log");
+        let options = options(append_path);
+        drop(Life::create(&path, &options));
+        let (mut acknowledged, mut appended) = (0, 0);
+        for round in 0..3 {
+            let mut life = Life::open(&path, &options, acknowledged, appended);
+            for _ in 0..10 {
+                life.commit();
+            }
+            disk.fail_writes(true);
+            life.append();
+            let sync = life.write();
+            let error = life.log.finish_sync(fdatasync(sync.fd)).unwrap_err();
+            assert!(matches!(error, LogError::Fenced { .. }), "round {round}: {error}");
+            assert!(error.to_string().contains("sync: Input/output error"), "round {round}: {error}");
+            disk.fail_writes(false);
+            // The disk works again, and still nothing is written or synced.
+            let before = life.log.stats();
+            life.append();
+            for _ in 0..2 {
+                assert!(matches!(life.log.begin_sync(), Err(LogError::Fenced { .. })), "round {round}");
+                assert!(matches!(life.log.begin_seal(), Err(LogError::Fenced { .. })), "round {round}");
+            }
+            assert_eq!(life.log.stats().bytes, before.bytes);
+            assert!(life.log.is_full(), "a fenced log takes no proposals");
+            // The group that failed may be on the disk; the one behind it is not.
+            (acknowledged, appended) = (life.acknowledged, life.acknowledged + 1);
+            assert!(matches!(life.log.close(), Err(LogError::Fenced { .. })));
+            disk.unmount();
+            disk.mount();
+        }
+        let mut life = Life::open(&path, &options, acknowledged, appended);
+        life.commit();
+        life.log.close().unwrap();
+    });
+}
