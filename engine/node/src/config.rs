@@ -6,6 +6,7 @@
 //! ```toml
 //! data_dir = "/var/lib/pontoon"
 //! listen = "0.0.0.0:7400"        # default: the address that `pontoon init` wrote
+//! cores = 2                      # default: as many as before; the same number for all nodes of a cluster
 //! max_log_bytes = 4294967296     # of each core; writes are answered Busy above it
 //! pin = true                     # each core keeps to one processor
 //! first_cpu = 0                  # the processor of core 0; default: the next one in turn
@@ -21,6 +22,8 @@ use std::time::Duration;
 use pontoon_types::{ClusterId, NodeId};
 use serde::Deserialize;
 
+use crate::init::CORES_MAX;
+
 /// The longest hold that makes sense; above it a write waits longer for company than for the disk.
 const SYNC_HOLD_US_MAX: u64 = 10_000;
 
@@ -31,6 +34,9 @@ pub struct NodeConfig {
     pub data_dir: PathBuf,
     /// The address to listen at, instead of the one in the data directory. Port 0 takes a free one.
     pub listen: Option<SocketAddr>,
+    /// How many cores the node has from now on; without it, as many as before. All nodes of a cluster have the same
+    /// number, so it is changed by stopping all of them and starting all of them with the new one.
+    pub cores: Option<u16>,
     /// Sizes of the logs.
     pub log: pontoon_wal::Options,
     /// Whether each core keeps to one processor.
@@ -52,6 +58,7 @@ impl NodeConfig {
         NodeConfig {
             data_dir: data_dir.into(),
             listen: None,
+            cores: None,
             log: pontoon_wal::Options::default(),
             pin: true,
             first_cpu: None,
@@ -70,6 +77,8 @@ pub struct ConfigFile {
     pub data_dir: Option<PathBuf>,
     /// See [`NodeConfig::listen`].
     pub listen: Option<SocketAddr>,
+    /// See [`NodeConfig::cores`].
+    pub cores: Option<u16>,
     /// See [`pontoon_wal::Options::max_log_bytes`].
     pub max_log_bytes: Option<u64>,
     /// See [`NodeConfig::pin`].
@@ -138,6 +147,7 @@ impl ConfigFile {
         ConfigFile {
             data_dir: self.data_dir.or(below.data_dir),
             listen: self.listen.or(below.listen),
+            cores: self.cores.or(below.cores),
             max_log_bytes: self.max_log_bytes.or(below.max_log_bytes),
             pin: self.pin.or(below.pin),
             first_cpu: self.first_cpu.or(below.first_cpu),
@@ -153,6 +163,7 @@ impl ConfigFile {
         config.listen = self.listen;
         config.first_cpu = self.first_cpu;
         config.pin = self.pin.unwrap_or(config.pin);
+        config.cores = self.cores.map(check_cores).transpose()?;
         if let Some(max_log_bytes) = self.max_log_bytes {
             let least = 3 * pontoon_wal::SEGMENT_BYTES_MIN;
             if max_log_bytes < least {
@@ -177,6 +188,14 @@ impl ConfigFile {
     }
 }
 
+/// Refuses a number of cores that no node can have.
+pub(crate) fn check_cores(cores: u16) -> Result<u16, ConfigError> {
+    if (1..=CORES_MAX).contains(&cores) {
+        return Ok(cores);
+    }
+    Err(ConfigError::OutOfBounds { name: "cores", value: cores.into(), bounds: format!("1 to {CORES_MAX}") })
+}
+
 /// The parser's message is a small drawing; a log wants one line.
 fn one_line(error: &toml::de::Error) -> String {
     error.message().lines().collect::<Vec<_>>().join(" ")
@@ -188,11 +207,12 @@ mod tests {
 
     #[test]
     fn the_example_above_is_read() {
-        let example = "data_dir = \"/var/lib/pontoon\"\nlisten = \"0.0.0.0:7400\"\nmax_log_bytes = 4294967296\n\
+        let example = "data_dir = \"/var/lib/pontoon\"\nlisten = \"0.0.0.0:7400\"\ncores = 2\nmax_log_bytes = 4294967296\n\
                        pin = true\nfirst_cpu = 0\nsync_hold_us = 200\n";
         let config = toml::from_str::<ConfigFile>(example).unwrap().finish().unwrap();
         assert_eq!(config.data_dir, Path::new("/var/lib/pontoon"));
         assert_eq!(config.listen.unwrap().port(), 7400);
+        assert_eq!(config.cores, Some(2));
         assert_eq!(config.sync_hold_max, Duration::from_micros(200));
     }
 
@@ -213,6 +233,10 @@ mod tests {
     #[test]
     fn values_outside_their_bounds_are_refused() {
         let base = ConfigFile { data_dir: Some("x".into()), ..ConfigFile::default() };
+        for cores in [0, CORES_MAX + 1] {
+            let many = ConfigFile { cores: Some(cores), ..base.clone() }.finish();
+            assert!(matches!(many, Err(ConfigError::OutOfBounds { name: "cores", .. })));
+        }
         let small = ConfigFile { max_log_bytes: Some(1), ..base.clone() }.finish();
         assert!(matches!(small, Err(ConfigError::OutOfBounds { name: "max_log_bytes", .. })));
         let long = ConfigFile { sync_hold_us: Some(10_001), ..base }.finish();

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use pontoon_types::{CoreId, NodeId};
-use pontoon_wal::LogError;
+use pontoon_wal::{LogError, ReadError};
 
 use crate::config::ConfigError;
 
@@ -107,7 +107,8 @@ impl DataDirError {
     }
 }
 
-/// Why a node did not start. Nothing was changed, except that a start which came as far as its logs is counted.
+/// Why a node did not start. Nothing was changed, except that a start which came as far as its logs is counted, and that
+/// the groups may have moved to the number of cores that was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The configuration is not usable.
@@ -161,6 +162,24 @@ pub enum StartError {
         /// What the log says.
         source: LogError,
     },
+    /// The entries of a group could not be read back.
+    #[error("core {core}: {source}")]
+    Read {
+        /// The core.
+        core: CoreId,
+        /// What the log says.
+        source: ReadError,
+    },
+    /// The groups of the node cannot move to another number of cores now. Its logs still hold them.
+    #[error("the node has {have} cores and cannot start with {wanted}: {why}; nothing was moved")]
+    Rehome {
+        /// How many logs hold the groups.
+        have: u16,
+        /// How many cores were asked for.
+        wanted: u16,
+        /// The reason, and what to do.
+        why: String,
+    },
     /// A core could not be set up.
     #[error("core {core} cannot start: {why}")]
     Core {
@@ -183,7 +202,7 @@ impl StartError {
             | StartError::PortInUse { .. }
             | StartError::Listen { .. }
             | StartError::Core { .. } => 3,
-            StartError::DataDir(_) | StartError::Log { .. } => 4,
+            StartError::DataDir(_) | StartError::Log { .. } | StartError::Read { .. } | StartError::Rehome { .. } => 4,
         }
     }
 }
@@ -230,6 +249,16 @@ pub enum CoreFailure {
     /// The machine refused a call that cannot fail in good health.
     #[error("a system call of the core's loop failed: {0}; start the node again")]
     Driver(io::Error),
+    /// The disk does not answer. What is in flight may or may not be written.
+    #[error(
+        "a sync of the log has not ended after {} s; nothing was acknowledged since. Check the disk, then start the node \
+         again",
+        after.as_secs()
+    )]
+    Stalled {
+        /// How long it was waited for.
+        after: std::time::Duration,
+    },
     /// An invariant does not hold. The state in memory is not trusted any more.
     #[error("a law was broken: {0}; the node stops so that nothing false is acknowledged. Please report it")]
     Law(String),

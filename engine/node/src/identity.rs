@@ -6,11 +6,16 @@
 //! body: cluster (16) node (8) incarnation (8) ranges (4)
 //!       count (2) of cores, then one log uuid (16) for each
 //!       count (4) of nodes, then node (8), length (2), address as text, for each
+//!       count (2) of retired logs, then one log uuid (16) for each; not in format 1, which is still read
 //! ```
 //!
 //! The two slots are written in turn and synced, so that a write that is torn leaves the other slot whole. The slot
 //! with the higher sequence counts. Both unreadable is a refusal and never a fresh start: law 16, a node does not
-//! forget which logs it has.
+//! forget which logs it has. A slot that is whole but of a format this build does not know is a refusal too, because the
+//! other slot may list logs that were given up since.
+//!
+//! A retired log is one that nobody may open: it holds nothing yet, or nothing any more ([`crate::rehome`]). Its
+//! directory is removed at the next start.
 //!
 //! `DIR/LOCK` keeps a second process away: whoever holds its `flock` owns the directory. The lock vanishes with the
 //! process, so nothing has to be cleaned up after a crash.
@@ -27,7 +32,8 @@ use rustix::fs::{FlockOperation, flock};
 use crate::error::DataDirError;
 
 const MAGIC: [u8; 8] = *b"PTNNODE\0";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+const FORMAT_WITHOUT_RETIRED: u32 = 1;
 const HEADER_BYTES: usize = 28;
 const SLOT_BYTES: usize = 64 << 10;
 const CHECKSUM_AT: usize = 24;
@@ -47,6 +53,8 @@ pub struct Identity {
     pub logs: Vec<u128>,
     /// All nodes of the cluster, this one included, with the addresses they listen at.
     pub nodes: Vec<(NodeId, SocketAddr)>,
+    /// Logs that are never opened again, and whose directories may still be there.
+    pub retired: Vec<u128>,
 }
 
 /// A data directory that this process owns until the value is dropped.
@@ -149,6 +157,47 @@ impl DataDir {
         Ok(self.identity.incarnation)
     }
 
+    /// Names logs that do not count yet, durably and before they are made: if they never come to count, they are
+    /// removed.
+    pub fn announce_logs(&mut self, logs: &[u128]) -> Result<(), DataDirError> {
+        self.identity.retired.extend_from_slice(logs);
+        self.write()
+    }
+
+    /// From here on these are the logs of the node, and those so far are retired. It holds from the first of the two
+    /// writes on; with the second one no slot lists the old logs any more, so that one that rots does not bring them
+    /// back.
+    pub fn replace_logs(&mut self, logs: Vec<u128>) -> Result<(), DataDirError> {
+        self.identity.retired.retain(|retired| !logs.contains(retired));
+        let before = std::mem::replace(&mut self.identity.logs, logs);
+        self.identity.retired.extend(before);
+        self.identity.incarnation = Incarnation(self.identity.incarnation.0 + 1);
+        self.write()?;
+        self.write()
+    }
+
+    /// Removes the directories of the retired logs. All listed logs have been opened before, so that a node file which
+    /// was put back from a backup refuses the start instead of removing the logs that count.
+    pub fn remove_retired(&mut self) -> Result<(), DataDirError> {
+        if self.identity.retired.is_empty() {
+            return Ok(());
+        }
+        // A start that was cut short may have left a slot that still lists one of them.
+        self.write()?;
+        for log in &self.identity.retired {
+            let path = self.log_dir(*log);
+            match std::fs::remove_dir_all(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(DataDirError::io(&path, "remove", source));
+                }
+                _ => {}
+            }
+        }
+        sync_dir(&self.path.join("logs"))?;
+        self.identity.retired.clear();
+        self.write()
+    }
+
     /// Writes the older slot and syncs it; the newer one stays as it is.
     fn write(&mut self) -> Result<(), DataDirError> {
         let sequence = self.sequence + 1;
@@ -181,11 +230,15 @@ fn read(file: &File, path: &Path) -> Result<(u64, Identity), DataDirError> {
         let length = read_up_to(file, &mut bytes, (slot * SLOT_BYTES) as u64)
             .map_err(|source| DataDirError::io(path, "read", source))?;
         match decode_slot(&bytes[..length]) {
+            Err(Fault::UnknownFormat(format)) => {
+                let why = format!("its format {format} is not one that this build knows; start a newer one");
+                return Err(DataDirError::Unreadable { path: path.to_path_buf(), why });
+            }
             Ok((sequence, identity)) if newest.as_ref().is_none_or(|(other, _)| sequence > *other) => {
                 newest = Some((sequence, identity));
             }
             Ok(_) => {}
-            Err(reason) => *why = Some(reason),
+            Err(Fault::Torn(reason)) => *why = Some(reason),
         }
     }
     newest.ok_or_else(|| DataDirError::Unreadable {
@@ -225,6 +278,10 @@ fn encode_slot(sequence: u64, identity: &Identity) -> Vec<u8> {
         body.extend_from_slice(&(address.len() as u16).to_le_bytes());
         body.extend_from_slice(address.as_bytes());
     }
+    body.extend_from_slice(&(identity.retired.len() as u16).to_le_bytes());
+    for log in &identity.retired {
+        body.extend_from_slice(&log.to_le_bytes());
+    }
     assert!(body.len() + HEADER_BYTES <= SLOT_BYTES, "law: an identity fits in its slot");
     let mut slot = Vec::with_capacity(HEADER_BYTES + body.len());
     slot.extend_from_slice(&MAGIC);
@@ -244,35 +301,46 @@ fn checksum(header: &[u8], body: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Reads a slot; the error says what is wrong with it.
-fn decode_slot(bytes: &[u8]) -> Result<(u64, Identity), &'static str> {
+/// Why a slot is not read.
+enum Fault {
+    /// It is not what was written.
+    Torn(&'static str),
+    /// It is whole, and a newer build wrote it.
+    UnknownFormat(u32),
+}
+
+impl From<&'static str> for Fault {
+    fn from(why: &'static str) -> Fault {
+        Fault::Torn(why)
+    }
+}
+
+fn decode_slot(bytes: &[u8]) -> Result<(u64, Identity), Fault> {
     let mut header = Fields { bytes };
     if header.array::<8>()? != MAGIC {
-        return Err("it does not begin as a node file does");
+        return Err(Fault::Torn("it does not begin as a node file does"));
     }
-    if u32::from_le_bytes(header.array()?) != FORMAT {
-        return Err("its format is not one that this build knows");
-    }
+    let format = u32::from_le_bytes(header.array()?);
     let length = u32::from_le_bytes(header.array()?) as usize;
     let sequence = u64::from_le_bytes(header.array()?);
     let expected = u32::from_le_bytes(header.array()?);
     let body = header.bytes.get(..length).ok_or("it is cut short")?;
     if checksum(&bytes[..CHECKSUM_AT], body) != expected {
-        return Err("its checksum does not match");
+        return Err(Fault::Torn("its checksum does not match"));
     }
-    Ok((sequence, decode_body(body)?))
+    if !(FORMAT_WITHOUT_RETIRED..=FORMAT).contains(&format) {
+        return Err(Fault::UnknownFormat(format));
+    }
+    Ok((sequence, decode_body(body, format)?))
 }
 
-fn decode_body(body: &[u8]) -> Result<Identity, &'static str> {
+fn decode_body(body: &[u8], format: u32) -> Result<Identity, &'static str> {
     let mut fields = Fields { bytes: body };
     let cluster = ClusterId(u128::from_le_bytes(fields.array()?));
     let node = NodeId(u64::from_le_bytes(fields.array()?));
     let incarnation = Incarnation(u64::from_le_bytes(fields.array()?));
     let ranges = u32::from_le_bytes(fields.array()?);
-    let mut logs = Vec::new();
-    for _ in 0..u16::from_le_bytes(fields.array()?) {
-        logs.push(u128::from_le_bytes(fields.array()?));
-    }
+    let logs = fields.logs()?;
     let mut nodes = Vec::new();
     for _ in 0..u32::from_le_bytes(fields.array()?) {
         let node = NodeId(u64::from_le_bytes(fields.array()?));
@@ -280,7 +348,11 @@ fn decode_body(body: &[u8]) -> Result<Identity, &'static str> {
         let text = std::str::from_utf8(fields.take(length)?).map_err(|_| "an address is not text")?;
         nodes.push((node, text.parse().map_err(|_| "an address is not HOST:PORT")?));
     }
-    Ok(Identity { cluster, node, incarnation, ranges, logs, nodes })
+    let retired = if format == FORMAT_WITHOUT_RETIRED { Vec::new() } else { fields.logs()? };
+    if retired.iter().any(|retired| logs.contains(retired)) {
+        return Err("a log is listed and retired");
+    }
+    Ok(Identity { cluster, node, incarnation, ranges, logs, nodes, retired })
 }
 
 /// Fields read one after another from bytes that may end too early.
@@ -293,6 +365,11 @@ impl<'a> Fields<'a> {
         let (taken, rest) = self.bytes.split_at_checked(length).ok_or("it is cut short")?;
         self.bytes = rest;
         Ok(taken)
+    }
+
+    fn logs(&mut self) -> Result<Vec<u128>, &'static str> {
+        let count = u16::from_le_bytes(self.array()?);
+        (0..count).map(|_| Ok(u128::from_le_bytes(self.array()?))).collect()
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], &'static str> {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use pontoon_router::{RANGES_MAX, core_of, initial_descriptors};
 use pontoon_types::limits::MEMBERS_MAX;
-use pontoon_types::{ClusterId, CoreId, Descriptor, GroupId, Incarnation, NodeId};
+use pontoon_types::{ClusterId, CoreId, Creation, Descriptor, GroupId, Incarnation, NodeId};
 use pontoon_wal::{Log, LogIdentity};
 
 use crate::descriptor_record;
@@ -109,10 +109,14 @@ fn init_node(
     let mut logs = Vec::new();
     for core in (0..plan.cores).map(CoreId) {
         let log = random()?;
-        let groups: Vec<(GroupId, bytes::Bytes)> = descriptors
+        let creation = |descriptor: &Descriptor| {
+            let replica = descriptor.replica_on(node)?;
+            Some((descriptor.group, Creation { replica, descriptor: descriptor_record::encode(descriptor) }))
+        };
+        let groups: Vec<(GroupId, Creation)> = descriptors
             .iter()
             .filter(|descriptor| core_of(descriptor.group, plan.cores) == core)
-            .map(|descriptor| (descriptor.group, descriptor_record::encode(descriptor)))
+            .filter_map(creation)
             .collect();
         Log::create(&log_dir(dir, log), LogIdentity { cluster, node, log }, &plan.log, &groups)
             .map_err(|source| InitError::Log { node, source })?;
@@ -126,6 +130,7 @@ fn init_node(
         ranges: plan.ranges,
         logs,
         nodes: plan.nodes.iter().map(|(node, _, address)| (*node, *address)).collect(),
+        retired: Vec::new(),
     };
     DataDir::create(dir, lock, identity)?;
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {

@@ -27,9 +27,11 @@
 //! # Which file does what
 //!
 //! - `node`: start and stop; `executor`: a core's thread; `recover`: logs to groups; `listen`: the port
-//! - `core_loop`: one turn, over the `driver` (epoll, sockets, and a small ring for syncs); `hold`: when to sync
+//! - `core_loop`: one turn, over the `driver` (epoll, sockets, and a small ring for syncs); `hold`: when to sync;
+//!   `write_limits`: what one write may carry
 //! - `link`: the connection to a peer; `door`: who may come in; `connection`: who came in; `inbox`: between threads
 //! - `init`: the first start of a cluster; `identity`: the node file and the lock; `descriptor_record`: its ranges
+//! - `rehome`: a start with another number of cores
 //! - `config`, `probe`, `error`: what a node starts with, what the machine must offer, and what can go wrong
 //!
 //! # Laws
@@ -42,8 +44,8 @@
 //!
 //! # Left out so far
 //!
-//! The admin port and metrics, doors for other protocols, moving a group between cores, and a node with another
-//! number of cores than it was initialised with.
+//! The admin port and metrics, doors for other protocols, moving a group between cores while the node runs, and nodes
+//! of one cluster with different numbers of cores.
 
 pub mod config;
 pub mod connection;
@@ -57,6 +59,8 @@ pub mod inbox;
 pub mod init;
 pub mod link;
 pub mod node;
+pub mod rehome;
+pub mod write_limits;
 
 mod descriptor_record;
 mod executor;

@@ -11,12 +11,13 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use pontoon_multiraft::{Core, CoreConfig};
+use pontoon_multiraft::{Core, CoreConfig, RaftConfig};
 use pontoon_types::{ClusterId, CoreId, Descriptor, NodeId};
+use pontoon_wal::Log;
 use pontoon_wire::client::Counters;
 use pontoon_wire::hello::{Caller, Hello};
 
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, check_cores};
 use crate::core_loop::{CoreLoop, Parts};
 use crate::door::{Door, Household, Parcel};
 use crate::driver::Driver;
@@ -29,6 +30,8 @@ use crate::link::Link;
 use crate::listen::listen_at;
 use crate::probe::probe;
 use crate::recover::{RecoveredCore, descriptors, recover};
+use crate::rehome::rehome;
+use crate::write_limits::WriteLimits;
 
 /// The most connections on their way from the accepting core to another one.
 const INBOX_PARCELS_MAX: usize = 1024;
@@ -136,18 +139,23 @@ impl Node {
     /// Starts a node and returns when all its cores run.
     pub fn start(config: NodeConfig) -> Result<Node, StartError> {
         let mut data_dir = DataDir::open(&config.data_dir)?;
-        let identity = data_dir.identity().clone();
-        check_expectations(&config, &identity)?;
+        let identity = data_dir.identity();
+        check_expectations(&config, identity)?;
         let own = identity.nodes.iter().find(|(node, _)| *node == identity.node);
         let (_, own_address) = *own.ok_or_else(|| DataDirError::Unreadable {
             path: config.data_dir.join("node"),
             why: "it does not list its own node".to_string(),
         })?;
-        let core_count = identity.logs.len() as u16;
+        let core_count = config.cores.map_or(Ok(identity.logs.len() as u16), check_cores)?;
         probe(core_count)?;
         let (listener, address) = listen_at(config.listen.unwrap_or(own_address))?;
+        rehome(&mut data_dir, &config.log, core_count)?;
         let recovered = recover(&data_dir, &config.log)?;
         data_dir.begin_incarnation()?;
+        if let Err(error) = data_dir.remove_retired() {
+            tracing::warn!("{error}; the logs that the node has given up stay there until the next start");
+        }
+        let identity = data_dir.identity().clone();
         let inboxes = (0..core_count)
             .map(|core| {
                 Inbox::new(INBOX_PARCELS_MAX)
@@ -331,7 +339,7 @@ impl Site {
         let door = listener.is_some().then(|| Door::new(blueprint.household.clone(), core, blueprint.inboxes.clone()));
         let driver = EpollDriver::new(inbox.clone(), listener)?;
         let RecoveredCore { log, groups, .. } = recovered;
-        let config = core_config(&blueprint, core, log.incarnation())?;
+        let config = core_config(&blueprint, core, &log)?;
         Ok(CoreLoop::new(Parts {
             core: Core::new(config, groups, driver.now()),
             driver,
@@ -346,11 +354,7 @@ impl Site {
     }
 }
 
-fn core_config(
-    blueprint: &Blueprint,
-    core: CoreId,
-    incarnation: pontoon_types::Incarnation,
-) -> std::io::Result<CoreConfig> {
+fn core_config(blueprint: &Blueprint, core: CoreId, log: &Log) -> std::io::Result<CoreConfig> {
     let identity = &blueprint.identity;
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).map_err(|error| std::io::Error::other(error.to_string()))?;
@@ -358,12 +362,17 @@ fn core_config(
         // This node may listen somewhere else than the directory says, and it knows best.
         if node == identity.node { blueprint.address.to_string() } else { address.to_string() }
     };
+    let limits = WriteLimits::of(log.segment_bytes());
+    let standard = CoreConfig::new(identity.cluster, identity.node, core, blueprint.household.cores);
     Ok(CoreConfig {
-        incarnation,
+        incarnation: log.incarnation(),
         seed: u64::from_le_bytes(seed),
         nodes: identity.nodes.iter().map(|(node, address)| (*node, address_of(*node, *address))).collect(),
         descriptors: blueprint.descriptors.clone(),
-        ..CoreConfig::new(identity.cluster, identity.node, core, blueprint.household.cores)
+        proposal_bytes_max: limits.proposal_bytes,
+        command_bytes_max: limits.command_bytes,
+        raft: RaftConfig { append_bytes_max: limits.append_bytes, ..standard.raft },
+        ..standard
     })
 }
 

@@ -5,8 +5,8 @@
 
 use pontoon_multiraft::GroupState;
 use pontoon_router::{RoutingTable, initial_descriptors};
-use pontoon_types::{CoreId, Descriptor, NodeId};
-use pontoon_wal::{Log, LogIdentity, Options, Recovered};
+use pontoon_types::{CoreId, Descriptor, Index, NodeId};
+use pontoon_wal::{LoadedGroup, Log, LogIdentity, Options, Recovered, RecoveredGroup};
 
 use crate::descriptor_record;
 use crate::error::{DataDirError, StartError};
@@ -24,6 +24,18 @@ pub struct RecoveredCore {
 
 /// Opens all logs of a node.
 pub fn recover(data_dir: &DataDir, options: &Options) -> Result<Vec<RecoveredCore>, StartError> {
+    let cores = with_each_log(data_dir, |core| recover_core(data_dir, options, core))?;
+    if let Some(warning) = cache_warning(cores.iter().map(|core| core.read_past_cache)) {
+        tracing::warn!("{warning}");
+    }
+    Ok(cores)
+}
+
+/// Does something with each log that is listed, all at the same time, if none of them is missing (law 16).
+pub fn with_each_log<T: Send>(
+    data_dir: &DataDir,
+    open: impl Fn(CoreId) -> Result<T, StartError> + Sync,
+) -> Result<Vec<T>, StartError> {
     let identity = data_dir.identity();
     for log in &identity.logs {
         let path = data_dir.log_dir(*log);
@@ -31,10 +43,10 @@ pub fn recover(data_dir: &DataDir, options: &Options) -> Result<Vec<RecoveredCor
             return Err(DataDirError::MissingLog { path }.into());
         }
     }
-    let cores: Vec<RecoveredCore> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..identity.logs.len() as u16)
-            .map(|core| scope.spawn(move || recover_core(data_dir, options, CoreId(core))))
-            .collect();
+    let open = &open;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..identity.logs.len() as u16).map(|core| scope.spawn(move || open(CoreId(core)))).collect();
         threads
             .into_iter()
             .zip(0..)
@@ -43,12 +55,8 @@ pub fn recover(data_dir: &DataDir, options: &Options) -> Result<Vec<RecoveredCor
                     Err(StartError::Core { core: CoreId(core), why: "its recovery broke a law".to_string() })
                 })
             })
-            .collect::<Result<_, _>>()
-    })?;
-    if let Some(warning) = cache_warning(cores.iter().map(|core| core.read_past_cache)) {
-        tracing::warn!("{warning}");
-    }
-    Ok(cores)
+            .collect()
+    })
 }
 
 /// One warning for all logs of a node: they share a file system.
@@ -70,15 +78,23 @@ pub fn descriptors(identity: &Identity, cores: &[RecoveredCore]) -> Vec<Descript
     table.iter().cloned().collect()
 }
 
-fn recover_core(data_dir: &DataDir, options: &Options, core: CoreId) -> Result<RecoveredCore, StartError> {
+/// Opens the log that is listed for a core.
+pub fn open_log(data_dir: &DataDir, options: &Options, core: CoreId) -> Result<(Log, Recovered), StartError> {
     let identity = data_dir.identity();
-    let uuid = identity.logs[usize::from(core.0)];
-    let path = data_dir.log_dir(uuid);
-    let whose = LogIdentity { cluster: identity.cluster, node: identity.node, log: uuid };
-    let (log, recovered) = Log::open(&path, whose, options).map_err(|source| StartError::Log { core, source })?;
+    let log = identity.logs[usize::from(core.0)];
+    let whose = LogIdentity { cluster: identity.cluster, node: identity.node, log };
+    let opened = Log::open(&data_dir.log_dir(log), whose, options);
+    let (log, recovered) = opened.map_err(|source| StartError::Log { core, source })?;
     if let Some(torn) = &recovered.torn_tail {
         tracing::info!(%core, "an unfinished write at the end of the log was left out: {torn:?}");
     }
+    Ok((log, recovered))
+}
+
+fn recover_core(data_dir: &DataDir, options: &Options, core: CoreId) -> Result<RecoveredCore, StartError> {
+    let identity = data_dir.identity();
+    let path = data_dir.log_dir(identity.logs[usize::from(core.0)]);
+    let (mut log, recovered) = open_log(data_dir, options, core)?;
     let Recovered { groups, read_past_cache, .. } = recovered;
     let groups = groups
         .into_iter()
@@ -86,19 +102,69 @@ fn recover_core(data_dir: &DataDir, options: &Options, core: CoreId) -> Result<R
             let descriptor = descriptor_record::decode(&kept.descriptor)
                 .filter(|descriptor| descriptor.replica_on(identity.node).is_some())
                 .ok_or_else(|| DataDirError::Descriptor { path: path.clone(), group })?;
-            Ok(GroupState { descriptor, hard_state: kept.hard_state, entries: kept.entries })
+            let loaded = log.load(group).map_err(|source| StartError::Read { core, source })?;
+            Ok(group_state(core, descriptor, &kept, loaded))
         })
-        .collect::<Result<Vec<_>, DataDirError>>()?;
+        .collect::<Result<Vec<_>, StartError>>()?;
     Ok(RecoveredCore { log, groups, read_past_cache })
+}
+
+/// What the log kept of one group, with what it has lost.
+fn group_state(core: CoreId, descriptor: Descriptor, kept: &RecoveredGroup, loaded: LoadedGroup) -> GroupState {
+    let mut state = GroupState::new(descriptor, kept.hard_state, loaded.entries);
+    (state.lost, state.vote_lost) = (loaded.lost, kept.vote_lost);
+    if let Some(loss) = loss(&state) {
+        tracing::error!(%core, "{loss}");
+    }
+    state
+}
+
+/// What an operator has to know of a group that the disk has damaged.
+fn loss(state: &GroupState) -> Option<String> {
+    const SHOWN: usize = 8;
+    let group = state.descriptor.group;
+    let mut parts = Vec::new();
+    if !state.lost.is_empty() {
+        let of = |index: &Index| state.entries.iter().find(|entry| entry.id.index == *index);
+        let shown = state.lost.iter().take(SHOWN).filter_map(of).map(|entry| entry.id.to_string());
+        let more = if state.lost.len() > SHOWN { ", and more" } else { "" };
+        parts.push(format!(
+            "the payloads of {} entries are rotten ({}{more}): the group follows until its leader has sent them again",
+            state.lost.len(),
+            shown.collect::<Vec<_>>().join(", "),
+        ));
+    }
+    if state.vote_lost {
+        let what = "its term and vote are lost: it follows and never votes again; replace this replica".to_string();
+        parts.push(what);
+    }
+    (!parts.is_empty()).then(|| format!("the disk has damaged {group}: {}", parts.join("; ")))
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use pontoon_types::{Entry, HardState, LogId, Term};
+
     use super::*;
 
     #[test]
     fn a_log_read_through_the_cache_is_warned_of_once() {
         assert_eq!(cache_warning([true, true].into_iter()), None);
         assert!(cache_warning([true, false, false].into_iter()).is_some_and(|text| text.contains("O_DIRECT")));
+    }
+
+    #[test]
+    fn what_the_disk_has_damaged_is_named() {
+        let descriptor = initial_descriptors(1, &[NodeId(1)]).remove(0);
+        let entry = |index| Entry { id: LogId::new(Index(index), Term(3)), payload: Bytes::new() };
+        let mut state = GroupState::new(descriptor, HardState::default(), (1..=20).map(entry).collect());
+        assert_eq!(loss(&state), None);
+        state.lost = vec![Index(7)];
+        assert!(loss(&state).is_some_and(|text| text.contains("1 entries are rotten (7@3)")));
+        state.lost = (2..=12).map(Index).collect();
+        state.vote_lost = true;
+        let text = loss(&state).unwrap();
+        assert!(text.contains("2@3") && text.contains("9@3, and more") && text.contains("vote are lost"), "{text}");
     }
 }

@@ -27,6 +27,10 @@ struct Flags {
     /// A TOML file with the same settings; flags win over it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// How many cores the node has from now on; without it, as many as before. All nodes of a cluster have the same
+    /// number: to change it, stop all of them and start all of them with the new one.
+    #[arg(long, value_name = "N")]
+    cores: Option<u16>,
     /// Size of each core's log at which writes are answered Busy.
     #[arg(long, value_name = "BYTES")]
     max_log_bytes: Option<u64>,
@@ -83,6 +87,7 @@ fn configuration(flags: Flags) -> Result<NodeConfig, pontoon::config::ConfigErro
     let given = ConfigFile {
         data_dir: flags.data_dir,
         listen: flags.listen,
+        cores: flags.cores,
         max_log_bytes: flags.max_log_bytes,
         pin: flags.no_pin.then_some(false),
         first_cpu: flags.first_cpu,

@@ -34,11 +34,16 @@ impl<D: Driver> CoreLoop<D> {
     pub(super) fn synced(&mut self, now: Time, result: io::Result<()>) -> Result<(), CoreFailure> {
         let through = self.log.finish_sync(result)?;
         self.counters.syncs += 1;
+        let stalled_for = self.sync.stall.ended(now);
         if !std::mem::take(&mut self.sync.sealing) {
             self.sync.hold.finished(now);
             self.sync.seal_at = Some(now + SEAL_AFTER);
         }
         self.step(now, Event::Durable(through));
+        if let Some(took) = stalled_for {
+            tracing::warn!("the disk answers again: a sync took {} ms", took.as_millis());
+            self.step(now, Event::Stalled(false));
+        }
         Ok(())
     }
 
@@ -76,6 +81,7 @@ impl<D: Driver> CoreLoop<D> {
             self.sync.seal_at = None;
             if let Some(seal) = self.log.begin_seal()? {
                 self.sync.sealing = true;
+                self.sync.stall.began(now);
                 self.driver.sync(seal.fd).map_err(CoreFailure::Driver)?;
             }
         }
@@ -87,6 +93,7 @@ impl<D: Driver> CoreLoop<D> {
         match self.log.begin_sync() {
             Ok(Some(sync)) => {
                 self.sync.hold.started(now);
+                self.sync.stall.began(now);
                 self.sync.segment_wait = SegmentWait::default();
                 self.driver.sync(sync.fd).map_err(CoreFailure::Driver)?;
             }

@@ -20,11 +20,14 @@
 //! - The loop sleeps whenever nothing is due: a deadline in the past is acted on in the turn that it wakes.
 //! - All sockets belong to the driver and close with it.
 //!
-//! `gather` is the first half of a turn, `carry_out` the second.
+//! `gather` is the first half of a turn, `carry_out` the second; `stall` watches the sync in flight,
+//! `rot` hands on what the log has found damaged.
 
 mod carry_out;
 mod gather;
+mod rot;
 mod segment_wait;
+mod stall;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,6 +48,7 @@ use crate::hold::Hold;
 use crate::inbox::Inbox;
 use crate::link::Link;
 use segment_wait::SegmentWait;
+use stall::StallWatch;
 
 /// How often the counters are taken over into the core, where a status request finds them.
 const OBSERVE_INTERVAL: Duration = Duration::from_millis(100);
@@ -112,6 +116,7 @@ struct SyncState {
     seal_at: Option<Time>,
     /// The sync in flight is that of a seal.
     sealing: bool,
+    stall: StallWatch,
     /// The log's end was reported.
     told_full: bool,
 }
@@ -150,6 +155,7 @@ impl<D: Driver> CoreLoop<D> {
                 segment_wait: SegmentWait::default(),
                 seal_at: None,
                 sealing: false,
+                stall: StallWatch::default(),
                 told_full: false,
             },
             log_full: false,
@@ -178,6 +184,10 @@ impl<D: Driver> CoreLoop<D> {
         self.ready = ready;
         self.gather_inbox(now);
         self.expire(now)?;
+        self.watch_stall(now)?;
+        if self.observe_at <= now {
+            self.hand_on_rot(now);
+        }
         self.core.step(now, Event::EndTurn, &mut self.effects);
         self.stepped = false;
         self.carry_out(now)?;
@@ -192,7 +202,11 @@ impl<D: Driver> CoreLoop<D> {
         self.driver.close_all();
         while self.log.in_flight() {
             let mut ready = Vec::new();
-            self.driver.ready(None, &mut ready).map_err(CoreFailure::Driver)?;
+            self.driver.ready(self.sync.stall.deadline(), &mut ready).map_err(CoreFailure::Driver)?;
+            let now = self.driver.now();
+            if ready.is_empty() {
+                self.watch_stall(now)?;
+            }
             for event in ready {
                 if let Ready::Synced(result) = event {
                     self.log.finish_sync(result)?;
@@ -211,7 +225,8 @@ impl<D: Driver> CoreLoop<D> {
         let stalled = self.stalled.iter().filter_map(|socket| self.connections.get(socket)?.deadline()).min();
         // Nothing can be sealed before the sync in flight has ended, and its end is an event.
         let seal = self.sync.seal_at.filter(|_| !self.log.in_flight());
-        [self.core.deadline(), links, door, stalled, self.sync.look_at, seal].into_iter().flatten().min()
+        let stall = self.sync.stall.deadline();
+        [self.core.deadline(), links, door, stalled, self.sync.look_at, seal, stall].into_iter().flatten().min()
     }
 
     fn observe(&mut self, now: Time) {

@@ -11,7 +11,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use pontoon_types::Time;
 
 pub mod epoll;
-mod ring;
+pub(crate) mod ring;
 
 /// A socket that the driver owns. Never reused while the driver lives, so an event for a socket that was closed in
 /// the same turn cannot be taken for one of its successor.

@@ -40,6 +40,20 @@ impl Ring {
         Ok(())
     }
 
+    /// Waits until the sync in flight has ended, and says how. For a start; a running core never waits for the disk.
+    pub fn wait(&mut self) -> io::Result<()> {
+        assert!(self.in_flight, "law: a sync is waited for only while one is in flight");
+        loop {
+            if let Some(result) = self.finished() {
+                return result;
+            }
+            match self.ring.submitter().submit_and_wait(1) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+        }
+    }
+
     /// How the sync in flight ended, if it has.
     pub fn finished(&mut self) -> Option<io::Result<()>> {
         let completion = self.ring.completion().next()?;

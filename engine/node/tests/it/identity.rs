@@ -17,6 +17,7 @@ fn identity() -> Identity {
         incarnation: Incarnation(0),
         ranges: 64,
         logs: vec![11, 12],
+        retired: vec![13],
         nodes: vec![(NodeId(1), "127.0.0.1:7401".parse().unwrap()), (NodeId(2), "[::1]:7402".parse().unwrap())],
     }
 }
@@ -86,4 +87,72 @@ fn a_directory_has_one_owner() {
     assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::InUse { .. })));
     drop(owner);
     assert!(DataDir::open(dir.path()).is_ok(), "the lock goes with its owner");
+}
+
+/// A slot as it stands on the disk, with a body of the given format.
+fn slot(format: u32, sequence: u64, body: &[u8]) -> Vec<u8> {
+    let mut slot = b"PTNNODE\0".to_vec();
+    slot.extend_from_slice(&format.to_le_bytes());
+    slot.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    slot.extend_from_slice(&sequence.to_le_bytes());
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&slot);
+    hasher.update(body);
+    slot.extend_from_slice(&hasher.finalize().to_le_bytes());
+    slot.extend_from_slice(body);
+    slot.resize(SLOT_BYTES as usize, 0);
+    slot
+}
+
+/// The body of format 1 for [`identity`], byte for byte as drawn; format 2 adds the retired logs.
+fn body() -> Vec<u8> {
+    let mut body = Vec::new();
+    body.extend_from_slice(&7_u128.to_le_bytes());
+    body.extend_from_slice(&2_u64.to_le_bytes());
+    body.extend_from_slice(&0_u64.to_le_bytes());
+    body.extend_from_slice(&64_u32.to_le_bytes());
+    body.extend_from_slice(&2_u16.to_le_bytes());
+    body.extend_from_slice(&11_u128.to_le_bytes());
+    body.extend_from_slice(&12_u128.to_le_bytes());
+    body.extend_from_slice(&2_u32.to_le_bytes());
+    for (node, address) in [(1_u64, "127.0.0.1:7401"), (2, "[::1]:7402")] {
+        body.extend_from_slice(&node.to_le_bytes());
+        body.extend_from_slice(&(address.len() as u16).to_le_bytes());
+        body.extend_from_slice(address.as_bytes());
+    }
+    body
+}
+
+#[test]
+fn both_formats_are_read_and_the_newer_one_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("node"), slot(1, 4, &body())).unwrap();
+    let mut data_dir = DataDir::open(dir.path()).unwrap();
+    assert_eq!(*data_dir.identity(), Identity { retired: Vec::new(), ..identity() });
+    data_dir.announce_logs(&[13]).unwrap();
+    drop(data_dir);
+    let newer = [body(), 1_u16.to_le_bytes().to_vec(), 13_u128.to_le_bytes().to_vec()].concat();
+    let mut written = std::fs::read(dir.path().join("node")).unwrap().split_off(SLOT_BYTES as usize);
+    written.resize(SLOT_BYTES as usize, 0);
+    assert!(written == slot(2, 5, &newer));
+    assert_eq!(*DataDir::open(dir.path()).unwrap().identity(), identity());
+}
+
+#[test]
+fn a_whole_slot_of_an_unknown_format_is_refused_and_not_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(create(dir.path()));
+    let file = OpenOptions::new().write(true).open(dir.path().join("node")).unwrap();
+    file.write_all_at(&slot(3, 9, b"what a later build keeps"), SLOT_BYTES).unwrap();
+    let error = DataDir::open(dir.path()).unwrap_err();
+    assert!(error.to_string().contains("format 3 is not one that this build knows"), "{error}");
+}
+
+#[test]
+fn a_log_that_is_listed_and_retired_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let contradiction = [body(), 1_u16.to_le_bytes().to_vec(), 12_u128.to_le_bytes().to_vec()].concat();
+    std::fs::write(dir.path().join("node"), slot(2, 1, &contradiction)).unwrap();
+    let error = DataDir::open(dir.path()).unwrap_err();
+    assert!(error.to_string().contains("listed and retired"), "{error}");
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pontoon::identity::DataDir;
 use pontoon::{LogOptions, Node, NodeConfig};
-use pontoon_client::{Client, ClientError, ClientOptions};
+use pontoon_client::{Client, ClientError, ClientOptions, Request};
 use pontoon_wal::{Log, LogIdentity};
 
 use crate::support::{directories, small_log};
@@ -41,6 +41,31 @@ fn a_full_log_answers_busy_still_reads_and_takes_writes_again_when_it_may_grow()
         assert!(value.len() == 100 << 10 && value[0] == number as u8, "key{number}");
     }
     client.put("more", "value").unwrap();
+    node.stop().unwrap();
+}
+
+#[test]
+fn one_turn_proposes_no_more_than_a_small_segment_holds() {
+    let nodes = directories(1, 1, 1);
+    // Started as usual; the segments keep the size that they were created with.
+    let node = Node::start(NodeConfig::new(nodes.dir(0))).unwrap();
+    let options = ClientOptions { timeout: Duration::from_secs(10), connections: 1, ..ClientOptions::default() };
+    let mut client = Client::connect(&[node.address()], options).unwrap();
+    for number in 0..40 {
+        client.submit(Request::Put { key: format!("key{number}").into(), value: vec![7; 100 << 10].into() });
+    }
+    let mut done = Vec::new();
+    while done.len() < 40 {
+        client.poll(Duration::from_millis(100), &mut done).unwrap();
+    }
+    let failed: Vec<_> = done.iter().filter_map(|completion| completion.result.as_ref().err()).collect();
+    assert!(failed.iter().all(|error| matches!(error, ClientError::Busy { .. })), "{failed:?}");
+    assert!(failed.len() < 40, "nothing was written");
+
+    client.put("large", vec![7; 600 << 10]).unwrap();
+    let refusal = client.put("too large", vec![7; 700 << 10]).unwrap_err();
+    assert!(refusal.to_string().contains("command_bytes_max"), "{refusal}");
+    client.put("small", "value").unwrap();
     node.stop().unwrap();
 }
 

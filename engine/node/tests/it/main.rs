@@ -12,6 +12,7 @@ mod inbox;
 mod kill_under_load;
 mod log;
 mod no_io_uring;
+mod rehome;
 mod replies;
 mod restart;
 mod startup;

@@ -1,13 +1,13 @@
 //! What a turn may ask of the machine, and what happens when the disk is slow, full or gone.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pontoon::{CoreFailure, LogOptions, Node, NodeConfig};
-use pontoon_client::{Client, ClientOptions, Request};
+use pontoon_client::{Client, ClientOptions, Request, Response};
 use pontoon_wal::LogError;
 
-use crate::support::{Directories, directories, small_log};
+use crate::support::{Directories, PATIENCE, directories, small_log};
 use crate::watched::{start, start_with};
 
 #[test]
@@ -110,6 +110,92 @@ fn a_log_that_is_full_to_the_last_block_is_looked_at_now_and_then() {
     assert!((2..50).contains(&waits), "{waits} turns of a full log in 500 ms");
     bench.inbox.stop();
     bench.thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_lone_voter_leads_on_through_a_stall() {
+    let nodes = directories(1, 1, 1);
+    let bench = start(&nodes, 0);
+    let mut client = patient_client(&nodes);
+    client.put("before", "value").unwrap();
+    bench.machine.sync_ms.store(400, Ordering::SeqCst);
+    client.put("during", "value").unwrap();
+    bench.machine.sync_ms.store(0, Ordering::SeqCst);
+    client.put("after", "value").unwrap();
+    bench.inbox.stop();
+    bench.thread.join().unwrap().unwrap();
+    assert_eq!(bench.counters.lock().unwrap().elections_won, 1);
+}
+
+#[test]
+fn a_node_whose_disk_stalls_gives_its_groups_to_the_others_and_loses_nothing() {
+    let nodes = directories(3, 16, 1);
+    let bench = start(&nodes, 0);
+    let others: Vec<Node> = [1, 2].map(|node| Node::start(NodeConfig::new(nodes.dir(node))).unwrap()).into();
+    let mut client = patient_client(&nodes);
+    let key = |number: u32| [&((number.wrapping_mul(40_503)) as u16).to_be_bytes()[..], &number.to_be_bytes()].concat();
+    let mut acknowledged = Vec::new();
+    let mut write = |client: &mut Client, number| {
+        if client.put(key(number), "value").is_ok() {
+            acknowledged.push(number);
+        }
+    };
+    (0..64).for_each(|number| write(&mut client, number));
+    let won = |nodes: &[Node]| nodes.iter().map(|node| node.counters()[0].elections_won).sum::<u64>();
+    let led = bench.counters.lock().unwrap().elections_won;
+    assert!(led > 0, "the node that will stall leads something");
+    let (before, give_up) = (won(&others), Instant::now() + PATIENCE);
+    bench.machine.sync_ms.store(700, Ordering::SeqCst);
+    let mut number = 64;
+    while won(&others) < before + led {
+        assert!(Instant::now() < give_up, "{} of {led} groups have moved", won(&others) - before);
+        write(&mut client, number);
+        number += 1;
+    }
+    bench.machine.sync_ms.store(0, Ordering::SeqCst);
+    write(&mut client, number);
+    assert!(acknowledged.len() > 64, "writes go on");
+    for number in acknowledged {
+        assert_eq!(client.get(key(number)).unwrap().as_deref(), Some(&b"value"[..]), "{number}");
+    }
+    // The stall is over, so it campaigns for some of what another node leads, when that one stops.
+    let mut others = others;
+    others.remove(0).stop().unwrap();
+    let give_up = Instant::now() + PATIENCE;
+    while bench.counters.lock().unwrap().elections_won == led {
+        assert!(Instant::now() < give_up, "it does not campaign any more");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    bench.inbox.stop();
+    bench.thread.join().unwrap().unwrap();
+    for node in others {
+        node.stop().unwrap();
+    }
+}
+
+#[test]
+fn a_sync_that_never_ends_ends_the_core_and_nothing_is_acknowledged() {
+    let nodes = directories(1, 1, 1);
+    let bench = start(&nodes, 0);
+    let mut client = patient_client(&nodes);
+    client.put("before", "value").unwrap();
+    bench.machine.sync_ms.store(60_000, Ordering::SeqCst);
+    let mut done = Vec::new();
+    client.submit(Request::Put { key: "hangs".into(), value: "value".into() });
+    client.poll(Duration::from_millis(200), &mut done).unwrap();
+    bench.machine.ahead_ms.store(29_000, Ordering::SeqCst);
+    client.submit(Request::Get { key: "before".into() });
+    client.poll(Duration::from_millis(200), &mut done).unwrap();
+    assert!(!bench.thread.is_finished(), "it is too early");
+    bench.machine.ahead_ms.store(31_000, Ordering::SeqCst);
+    // Something that arrives makes the loop look at its clock.
+    client.submit(Request::Get { key: "before".into() });
+    client.poll(Duration::from_millis(200), &mut done).unwrap();
+    let failure = bench.thread.join().unwrap().unwrap_err();
+    assert!(matches!(failure, CoreFailure::Stalled { .. }), "{failure}");
+    assert!(failure.to_string().contains("Check the disk"), "{failure}");
+    let written = done.iter().filter(|completion| matches!(completion.result, Ok(Response::Written(_)))).count();
+    assert_eq!(written, 0, "{done:?}");
 }
 
 fn patient_client(nodes: &Directories) -> Client {

@@ -17,6 +17,7 @@ use pontoon::driver::{Driver, Ready, Received, SocketId};
 use pontoon::identity::DataDir;
 use pontoon::inbox::Inbox;
 use pontoon::link::Link;
+use pontoon::write_limits::WriteLimits;
 use pontoon::{CoreFailure, LogOptions};
 use pontoon_multiraft::{Core, CoreConfig, GroupState};
 use pontoon_router::initial_descriptors;
@@ -52,11 +53,17 @@ pub struct Machine {
     pub disk_fails: AtomicBool,
     /// How long each sync takes at least.
     pub sync_ms: AtomicU64,
+    /// How far the loop's clock runs ahead of the machine's.
+    pub ahead_ms: AtomicU64,
     /// How often the loop has waited for something.
     pub waits: AtomicU64,
 }
 
 impl Watched {
+    fn ahead(&self) -> Duration {
+        Duration::from_millis(self.machine.ahead_ms.load(Ordering::SeqCst))
+    }
+
     /// The budget of the turn that has just ended.
     fn check(&mut self) {
         let calls = std::mem::take(&mut self.calls);
@@ -68,13 +75,14 @@ impl Watched {
 
 impl Driver for Watched {
     fn now(&self) -> Time {
-        self.inner.now()
+        self.inner.now() + self.ahead()
     }
 
     fn ready(&mut self, until: Option<Time>, ready: &mut Vec<Ready>) -> io::Result<()> {
         self.check();
         self.machine.waits.fetch_add(1, Ordering::SeqCst);
         let ends = self.sync_started + Duration::from_millis(self.machine.sync_ms.load(Ordering::SeqCst));
+        let until = until.map(|until| Time(until.0.saturating_sub(self.ahead().as_nanos() as u64)));
         let until = if self.synced.is_some() { Some(until.map_or(ends, |until| until.min(ends))) } else { until };
         self.inner.ready(until, ready)?;
         if let Some(place) = ready.iter().position(|event| matches!(event, Ready::Synced(_)))
@@ -200,19 +208,20 @@ fn parts(
     let descriptors = initial_descriptors(identity.ranges, &nodes);
     let uuid = identity.logs[0];
     let whose = LogIdentity { cluster: identity.cluster, node: identity.node, log: uuid };
-    let (log, recovered) = Log::open(&data_dir.log_dir(uuid), whose, log).unwrap();
+    let (mut log, recovered) = Log::open(&data_dir.log_dir(uuid), whose, log).unwrap();
     let groups = descriptors
         .iter()
         .map(|descriptor| {
             let kept = &recovered.groups[&descriptor.group];
-            let (hard_state, entries) = (kept.hard_state, kept.entries.clone());
-            GroupState { descriptor: descriptor.clone(), hard_state, entries }
+            let entries = log.load(descriptor.group).unwrap().entries;
+            GroupState::new(descriptor.clone(), kept.hard_state, entries)
         })
         .collect();
     let config = CoreConfig {
         incarnation: log.incarnation(),
         nodes: identity.nodes.iter().map(|(node, address)| (*node, address.to_string())).collect(),
         descriptors,
+        proposal_bytes_max: WriteLimits::of(log.segment_bytes()).proposal_bytes,
         ..CoreConfig::new(identity.cluster, identity.node, CoreId(0), 1)
     };
     let links = identity
