@@ -1,128 +1,414 @@
-//! The disk of one core: what was appended, what of it is synced, and what a crash leaves.
+//! The disk of one core: the log that runs in production, on a medium in memory, beside an oracle that knows what it
+//! must hold.
 //!
-//! The model is that of the log: one append per turn with all groups' writes, which survives whole or not at all; one
-//! sync in flight, which covers everything appended before it began; later appends wait for the next. A crash keeps
-//! what is synced and a prefix of the rest. What survived a crash counts as durable afterwards, because recovery
-//! writes it again and syncs it before anything acts on it (law 17).
+//! The log prepares its segments inline and draws its salts from the seed, so one seed is one sequence of bytes. What
+//! the shell does with a log is done here as `pontoond` does it: gather, hand over, wait for the sync, seal when idle,
+//! and after any failure drop the log and open it again.
+//!
+//! The function `found` is the one place that asks the log for what it recovered.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::os::fd::RawFd;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use pontoon_multiraft::CoreWrite;
-use pontoon_types::{CoreWriteNumber, Entry, GroupId, HardState, Index, LogId, ReplicaId, Term, Write};
+use pontoon_types::{CoreWriteNumber, Creation, GroupId, Incarnation, Index, ReplicaId, Time};
+use pontoon_wal::memory::MemoryDisk;
+use pontoon_wal::{Log, LogError, LogIdentity, Options, Preparation, Recovered};
 
-/// The log of one replica, as a replay in write order leaves it (law 14).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ReplicaLog {
-    /// Term and vote.
-    pub hard_state: HardState,
-    /// Entries from index 1.
-    pub entries: Vec<Entry>,
-    /// Every vote that was ever written, by term, for the checkers.
-    pub votes: BTreeMap<Term, ReplicaId>,
+use crate::damage::Damage;
+use crate::oracle::{FoundReplica, LogLaw, Oracle, Survivors};
+use crate::process::CLUSTER;
+use crate::random::Random;
+use crate::replica_log::ReplicaLog;
+use crate::trace::Place;
+
+/// The sync that the shell waits for.
+#[derive(Clone, Copy, Debug)]
+struct Flight {
+    fd: RawFd,
+    /// A SEAL and not a group with records.
+    sealing: bool,
+    /// Its success proves that everything was durable that this many syncs had made so.
+    proves: u64,
 }
 
-impl ReplicaLog {
-    /// Carries out one write, or says why no log can.
-    pub fn write(&mut self, write: &Write) -> Result<(), String> {
-        if let Some(hard_state) = write.hard_state {
-            self.hard_state = hard_state;
-            if let Some(vote) = hard_state.vote {
-                self.votes.insert(hard_state.term, vote);
-            }
-        }
-        if let Some(from) = write.truncate_from {
-            if from.0 == 0 || from > self.last().index.next() {
-                return Err(format!("a truncation from {from} of a log that ends at {}", self.last()));
-            }
-            self.entries.truncate(from.previous().0 as usize);
-        }
-        for entry in &write.entries {
-            if entry.id.index != self.last().index.next() || entry.id.term < self.last().term {
-                return Err(format!("entry {} does not follow {}", entry.id, self.last()));
-            }
-            self.entries.push(entry.clone());
-        }
-        Ok(())
-    }
+/// What came of asking the log to hand something over.
+#[derive(Debug)]
+pub enum Begun {
+    /// Nothing had gathered, or a sync is in flight.
+    Nothing,
+    /// A sync is in flight, which will answer for this append.
+    Flying(CoreWriteNumber),
+    /// It waits for a segment, or for a larger `max_log_bytes`.
+    Waiting,
+    /// The log is fenced.
+    Failed(String),
+}
 
-    /// The end of the log.
-    pub fn last(&self) -> LogId {
-        self.entries.last().map_or(LogId::default(), |entry| entry.id)
-    }
+/// What opening a log found.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// What became of the appends that were not known to be durable.
+    pub survivors: Survivors,
+    /// Segments that were read.
+    pub segments: u64,
+    /// Whether a torn write was cut.
+    pub torn: bool,
+    /// Whether the last stop was a clean one.
+    pub clean: bool,
+    /// Payloads that it reports as lost.
+    pub payloads_lost: u64,
+    /// Votes that it reports as lost.
+    pub votes_lost: u64,
+}
 
-    /// The entry at `index`.
-    pub fn get(&self, index: Index) -> Option<&Entry> {
-        self.entries.get(index.0.checked_sub(1)? as usize)
-    }
-
-    /// The identity of the entry at `index`; zero stands for the beginning.
-    pub fn id_at(&self, index: Index) -> Option<LogId> {
-        if index == Index(0) { Some(LogId::default()) } else { self.get(index).map(|entry| entry.id) }
-    }
+/// Why a log did not open.
+#[derive(Debug)]
+pub enum NotOpened {
+    /// The world around it: a failing disk, no space, too many segments. Later it may open.
+    Later(String),
+    /// It found itself damaged.
+    Refused(String),
+    /// It opened, and a law is broken.
+    Broken(LogLaw, String),
 }
 
 /// The disk of one core.
-#[derive(Clone, Debug, Default)]
 pub struct Disk {
-    durable: BTreeMap<GroupId, ReplicaLog>,
-    unsynced: VecDeque<CoreWrite>,
-    syncing_through: Option<CoreWriteNumber>,
+    medium: MemoryDisk,
+    pub(crate) options: Options,
+    /// When the idle log is to be sealed.
+    pub(crate) seal_at: Option<Time>,
+    identity: LogIdentity,
+    oracle: Oracle,
+    log: Option<Log>,
+    flight: Option<Flight>,
+    proven: u64,
+    /// Calls of the medium that had failed before the log was opened.
+    failures: u64,
+    incarnation: Incarnation,
+    damage: Vec<Damage>,
+    /// Whether some of it is newer than the last open.
+    is_freshly_damaged: bool,
+}
+
+impl fmt::Debug for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Disk").field("identity", &self.identity).field("flight", &self.flight).finish_non_exhaustive()
+    }
 }
 
 impl Disk {
-    /// An empty disk with these groups created.
-    pub fn new(groups: impl Iterator<Item = GroupId>) -> Disk {
-        Disk { durable: groups.map(|group| (group, ReplicaLog::default())).collect(), ..Disk::default() }
-    }
-
-    /// Takes one append.
-    pub fn append(&mut self, write: CoreWrite) {
-        self.unsynced.push_back(write);
-    }
-
-    /// Begins a sync of everything appended, if there is anything and none is in flight.
-    pub fn begin_sync(&mut self) -> Option<CoreWriteNumber> {
-        if self.syncing_through.is_some() {
-            return None;
+    /// A new disk with a log in which these groups are created.
+    pub fn new(place: Place, groups: impl Iterator<Item = GroupId>, options: Options, random: &mut Random) -> Disk {
+        let groups: Vec<GroupId> = groups.collect();
+        let medium = MemoryDisk::with_salts(random.draw() as u32);
+        let log = u128::from(random.draw()) << 16 | u128::from(place.core.0);
+        let identity = LogIdentity { cluster: CLUSTER, node: place.node, log };
+        let replica = ReplicaId(place.node.0);
+        let creation = |group: &GroupId| (*group, Creation { replica, descriptor: descriptor(*group) });
+        let created: Vec<(GroupId, Creation)> = groups.iter().map(creation).collect();
+        Log::create_in(&medium, identity, &options, &created).expect("law: a log is created on an empty, intact disk");
+        Disk {
+            proven: medium.syncs(),
+            medium,
+            options,
+            seal_at: None,
+            identity,
+            oracle: Oracle::new(groups.into_iter()),
+            log: None,
+            flight: None,
+            failures: 0,
+            incarnation: Incarnation(0),
+            damage: Vec::new(),
+            is_freshly_damaged: false,
         }
-        self.syncing_through = self.unsynced.back().map(|write| write.number);
-        self.syncing_through
     }
 
-    /// The sync in flight is done: what it covers is durable.
-    pub fn finish_sync(&mut self) -> Option<CoreWriteNumber> {
-        let through = self.syncing_through.take()?;
-        while self.unsynced.front().is_some_and(|write| write.number <= through) {
-            self.harden();
-        }
-        Some(through)
-    }
-
-    /// The machine stops. The first `survivors` of the unsynced appends reached the disk anyway.
-    pub fn crash(&mut self, survivors: usize) {
-        for _ in 0..survivors.min(self.unsynced.len()) {
-            self.harden();
-        }
-        self.unsynced.clear();
-        self.syncing_through = None;
-    }
-
-    /// How many appends are not synced.
-    pub fn unsynced(&self) -> usize {
-        self.unsynced.len()
+    /// The medium under the log.
+    pub fn medium(&self) -> &MemoryDisk {
+        &self.medium
     }
 
     /// What is durable of `group`.
     pub fn durable(&self, group: GroupId) -> &ReplicaLog {
-        self.durable.get(&group).expect("law: every group of a core was created in its log")
+        self.oracle.durable(group)
     }
 
-    fn harden(&mut self) {
-        let Some(append) = self.unsynced.pop_front() else { return };
-        for (group, write) in &append.writes {
-            let log = self.durable.get_mut(group).expect("law: every group of a core was created in its log");
-            // The same write was checked when it was appended; the durable log is the appended log of an earlier time.
-            log.write(write).expect("law: what could be appended can be replayed");
+    /// What the log must hold.
+    pub fn oracle(&self) -> &Oracle {
+        &self.oracle
+    }
+
+    /// Some payloads of durable entries rot, under a directory that still names them.
+    /// Nothing is done to the medium: the loss is only claimed, in place of the log.
+    pub fn rot_payloads(&mut self, at_start: bool, random: &mut Random) -> Option<(GroupId, Vec<Index>)> {
+        let groups: Vec<GroupId> = self.oracle.groups().collect();
+        let group = (!groups.is_empty()).then(|| *random.pick(&groups))?;
+        let entries = &self.oracle.durable(group).entries;
+        let with_payload = entries.iter().filter(|entry| !entry.payload.is_empty());
+        let candidates: Vec<Index> = with_payload.map(|entry| entry.id.index).collect();
+        (!candidates.is_empty()).then_some(())?;
+        let mut indexes: Vec<Index> = (0..random.between(1, 3)).map(|_| *random.pick(&candidates)).collect();
+        indexes.sort_unstable();
+        indexes.dedup();
+        indexes.iter().for_each(|index| self.oracle.rot(group, *index, at_start));
+        Some((group, indexes))
+    }
+
+    /// How many appends no finished sync has reported.
+    pub fn pending(&self) -> usize {
+        self.oracle.pending()
+    }
+
+    /// Opens the log by real recovery, and lets the oracle judge what it found.
+    pub fn open(&mut self) -> Result<Opened, NotOpened> {
+        self.stop();
+        self.failures = self.medium.failures();
+        let storage = Arc::new(self.medium.clone());
+        let opened = Log::open_in(storage, self.identity, &self.options, Preparation::Inline);
+        let (mut log, recovered) = opened.map_err(|error| match error {
+            LogError::Io { .. } | LogError::Option { .. } => NotOpened::Later(error.to_string()),
+            _ => NotOpened::Refused(error.to_string()),
+        })?;
+        let (torn, clean, segments) = (recovered.torn_tail.is_some(), recovered.clean, recovered.segments as u64);
+        let found = found(&mut log, recovered)?;
+        let survivors = self.judge(&log, &found, clean).map_err(|(law, what)| match self.damage.last() {
+            Some(damage) => NotOpened::Broken(LogLaw::CorruptionIsReported, format!("{what}, after {}", damage.what())),
+            None => NotOpened::Broken(law, what),
+        })?;
+        self.log = Some(log);
+        // Recovery writes again what nothing proved durable, and notes it in the control file.
+        self.proven = self.medium.syncs();
+        self.is_freshly_damaged = false;
+        self.damage.iter_mut().for_each(Damage::settle);
+        self.oracle.starts();
+        let payloads_lost = found.values().map(|replica| replica.lost.len() as u64).sum();
+        let votes_lost = found.values().filter(|replica| replica.vote_lost).count() as u64;
+        Ok(Opened { survivors, segments, torn, clean, payloads_lost, votes_lost })
+    }
+
+    fn judge(
+        &mut self,
+        log: &Log,
+        found: &BTreeMap<GroupId, FoundReplica>,
+        clean: bool,
+    ) -> Result<Survivors, (LogLaw, String)> {
+        if log.incarnation() <= self.incarnation {
+            let what = format!("opens as {} after {}", log.incarnation(), self.incarnation);
+            return Err((LogLaw::IncarnationGrows, what));
+        }
+        self.incarnation = log.incarnation();
+        let loses = found.iter().find(|(_, replica)| replica.vote_lost || !replica.lost.is_empty());
+        if let Some((group, _)) = loses.filter(|_| !self.is_damaged()) {
+            return Err((LogLaw::IntactLogOpens, format!("reports losses of {group} that nothing has caused")));
+        }
+        self.oracle.recovered(found, clean)
+    }
+
+    /// Takes one append.
+    pub fn append(&mut self, write: CoreWrite) {
+        let log = self.log.as_mut().expect("law: a running core has its log");
+        log.append(write.number, &write.writes);
+        self.oracle.append(write);
+    }
+
+    /// Hands what has gathered to the disk, if no sync is in flight.
+    pub fn begin_sync(&mut self) -> Begun {
+        let log = self.log.as_mut().expect("law: a running core has its log");
+        if log.in_flight() || !log.is_gathered() {
+            return Begun::Nothing;
+        }
+        self.seal_at = None;
+        let proves = self.medium.syncs();
+        match log.begin_sync() {
+            Ok(Some(sync)) => {
+                self.oracle.hands_over(sync.through);
+                self.flight = Some(Flight { fd: sync.fd, sealing: false, proves });
+                Begun::Flying(sync.through)
+            }
+            Ok(None) | Err(LogError::Full { .. }) => Begun::Waiting,
+            Err(error) => {
+                self.oracle.hands_over_some();
+                Begun::Failed(error.to_string())
+            }
         }
     }
+
+    /// Seals a log that is idle.
+    pub fn begin_seal(&mut self) -> Begun {
+        let log = self.log.as_mut().expect("law: a running core has its log");
+        if log.in_flight() || log.is_gathered() {
+            return Begun::Nothing;
+        }
+        let proves = self.medium.syncs();
+        match log.begin_seal() {
+            Ok(Some(sync)) => {
+                self.oracle.hands_over(sync.through);
+                self.flight = Some(Flight { fd: sync.fd, sealing: true, proves });
+                Begun::Flying(sync.through)
+            }
+            Ok(None) => Begun::Nothing,
+            Err(error) => Begun::Failed(error.to_string()),
+        }
+    }
+
+    /// The descriptor that the sync in flight is for.
+    pub fn flight(&self) -> Option<RawFd> {
+        self.flight.map(|flight| flight.fd)
+    }
+
+    /// The sync in flight has ended. Returns what is durable now and whether it was a group with records, or why the
+    /// log is fenced; outside, which law the log broke.
+    pub fn finish_sync(
+        &mut self,
+        result: std::io::Result<()>,
+    ) -> Result<Result<(CoreWriteNumber, bool), String>, (LogLaw, String)> {
+        let log = self.log.as_mut().expect("law: a running core has its log");
+        let flight = self.flight.take().expect("law: a sync that ends was in flight");
+        match log.finish_sync(result) {
+            Ok(through) => {
+                self.oracle.reported(through).map_err(|what| (LogLaw::OneNumberAnswers, what))?;
+                self.proven = self.proven.max(flight.proves);
+                Ok(Ok((through, !flight.sealing)))
+            }
+            Err(error) => Ok(Err(error.to_string())),
+        }
+    }
+
+    /// What the log found to be rotten while it ran: entries that it has to be given again.
+    pub fn take_rot(&mut self) -> Vec<(GroupId, Index)> {
+        let rot = self.log.as_mut().map(Log::take_rot).unwrap_or_default();
+        let entries: Vec<(GroupId, Index)> =
+            rot.into_iter().filter_map(|rot| rot.entry).map(|(group, id)| (group, id.index)).collect();
+        for (group, index) in &entries {
+            self.oracle.rot(*group, *index, false);
+        }
+        entries
+    }
+
+    /// Whether the log asks to be spared proposals.
+    pub fn is_full(&self) -> bool {
+        self.log.as_ref().is_some_and(Log::is_full)
+    }
+
+    /// Whether something failed that the log lives on without: a segment could not be prepared, a bound not noted.
+    pub fn has_hidden_failure(&self) -> bool {
+        self.log.is_some() && self.medium.failures() > self.failures
+    }
+
+    /// The process goes away. The cache stays as it is.
+    pub fn stop(&mut self) {
+        (self.log, self.flight, self.seal_at) = (None, None, None);
+    }
+
+    /// The process stops as it should: the sync in flight is awaited, what has gathered is written, the end is marked.
+    /// Whatever fails makes it an unclean stop.
+    pub fn close(&mut self) -> Result<(), (LogLaw, String)> {
+        if let Some(fd) = self.flight() {
+            let synced = self.medium.sync(fd);
+            if self.finish_sync(synced)?.is_err() {
+                self.stop();
+                return Ok(());
+            }
+        }
+        if let Some(log) = self.log.take() {
+            self.oracle.hands_over_some();
+            // What it could not write is unacknowledged, and then the next open does not call the stop clean.
+            let _ = log.close();
+        }
+        self.stop();
+        Ok(())
+    }
+
+    /// The machine loses its power, with or without a running process.
+    pub fn lose_power(&mut self, random: &mut Random) {
+        self.stop();
+        let how = random.below(8);
+        let (mut block, mut block_survives) = (usize::MAX, false);
+        let lone = random.below(4) as usize;
+        self.medium.crash(|sector| match how {
+            0 => false,
+            1 => true,
+            2 => {
+                if block != sector / 8 {
+                    (block, block_survives) = (sector / 8, random.chance(500_000));
+                }
+                block_survives
+            }
+            3 | 4 => random.chance(500_000),
+            // Of each block one of the first sectors is missing, or nothing else is there.
+            5 | 6 => sector % 8 != lone,
+            _ => sector % 8 == lone,
+        });
+    }
+
+    /// Damages something that was proven durable, once between two opens. Says what.
+    pub fn inflict_damage(&mut self, random: &mut Random) -> Option<String> {
+        if self.is_freshly_damaged {
+            return None;
+        }
+        let damage = Damage::inflict(&self.medium, self.proven, random)?;
+        let what = damage.what().to_string();
+        self.damage.push(damage);
+        self.is_freshly_damaged = true;
+        Some(what)
+    }
+
+    /// Whether the disk was ever damaged and not repaired.
+    pub fn is_damaged(&self) -> bool {
+        !self.damage.is_empty()
+    }
+
+    /// Whether it was damaged since its log was opened last.
+    pub fn is_freshly_damaged(&self) -> bool {
+        self.is_freshly_damaged
+    }
+
+    /// Undoes all damage.
+    pub fn repair(&mut self) {
+        self.is_freshly_damaged = false;
+        while let Some(damage) = self.damage.pop() {
+            damage.undo(&self.medium);
+        }
+    }
+
+    /// Damages something that was proven durable, and forgets about it.
+    #[cfg(feature = "mutations")]
+    pub fn rot_untold(&mut self, random: &mut Random) {
+        drop(Damage::inflict(&self.medium, self.proven, random));
+    }
+
+    /// Takes away what the sync reported last has made durable, and tells nobody.
+    #[cfg(feature = "mutations")]
+    pub fn cut_tail(&mut self) {
+        for name in self.medium.file_names() {
+            for it in self.medium.durable_sectors(&name).iter().filter(|it| it.since > self.proven) {
+                self.medium.damage(&name, it.sector, |content, before| *content = *before);
+            }
+        }
+    }
+}
+
+/// What an opened log holds of each replica, by its own account.
+fn found(log: &mut Log, recovered: Recovered) -> Result<BTreeMap<GroupId, FoundReplica>, NotOpened> {
+    let mut found = BTreeMap::new();
+    for (group, replica) in recovered.groups {
+        if replica.descriptor != descriptor(group) {
+            let what = format!("has another descriptor of {group} than it was given");
+            return Err(NotOpened::Broken(LogLaw::DurableSurvives, what));
+        }
+        let loaded = log.load(group).map_err(|error| NotOpened::Refused(error.to_string()))?;
+        let (hard_state, vote_lost) = (replica.hard_state, replica.vote_lost);
+        found.insert(group, FoundReplica { hard_state, entries: loaded.entries, lost: loaded.lost, vote_lost });
+    }
+    Ok(found)
+}
+
+/// What stands in the log as a group's descriptor: the log does not look into it.
+fn descriptor(group: GroupId) -> Bytes {
+    Bytes::from(format!("descriptor of {group}"))
 }

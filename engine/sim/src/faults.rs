@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use pontoon_multiraft::Event;
 use pontoon_types::NodeId;
 
 use crate::trace::{Happening, Place};
+use crate::violation::Broken;
 use crate::world::{Due, Phase, World};
 
 /// A kind of fault.
@@ -24,10 +24,22 @@ pub enum Fault {
     ClogLink,
     /// A log says that it is full for a while.
     FillLog,
+    /// A disk has hardly any room for a while.
+    FillDisk,
+    /// Payloads of durable entries are found to be rotten under a running core.
+    Scrub,
 }
 
-const FAULTS: [Fault; 6] =
-    [Fault::Crash, Fault::Pause, Fault::Partition, Fault::BreakLink, Fault::ClogLink, Fault::FillLog];
+const FAULTS: [Fault; 8] = [
+    Fault::Crash,
+    Fault::Pause,
+    Fault::Partition,
+    Fault::BreakLink,
+    Fault::ClogLink,
+    Fault::FillLog,
+    Fault::FillDisk,
+    Fault::Scrub,
+];
 
 impl World {
     /// Puts the first fault of each kind on the agenda.
@@ -46,6 +58,8 @@ impl World {
             Fault::BreakLink => network.break_interval,
             Fault::ClogLink => network.clog_interval,
             Fault::FillLog => self.options.disk.full_interval,
+            Fault::FillDisk => self.options.disk.no_room_interval,
+            Fault::Scrub => self.options.disk.scrub_interval,
         };
         if mean > Duration::ZERO {
             let wait = self.random.until_next(mean);
@@ -54,12 +68,12 @@ impl World {
     }
 
     /// Lets one fault happen.
-    pub(crate) fn inject(&mut self, fault: Fault) {
+    pub(crate) fn inject(&mut self, fault: Fault) -> Result<(), Broken> {
         if self.phase != Phase::Faults {
-            return;
+            return Ok(());
         }
         match fault {
-            Fault::Crash => self.inject_crash(),
+            Fault::Crash => self.inject_crash()?,
             Fault::Pause => {
                 let place = self.draw_place();
                 let length = self.random.until_next(self.options.process.pause_length);
@@ -78,29 +92,62 @@ impl World {
             }
             Fault::FillLog => {
                 let place = self.draw_place();
-                if self.cores.contains_key(&place) {
-                    self.trace.note(self.queue.now(), Happening::LogFull(place, true));
-                    self.push(place, Event::LogFull(true));
+                if let Some(running) = self.cores.get_mut(&place) {
+                    running.log_says_full = true;
+                    self.watch_log_space(place);
                     let length = self.random.until_next(self.options.core.election_timeout);
                     let incarnation = self.nodes[&place.node].incarnation;
                     self.queue.put(self.queue.now() + length, Due::LogHasRoom(place, incarnation));
                 }
             }
+            Fault::Scrub => {
+                let place = self.draw_place();
+                if self.cores.contains_key(&place) {
+                    self.rot_payloads(place, false);
+                }
+            }
+            Fault::FillDisk => {
+                let place = self.draw_place();
+                let room = self.random.below(3) * self.options.disk.segment_bytes;
+                self.disk(place).medium().limit_free_bytes(Some(room));
+                self.trace.note(self.queue.now(), Happening::Room(place, Some(room)));
+                let length = self.random.until_next(self.options.disk.no_room_length);
+                self.queue.put(self.queue.now() + length, Due::DiskHasRoom(place));
+            }
         }
         self.schedule_fault(fault);
+        Ok(())
     }
 
-    /// One node crashes, a leader more often than others; or all crash at once.
-    fn inject_crash(&mut self) {
+    /// A log stops pretending to be full.
+    pub(crate) fn log_has_room(&mut self, place: Place) {
+        if let Some(running) = self.cores.get_mut(&place) {
+            running.log_says_full = false;
+            self.watch_log_space(place);
+        }
+    }
+
+    /// Somebody made room on a disk.
+    pub(crate) fn disk_has_room(&mut self, place: Place) {
+        self.disk(place).medium().limit_free_bytes(None);
+        self.trace.note(self.queue.now(), Happening::Room(place, None));
+    }
+
+    /// One node crashes or is stopped, a leader more often than others; or all crash at once.
+    fn inject_crash(&mut self) -> Result<(), Broken> {
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
         if self.options.process.crash_all && self.random.chance(250_000) {
             for node in nodes {
                 self.crash_node(node);
             }
-            return;
+            return Ok(());
         }
-        let node = self.draw_leader_or_any();
+        let node = self.draw_writing_or_any();
+        if self.random.chance(self.options.process.stop_ppm) {
+            return self.stop_node(node);
+        }
         self.crash_node(node);
+        Ok(())
     }
 
     fn draw_leader_or_any(&mut self) -> NodeId {
@@ -112,6 +159,16 @@ impl World {
             Some(leader) if self.random.chance(500_000) => leader,
             _ => any,
         }
+    }
+
+    /// Half of the time a node with a sync in flight: what a crash does to an idle log is soon told.
+    fn draw_writing_or_any(&mut self) -> NodeId {
+        let writing = self.disks.iter().filter(|(_, disk)| disk.flight().is_some());
+        let writing: Vec<NodeId> = writing.map(|(place, _)| place.node).collect();
+        if !writing.is_empty() && self.random.chance(500_000) {
+            return *self.random.pick(&writing);
+        }
+        self.draw_leader_or_any()
     }
 
     fn draw_place(&mut self) -> Place {

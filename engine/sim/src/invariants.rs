@@ -18,7 +18,8 @@ use pontoon_types::{Body, ClientId, Descriptor, Entry, GroupId, Index, LogId, Me
 use pontoon_wire::command::Command;
 use pontoon_wire::peer::PeerFrame;
 
-use crate::disk::{Disk, ReplicaLog};
+use crate::disk::Disk;
+use crate::replica_log::ReplicaLog;
 use crate::trace::{Digest, Place};
 use crate::violation::Broken;
 
@@ -283,6 +284,14 @@ impl Invariants {
     pub fn sent(&mut self, place: Place, frame: &PeerFrame, disk: &Disk) -> Result<(), Broken> {
         for (group, message) in &frame.messages {
             self.check_message(place, *group, message, disk.durable(*group))?;
+            if let (Body::AppendResponse { matched }, Some(missing)) =
+                (&message.body, disk.oracle().first_missing(*group))
+                && *matched >= missing
+            {
+                let what = format!("AppendResponse matched {matched} in term {}", message.term);
+                let durable = format!("lost the payload of {missing}");
+                return Err(Broken::PromiseNotDurable { place, group: *group, what, durable });
+            }
         }
         let Some(beacon) = &frame.beacon else { return Ok(()) };
         let changes = beacon.changes.iter().filter(|claim| claim.leads).map(|claim| (claim.group, claim.term));

@@ -4,6 +4,9 @@
 //! that is deaf or mute, two nodes apart. Whoever can form a majority must serve all the same; bugs of this kind are
 //! famous for hiding from random faults, which never stay long enough. Then the handicap is lifted too.
 //!
+//! Nodes that were lost to damage stay lost, and payloads that are missing somewhere have to come from the others; both are
+//! handicaps of their own, so there is no other one then.
+//!
 //! A prober writes to each group and then reads every key of it that was
 //! ever used; the reads join the histories, so that an acknowledged write that is gone shows. Then all replicas of a
 //! group must hold the same log, applied to its end, with the same state; and with nobody asking for anything groups
@@ -12,7 +15,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use pontoon_multiraft::{Event, Role};
+use pontoon_multiraft::Role;
 use pontoon_router::core_of;
 use pontoon_types::{Descriptor, GroupId, NodeId};
 
@@ -29,23 +32,29 @@ const BOUND_ELECTION_TIMEOUTS: u32 = 10;
 /// The bound with a handicap: clients lose time with a node that cannot serve and does not know it yet.
 const HANDICAP_ELECTION_TIMEOUTS: u32 = 30;
 
+/// What an operator raises the size of the logs to.
+pub const LARGEST_LOG_BYTES: u64 = 1 << 40;
+
 /// How long the groups must be seen asleep, in shortest election timeouts: longer than any election deadline.
 const IDLE_ELECTION_TIMEOUTS: u32 = 3;
 
 impl World {
     /// Heals everything and holds the cluster to its promises.
     pub fn liveness_phase(&mut self) -> Result<(), Broken> {
-        self.heal();
+        self.heal()?;
         let election = self.options.core.election_timeout;
-        if self.options.handicap != Handicap::None {
+        let mut bound = election * BOUND_ELECTION_TIMEOUTS;
+        if self.lost_nodes() > 0 || self.has_losses() {
+            bound = election * HANDICAP_ELECTION_TIMEOUTS;
+        } else if self.options.handicap != Handicap::None {
             self.handicap();
             self.serve_within(election * HANDICAP_ELECTION_TIMEOUTS, |_| None)?;
-            self.heal();
+            self.heal()?;
         }
         // Frames that were changed on their way still arrive and break links, which lose what is under way on them.
         // The last message of a conversation lost that way is told with the next entry; so the probes come after it.
         self.run_until(self.now() + election)?;
-        self.serve_within(election * BOUND_ELECTION_TIMEOUTS, World::unconverged)?;
+        self.serve_within(bound, World::unconverged)?;
         // The last questions and answers may still be under way, the slowest of each.
         self.run_until(self.now() + election + self.round_trip() * 2)?;
         self.phase = Phase::Idle;
@@ -96,7 +105,7 @@ impl World {
         }
     }
 
-    fn heal(&mut self) {
+    fn heal(&mut self) -> Result<(), Broken> {
         self.phase = Phase::Liveness;
         self.options.heal();
         self.options.client.stale_ppm = 0;
@@ -105,12 +114,27 @@ impl World {
         self.unclog();
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
         for node in nodes {
-            self.start_node(node);
-            for place in self.places(node).collect::<Vec<Place>>() {
-                self.resume_core(place);
-                self.push(place, Event::LogFull(false));
-            }
+            self.heal_node(node)?;
         }
+        Ok(())
+    }
+
+    fn heal_node(&mut self, node: NodeId) -> Result<(), Broken> {
+        let mut needs_start = false;
+        for place in self.places(node) {
+            let disk = self.disk(place);
+            disk.medium().heal();
+            let limit = std::mem::replace(&mut disk.options.max_log_bytes, LARGEST_LOG_BYTES);
+            needs_start |= limit < LARGEST_LOG_BYTES || disk.has_hidden_failure();
+            self.resume_core(place);
+            self.log_has_room(place);
+        }
+        if needs_start {
+            // What the log says to do when it is full: raise its size and start again. And a log that prepares its
+            // segments inline does not try again by itself, as the thread of a real one does.
+            self.stop_node(node)?;
+        }
+        self.start_node(node)
     }
 
     /// Breaks what stays broken for the first part of the phase.
@@ -154,6 +178,9 @@ impl World {
         let mut first = None;
         for member in &descriptor.members {
             let place = Place { node: member.node, core };
+            if self.nodes[&member.node].lost {
+                continue;
+            }
             let Some(running) = self.cores.get(&place) else { return Some(format!("{place} does not run")) };
             let view = running.core.groups().find(|view| view.group() == group)?;
             leaders += u32::from(view.role() == Role::Leader);

@@ -1,17 +1,18 @@
 //! Nodes as processes: clocks, cores that run or do not, crash, restart and pause.
 //!
-//! A node that crashes loses its cores, their inboxes, their connections and what its disks had not synced. When it
-//! starts again its incarnation is one larger, its clock has another offset, and its cores are made from the disks.
+//! A node whose process ends loses its cores, their inboxes and their connections; when its machine loses power, also
+//! what its disks had not synced. When it starts again (`start`) its incarnation is one larger, its clock has another
+//! offset, and its cores are made from the disks.
 
 use std::time::Duration;
 
-use pontoon_multiraft::{Core, CoreConfig, Event, GroupState, RaftConfig};
-use pontoon_router::core_of;
+use pontoon_multiraft::{Core, Event, RaftConfig};
 use pontoon_types::{ClusterId, CoreId, Incarnation, NodeId, Time};
 
 use crate::options::Options;
 use crate::random::Random;
 use crate::trace::{Happening, Place};
+use crate::violation::Broken;
 use crate::world::{Due, World};
 
 /// The cluster of every simulation.
@@ -51,6 +52,8 @@ impl Clock {
 pub struct Node {
     /// Whether its process runs.
     pub alive: bool,
+    /// Whether its disk is damaged beyond what it can do about it, so that it never starts again.
+    pub lost: bool,
     /// How often it was started.
     pub incarnation: Incarnation,
     /// Its clock.
@@ -72,6 +75,32 @@ pub struct RunningCore {
     pub wake_at: Option<Time>,
     /// Turns in a row after which its deadline was still in the past.
     pub spins: u32,
+    /// Whether its log pretends to be full.
+    pub log_says_full: bool,
+    /// What the core was told last of its log being full.
+    pub log_full: bool,
+    /// Whether the core was told that its sync takes too long.
+    pub stalled: bool,
+    /// Whether the agenda holds the next look at a log that waits for a segment.
+    pub waits_for_segment: bool,
+}
+
+impl RunningCore {
+    /// A core that nothing has happened to.
+    pub fn new(core: Core) -> RunningCore {
+        RunningCore {
+            core,
+            inbox: Vec::new(),
+            turn_due: false,
+            paused: false,
+            wake_at: None,
+            spins: 0,
+            log_says_full: false,
+            log_full: false,
+            stalled: false,
+            waits_for_segment: false,
+        }
+    }
 }
 
 impl World {
@@ -80,79 +109,50 @@ impl World {
         (0..self.options.cores).map(move |core| Place { node, core: CoreId(core) })
     }
 
-    /// Starts a node from its disks.
-    pub(crate) fn start_node(&mut self, id: NodeId) {
-        if self.nodes[&id].alive {
-            return;
-        }
-        let clock = Clock::draw(&mut self.random, self.options.process.drift_max_ppm);
-        let incarnation = Incarnation(self.nodes[&id].incarnation.0 + 1);
-        self.nodes.insert(id, Node { alive: true, incarnation, clock });
-        self.trace.note(self.queue.now(), Happening::Started(id, incarnation.0));
-        for place in self.places(id) {
-            let core = self.open_core(place, incarnation, clock.local(self.queue.now()));
-            let running =
-                RunningCore { core, inbox: Vec::new(), turn_due: false, paused: false, wake_at: None, spins: 0 };
-            self.cores.insert(place, running);
-            self.schedule_turn(place);
-        }
-        self.dial_all(id);
-    }
-
-    fn open_core(&mut self, place: Place, incarnation: Incarnation, now: Time) -> Core {
-        let mut groups = Vec::new();
-        for descriptor in &self.descriptors {
-            if core_of(descriptor.group, self.options.cores) != place.core {
-                continue;
-            }
-            let log = self.disks[&place].durable(descriptor.group);
-            self.invariants.started(place, descriptor.group, log);
-            let (hard_state, entries) = (log.hard_state, log.entries.clone());
-            groups.push(GroupState { descriptor: descriptor.clone(), hard_state, entries });
-        }
-        let options = &self.options.core;
-        let config = CoreConfig {
-            incarnation,
-            seed: self.random.draw(),
-            nodes: self.nodes.keys().map(|node| (*node, format!("{node}:7400"))).collect(),
-            descriptors: self.descriptors.clone(),
-            raft: raft_config(&self.options),
-            beacon_interval: options.beacon_interval,
-            support_timeout: options.support_timeout,
-            broken_link_grace: options.broken_link_grace,
-            request_timeout: options.request_timeout,
-            ..CoreConfig::new(CLUSTER, place.node, place.core, self.options.cores)
-        };
-        Core::new(config, groups, now)
-    }
-
-    /// The node's machine stops. Each disk keeps a prefix of what it had not synced: nothing, all or some.
+    /// A node stops without a warning: its machine loses power, or its process is killed.
     pub(crate) fn crash_node(&mut self, id: NodeId) {
-        let node = self.nodes.get_mut(&id).expect("law: a node that crashes exists");
-        if !node.alive {
+        if !self.nodes[&id].alive {
             return;
-        }
-        node.alive = false;
-        let mut kept = 0;
-        for place in self.places(id) {
-            let disk = self.disks.get_mut(&place).expect("law: every core has a disk");
-            let unsynced = disk.unsynced() as u64;
-            let survivors = match self.random.below(3) {
-                0 => 0,
-                1 => unsynced,
-                _ => self.random.between(0, unsynced),
-            };
-            disk.crash(survivors as usize);
-            self.counts.appends_lost += unsynced - survivors;
-            kept += survivors;
-            self.cores.remove(&place);
         }
         self.counts.crashes += 1;
-        self.trace.note(self.queue.now(), Happening::Crashed(id, kept));
+        if !self.random.chance(self.options.process.kill_ppm) {
+            self.lose_power(id);
+            return;
+        }
+        for place in self.places(id) {
+            self.disk(place).stop();
+        }
+        self.trace.note(self.queue.now(), Happening::Killed(id));
+        self.process_ends(id);
+    }
+
+    /// A node is stopped as it should be. Now and then its machine loses power right after.
+    pub(crate) fn stop_node(&mut self, id: NodeId) -> Result<(), Broken> {
+        if !self.nodes[&id].alive {
+            return Ok(());
+        }
+        for place in self.places(id) {
+            self.close_log(place)?;
+        }
+        self.counts.stops += 1;
+        self.trace.note(self.queue.now(), Happening::Stopped(id));
+        if self.random.chance(300_000) {
+            self.lose_power(id);
+        } else {
+            self.process_ends(id);
+        }
+        Ok(())
+    }
+
+    /// The process of a node is gone; it is started again after a while. May be called for one that is gone already.
+    pub(crate) fn process_ends(&mut self, id: NodeId) {
+        self.nodes.get_mut(&id).expect("law: a node that ends exists").alive = false;
+        for place in self.places(id) {
+            self.cores.remove(&place);
+        }
         self.links_of_crashed(id);
         self.connections_of_crashed(id);
-        let delay = self.random.until_next(self.options.process.restart_delay);
-        self.queue.put(self.queue.now() + delay, Due::StartNode(id));
+        self.schedule_start(id, 1);
     }
 
     /// Stops one core from taking turns for a while; what arrives waits.
@@ -178,7 +178,7 @@ impl World {
     }
 }
 
-fn raft_config(options: &Options) -> RaftConfig {
+pub(crate) fn raft_config(options: &Options) -> RaftConfig {
     let core = &options.core;
     RaftConfig {
         election_timeout_min: core.election_timeout,

@@ -55,12 +55,50 @@ pub struct Counts {
     pub partitions: u64,
     /// Crashes of nodes.
     pub crashes: u64,
-    /// Unsynced appends that crashes lost.
+    /// Crashes and starts that took the power.
+    pub power_cuts: u64,
+    /// Nodes stopped as they should be.
+    pub stops: u64,
+    /// Appends that no sync had reported and that were there at the next start.
+    pub appends_kept: u64,
+    /// Appends that no sync had reported and that were gone.
     pub appends_lost: u64,
     /// Pauses of cores.
     pub pauses: u64,
-    /// Syncs that finished.
+    /// Syncs of groups of records that finished.
     pub syncs: u64,
+    /// Syncs that failed.
+    pub sync_errors: u64,
+    /// Syncs that a core was told of, because they took so long.
+    pub stalls: u64,
+    /// Logs that were sealed.
+    pub seals: u64,
+    /// Times that a log had to wait for a segment.
+    pub segment_waits: u64,
+    /// Logs that fenced themselves.
+    pub logs_fenced: u64,
+    /// Logs that were opened.
+    pub opens: u64,
+    /// Of these, those that had been closed.
+    pub clean_opens: u64,
+    /// Of these, those that ended in a torn write.
+    pub torn_tails: u64,
+    /// Segments read by them.
+    pub segments: u64,
+    /// Starts for which the disk had to be asked again.
+    pub starts_in_vain: u64,
+    /// Disks damaged.
+    pub damages: u64,
+    /// Of these, those that the log refused to open on.
+    pub damages_refused: u64,
+    /// Payloads of durable entries that rotted under an intact directory.
+    pub payloads_lost: u64,
+    /// Votes that logs reported as lost.
+    pub votes_lost: u64,
+    /// Of these, those that came back and are durable again.
+    pub payloads_restored: u64,
+    /// Nodes that were down from then on.
+    pub nodes_lost: u64,
 }
 
 impl fmt::Display for Counts {
@@ -85,7 +123,7 @@ impl fmt::Display for Counts {
         writeln!(
             f,
             "  faults: frames {} (lost {}, doubled {}, changed {}, refused {}), links broken {}, partitions {}, \
-             crashes {} (appends lost {}), pauses {}",
+             crashes {} (power cuts {}), stops {}, pauses {}",
             self.frames,
             self.frames_lost,
             self.frames_duplicated,
@@ -94,8 +132,37 @@ impl fmt::Display for Counts {
             self.links_broken,
             self.partitions,
             self.crashes,
-            self.appends_lost,
+            self.power_cuts,
+            self.stops,
             self.pauses
+        )?;
+        writeln!(
+            f,
+            "  logs: opened {} (closed before {}, torn {}, segments {}), in vain {}, seals {}, unsynced appends kept {} \
+             and lost {}",
+            self.opens,
+            self.clean_opens,
+            self.torn_tails,
+            self.segments,
+            self.starts_in_vain,
+            self.seals,
+            self.appends_kept,
+            self.appends_lost
+        )?;
+        writeln!(
+            f,
+            "  disks: syncs stalled {}, failed {}, logs fenced {}, waits for a segment {}, damaged {} (refused {}, nodes lost {}), \
+             payloads lost {} (restored {}), votes lost {}",
+            self.stalls,
+            self.sync_errors,
+            self.logs_fenced,
+            self.segment_waits,
+            self.damages,
+            self.damages_refused,
+            self.nodes_lost,
+            self.payloads_lost,
+            self.payloads_restored,
+            self.votes_lost
         )
     }
 }

@@ -57,10 +57,32 @@ pub enum Happening {
     LinkUp(Place, NodeId),
     /// A link broke.
     LinkDown(Place, NodeId),
-    /// A node crashed and kept this many of its unsynced appends.
-    Crashed(NodeId, u64),
+    /// A log was sealed.
+    Sealed(Place),
+    /// A log failed, and its process ends.
+    LogFailed(Place, String),
+    /// A node's process was killed.
+    Killed(NodeId),
+    /// A node's machine lost its power.
+    LostPower(NodeId),
+    /// A node was stopped as it should be.
+    Stopped(NodeId),
     /// A node started.
     Started(NodeId, u64),
+    /// A log was opened: segments, unsynced appends that are durable now, and those that are gone.
+    Opened(Place, u64, u64, u64),
+    /// A node cannot start for now.
+    NotStarted(Place, String),
+    /// A stopped disk was damaged.
+    Damaged(Place, String),
+    /// A damaged log refused to open.
+    Refused(Place, String),
+    /// A damaged disk got its good bytes back.
+    Repaired(Place),
+    /// A node is down for the rest of the run.
+    GivenUp(NodeId),
+    /// A disk has this much room left, or enough again.
+    Room(Place, Option<u64>),
     /// A core stopped taking turns for a while.
     Paused(Place),
     /// It goes on.
@@ -136,8 +158,25 @@ impl fmt::Display for Happening {
             Happening::Committed(at, group, index) => write!(f, "{at} {group} committed {index}"),
             Happening::LinkUp(at, to) => write!(f, "{at} link to {to} is up"),
             Happening::LinkDown(at, to) => write!(f, "{at} link to {to} broke"),
-            Happening::Crashed(node, kept) => write!(f, "{node} crashes, {kept} unsynced appends survive"),
+            Happening::Sealed(at) => write!(f, "{at} sealed"),
+            Happening::LogFailed(at, why) => write!(f, "{at} stops: {why}"),
+            Happening::Killed(node) => write!(f, "{node} is killed"),
+            Happening::LostPower(node) => write!(f, "{node} loses its power"),
+            Happening::Stopped(node) => write!(f, "{node} is stopped"),
             Happening::Started(node, incarnation) => write!(f, "{node} starts, incarnation {incarnation}"),
+            Happening::Opened(at, segments, kept, lost) => {
+                write!(
+                    f,
+                    "{at} opens its log of {segments} segments; of the unsynced appends {kept} are kept, {lost} gone"
+                )
+            }
+            Happening::NotStarted(at, why) => write!(f, "{at} cannot start: {why}"),
+            Happening::Damaged(at, what) => write!(f, "{at} disk: {what}"),
+            Happening::Refused(at, why) => write!(f, "{at} refuses its disk: {why}"),
+            Happening::Repaired(at) => write!(f, "{at} disk has its good bytes again"),
+            Happening::GivenUp(node) => write!(f, "{node} is down for good"),
+            Happening::Room(at, Some(bytes)) => write!(f, "{at} disk has only {bytes} bytes left"),
+            Happening::Room(at, None) => write!(f, "{at} disk has room again"),
             Happening::Paused(at) => write!(f, "{at} is paused"),
             Happening::Resumed(at) => write!(f, "{at} goes on"),
             Happening::Partitioned(ways) => {

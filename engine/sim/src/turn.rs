@@ -1,5 +1,5 @@
 //! One turn of one core, as the shell takes it: step everything that arrived, end the turn, carry out the effects,
-//! and begin a sync if none is in flight. The checkers look at every part on its way.
+//! and begin a sync if none is in flight. The checkers look at every part on its way. What the log does is in `sync`.
 //!
 //! The core's own assertions stop it with a panic that names the law; here that is one more kind of violation, with
 //! the trace that led to it.
@@ -64,8 +64,7 @@ impl World {
         }
         self.check_turn(place, &effects)?;
         if self.phase == Phase::Faults && self.random.chance(self.options.process.crash_in_turn_ppm) {
-            self.crash_in_turn(place, effects);
-            return Ok(());
+            return self.crash_in_turn(place, effects);
         }
         self.refusals(place, &effects)?;
         if let Some(append) = effects.append {
@@ -74,10 +73,13 @@ impl World {
         for (to, bytes) in effects.peer_frames {
             self.send_frame(place, to, bytes);
         }
-        for (connection, bytes) in effects.client_frames {
-            self.send_to_client(connection, bytes);
+        // As in the node: when the log fails, frames to peers have left and replies have not.
+        self.begin_sync(place)?;
+        if self.cores.contains_key(&place) {
+            for (connection, bytes) in effects.client_frames {
+                self.send_to_client(connection, bytes);
+            }
         }
-        self.begin_sync(place);
         Ok(())
     }
 
@@ -127,46 +129,27 @@ impl World {
         Ok(())
     }
 
-    /// The machine stops half way through the effects: the append happened or not, and some of the frames left.
-    fn crash_in_turn(&mut self, place: Place, effects: Effects) {
-        if let Some(append) = effects.append
-            && self.random.chance(500_000)
-        {
-            self.disks.get_mut(&place).expect("law: every core has a disk").append(append);
-        }
+    /// The machine stops half way through the effects: the append happened or not, some of the frames left, and the
+    /// disk was doing something, or the process alone is gone.
+    fn crash_in_turn(&mut self, place: Place, effects: Effects) -> Result<(), Broken> {
         let leaving = self.random.between(0, effects.peer_frames.len() as u64) as usize;
         for (to, bytes) in effects.peer_frames.into_iter().take(leaving) {
             self.send_frame(place, to, bytes);
         }
         let leaving = self.random.between(0, effects.client_frames.len() as u64) as usize;
+        if let Some(append) = effects.append
+            && self.random.chance(500_000)
+        {
+            self.disk(place).append(append);
+            if self.random.chance(500_000) {
+                return self.lose_power_in_write(place);
+            }
+        }
         for (connection, bytes) in effects.client_frames.into_iter().take(leaving) {
             self.send_to_client(connection, bytes);
         }
         self.crash_node(place.node);
-    }
-
-    fn begin_sync(&mut self, place: Place) {
-        let disk = self.disks.get_mut(&place).expect("law: every core has a disk");
-        if disk.begin_sync().is_none() {
-            return;
-        }
-        let options = &self.options.disk;
-        let mut time = self.random.around(options.sync_mean);
-        if self.random.chance(options.slow_ppm) {
-            time += self.random.until_next(options.slow_max / 2);
-        }
-        let incarnation = self.nodes[&place.node].incarnation;
-        self.queue.put(self.queue.now() + time, Due::SyncDone(place, incarnation));
-    }
-
-    /// A sync is done; the core hears of it in its next turn, which begins the next sync.
-    pub(crate) fn sync_done(&mut self, place: Place) {
-        let disk = self.disks.get_mut(&place).expect("law: every core has a disk");
-        if let Some(through) = disk.finish_sync() {
-            self.counts.syncs += 1;
-            self.trace.note(self.queue.now(), Happening::Synced(place, through));
-            self.push(place, Event::Durable(through));
-        }
+        Ok(())
     }
 
     /// Puts the core's deadline on the agenda, if it is earlier than the one there.
@@ -219,7 +202,7 @@ fn step_all(running: &mut RunningCore, now: Time, events: Vec<Event>, spurious_t
     effects
 }
 
-fn message_of(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn message_of(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("a panic without words").to_string()
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use pontoon_types::{ClientId, GroupId, Index, LogId, ReplicaId, Term, Time};
 
+use crate::oracle::LogLaw;
 use crate::trace::Place;
 
 /// A law or an invariant, and how it was broken.
@@ -208,6 +209,16 @@ pub enum Broken {
     #[error("correct frames are accepted: {place} {what}")]
     RefusedCorrect {
         /// The core.
+        place: Place,
+        /// What it did.
+        what: String,
+    },
+    /// A log does not keep what it promises.
+    #[error("{law}: the log of {place} {what}")]
+    Log {
+        /// The promise.
+        law: LogLaw,
+        /// The log's core.
         place: Place,
         /// What it did.
         what: String,

@@ -1,10 +1,11 @@
 //! The simulated world: everything that exists in a run, and the one loop that lets the next thing happen.
 //!
 //! The world is a shell around [`pontoon_multiraft::Core`], as the glommio node is. It has one agenda; whatever takes
-//! time is put there as a [`Due`]. The verbs are in files of their own: `turn` (what a core does), `network`,
-//! `process`, `client`, `connection`, `faults`, `liveness`.
+//! time is put there as a [`Due`]. The verbs are in files of their own: `turn` (what a core does), `sync` (what its log
+//! does), `start`, `process`, `network`, `client`, `connection`, `faults`, `liveness`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,7 +24,8 @@ use crate::process::{Clock, Node, RunningCore};
 use crate::queue::Queue;
 use crate::random::Random;
 use crate::report::Counts;
-use crate::trace::{Happening, Place, Trace};
+use crate::trace::{Place, Trace};
+use crate::turn::message_of;
 use crate::violation::Broken;
 
 /// Something on the agenda.
@@ -45,8 +47,16 @@ pub enum Due {
     StartNode(NodeId),
     /// A paused core goes on.
     Resume(Place, Incarnation),
-    /// The log has room again.
+    /// The log stops pretending to be full.
     LogHasRoom(Place, Incarnation),
+    /// The sync in flight of a core takes too long.
+    SyncStalls(Place, Incarnation),
+    /// The log is sealed, if nothing was handed to it since this was put down.
+    Seal(Place, Incarnation),
+    /// The log has waited for a segment.
+    AskForSegment(Place, Incarnation),
+    /// Somebody made room on a disk.
+    DiskHasRoom(Place),
     /// The next fault of a kind.
     Fault(Fault),
     /// The partition is over.
@@ -114,11 +124,12 @@ impl World {
         let mut nodes = BTreeMap::new();
         for id in &ids {
             let clock = Clock::draw(&mut random, 0);
-            nodes.insert(*id, Node { alive: false, incarnation: Incarnation(0), clock });
+            nodes.insert(*id, Node { alive: false, lost: false, incarnation: Incarnation(0), clock });
             for core in 0..options.cores {
                 let place = Place { node: *id, core: pontoon_types::CoreId(core) };
                 let groups = descriptors.iter().map(|descriptor| descriptor.group);
-                disks.insert(place, Disk::new(groups.filter(|group| core_of(*group, options.cores) == place.core)));
+                let groups = groups.filter(|group| core_of(*group, options.cores) == place.core);
+                disks.insert(place, Disk::new(place, groups, options.disk.log(), &mut random.fork(id.0)));
             }
         }
         let history = History::new(&descriptors, options.client.keys);
@@ -177,19 +188,21 @@ impl World {
         match due {
             Due::Turn(place, incarnation) if self.lives(place, incarnation) => self.turn(place)?,
             Due::Wake(place, incarnation) if self.lives(place, incarnation) => self.wake(place),
-            Due::SyncDone(place, incarnation) if self.lives(place, incarnation) => self.sync_done(place),
+            Due::SyncDone(place, incarnation) if self.lives(place, incarnation) => self.sync_done(place)?,
+            Due::SyncStalls(place, incarnation) if self.lives(place, incarnation) => self.sync_stalls(place),
+            Due::Seal(place, incarnation) if self.lives(place, incarnation) => self.seal(place)?,
+            Due::AskForSegment(place, incarnation) if self.lives(place, incarnation) => self.ask_for_segment(place)?,
             Due::Resume(place, incarnation) if self.lives(place, incarnation) => self.resume_core(place),
-            Due::LogHasRoom(place, incarnation) if self.lives(place, incarnation) => {
-                self.trace.note(self.queue.now(), Happening::LogFull(place, false));
-                self.push(place, Event::LogFull(false));
-            }
+            Due::LogHasRoom(place, incarnation) if self.lives(place, incarnation) => self.log_has_room(place),
             // These were meant for an incarnation that is gone.
-            Due::Turn(..) | Due::Wake(..) | Due::SyncDone(..) | Due::Resume(..) | Due::LogHasRoom(..) => {}
+            Due::Turn(..) | Due::Wake(..) | Due::SyncDone(..) | Due::Resume(..) => {}
+            Due::LogHasRoom(..) | Due::SyncStalls(..) | Due::Seal(..) | Due::AskForSegment(..) => {}
+            Due::DiskHasRoom(place) => self.disk_has_room(place),
             Due::Arrive(flight) => self.arrive(flight),
             Due::Break(from, to, epoch) => self.break_if(from, to, epoch),
             Due::Dial(from, to) => self.dial(from, to),
-            Due::StartNode(node) => self.start_node(node),
-            Due::Fault(fault) => self.inject(fault),
+            Due::StartNode(node) => self.start_node(node)?,
+            Due::Fault(fault) => self.inject(fault)?,
             Due::Heal => self.heal_partitions(),
             Due::WakeLane(client, lane, wake) => self.wake_lane(client, lane, wake),
             Due::GiveUp(client, lane, id) => self.give_up(client, lane, id),
@@ -200,6 +213,13 @@ impl World {
             Due::ClosedAtClient(connection) => self.close_at_client(connection),
         }
         Ok(())
+    }
+
+    /// Does something with a disk. An assertion that stops it is a broken law.
+    pub(crate) fn guarded<T>(&mut self, place: Place, what: impl FnOnce(&mut Disk) -> T) -> Result<T, Broken> {
+        let disk = self.disk(place);
+        let done = catch_unwind(AssertUnwindSafe(|| what(disk)));
+        done.map_err(|panic| Broken::Stopped { place, message: message_of(&*panic) })
     }
 
     fn lives(&self, place: Place, incarnation: Incarnation) -> bool {

@@ -1,10 +1,10 @@
-//! Bugs put into the Raft core on purpose. A checker that has never seen a bug proves nothing, so each of these must
+//! Bugs put into the Raft core, and between it and its disk, on purpose. A checker that has never seen a bug proves nothing, so each of these must
 //! be found within a stated number of seeds: by the inner invariants, and, where a bug does visible harm often
 //! enough, by what clients and operators see alone. The seeds that it took are printed (`--nocapture`).
 #![allow(clippy::print_stdout)]
 
 use pontoon_raft::Mutation;
-use pontoon_sim::{Overrides, Report, run};
+use pontoon_sim::{DiskMutation, Overrides, Report, run};
 
 /// Runs seeds until one fails; the number of runs it took. `pick` judges whether the failure is one that this bug
 /// causes, so that a bug of another kind does not pass for it.
@@ -16,7 +16,7 @@ fn hunt(overrides: &Overrides, seeds_max: u64, pick: impl Fn(&str) -> bool) -> (
             return (seed + 1, report);
         }
     }
-    panic!("{:?} was not found within {seeds_max} seeds", overrides.mutation);
+    panic!("{:?} {:?} was not found within {seeds_max} seeds", overrides.mutation, overrides.disk_mutation);
 }
 
 #[track_caller]
@@ -30,11 +30,20 @@ fn found(mutation: Mutation, seeds_max: u64, laws: &[&str]) {
 }
 
 #[track_caller]
-fn found_by_outcomes(mutation: Mutation, seeds_max: u64) {
-    let overrides = Overrides { nodes: Some(3), mutation: Some(mutation), outcomes_only: true, ..Overrides::default() };
+fn found_on_disk(mutation: DiskMutation, seeds_max: u64, laws: &[&str]) {
+    let overrides = Overrides { disk_mutation: Some(mutation), ..Overrides::default() };
+    let (seeds, report) = hunt(&overrides, seeds_max, |broken| laws.iter().any(|law| broken.starts_with(law)));
+    println!("{mutation:?}: found by seed {} after {seeds} of at most {seeds_max} seeds", report.options.seed);
+    println!("  {}", report.summary());
+}
+
+#[track_caller]
+fn found_by_outcomes(overrides: Overrides, seeds_max: u64) {
+    let overrides = Overrides { nodes: Some(3), outcomes_only: true, ..overrides };
     let visible = ["linearizability", "liveness", "replies"];
     let (seeds, report) = hunt(&overrides, seeds_max, |broken| visible.iter().any(|law| broken.starts_with(law)));
-    println!("{mutation:?}: seen from outside by seed {} after {seeds} seeds", report.options.seed);
+    let (core, disk) = (overrides.mutation, overrides.disk_mutation);
+    println!("{core:?} {disk:?}: seen from outside by seed {} after {seeds} seeds", report.options.seed);
     println!("  {}", report.summary().lines().next().unwrap_or_default());
 }
 
@@ -75,12 +84,49 @@ fn the_entry_before_not_compared() {
 
 #[test]
 fn the_durable_wait_skipped_as_clients_see_it() {
-    found_by_outcomes(Mutation::SkipDurableWait, 150);
+    found_by_outcomes(Overrides { mutation: Some(Mutation::SkipDurableWait), ..Overrides::default() }, 150);
 }
 
 #[test]
-fn a_write_durable_too_early_as_clients_see_it() {
-    found_by_outcomes(Mutation::DurableEarly, 300);
+fn an_acknowledgement_behind_a_lost_payload() {
+    found(Mutation::AcknowledgeWithoutPayloads, 100, &["law 13", "the core at"]);
+}
+
+#[test]
+fn a_leader_without_payloads() {
+    found(Mutation::LeadWithoutPayloads, 100, &["log matching", "the core at", "state equality"]);
+}
+
+#[test]
+fn a_sync_that_does_nothing() {
+    found_on_disk(DiskMutation::SyncLies, 10, &["durable writes survive"]);
+}
+
+#[test]
+fn an_acknowledgement_before_the_sync_has_finished() {
+    found_on_disk(DiskMutation::AcknowledgeEarly, 5, &["order of pointers", "law 13"]);
+}
+
+#[test]
+fn a_failed_sync_taken_for_a_good_one() {
+    // Unless a crash comes first, the disk notices that a file is synced again whose sync has failed.
+    found_on_disk(DiskMutation::FailedSyncAcknowledged, 50, &["durable writes survive", "the core at"]);
+}
+
+#[test]
+fn a_durable_end_that_vanishes_with_the_power() {
+    found_on_disk(DiskMutation::TailCut, 10, &["durable writes survive"]);
+}
+
+#[test]
+fn rot_that_nobody_is_told_of() {
+    found_on_disk(DiskMutation::RotUntold, 10, &["an intact log opens"]);
+}
+
+#[test]
+fn an_acknowledgement_before_the_sync_has_finished_as_clients_see_it() {
+    let disk_mutation = Some(DiskMutation::AcknowledgeEarly);
+    found_by_outcomes(Overrides { disk_mutation, ..Overrides::default() }, 1000);
 }
 
 #[test]

@@ -22,9 +22,17 @@ fn a_few_hundred_seeds_break_no_law() {
     // A run in which nothing happens proves nothing; these are about a third of what the seeds do.
     assert!(sum.elections > 1_000 && sum.entries_committed > 10_000, "{sum}");
     assert!(sum.writes_acknowledged > 10_000 && sum.reads_served > 10_000, "{sum}");
-    assert!(sum.crashes > 1_000 && sum.appends_lost > 100 && sum.partitions > 200, "{sum}");
+    assert!(sum.crashes > 1_000 && sum.power_cuts > 500 && sum.partitions > 200, "{sum}");
     assert!(sum.frames_lost > 5_000 && sum.frames_duplicated > 5_000 && sum.frames_refused > 50, "{sum}");
     assert!(sum.links_broken > 1_000 && sum.pauses > 100 && sum.unknown > 1_000 && sum.refusals > 1_000, "{sum}");
+    assert!(sum.opens > 3_000 && sum.torn_tails > 15 && sum.appends_kept > 100 && sum.appends_lost > 100, "{sum}");
+    assert!(
+        sum.stops > 100 && sum.clean_opens > 100 && sum.stalls > 500 && sum.sync_errors > 50 && sum.logs_fenced > 50,
+        "{sum}"
+    );
+    assert!(sum.seals > 1_000 && sum.starts_in_vain > 50, "{sum}");
+    assert!(sum.damages > 200 && sum.damages_refused > 50 && sum.nodes_lost > 5, "{sum}");
+    assert!(sum.payloads_lost > 500 && sum.payloads_restored > 300, "{sum}");
     assert_eq!(sum.undecided, 0, "every history is decided");
 }
 
@@ -35,7 +43,25 @@ fn add(sum: &mut Counts, report: &Report) {
     sum.writes_acknowledged += counts.writes_acknowledged;
     sum.reads_served += counts.reads_served;
     sum.crashes += counts.crashes;
+    sum.appends_kept += counts.appends_kept;
     sum.appends_lost += counts.appends_lost;
+    sum.power_cuts += counts.power_cuts;
+    sum.stops += counts.stops;
+    sum.opens += counts.opens;
+    sum.clean_opens += counts.clean_opens;
+    sum.torn_tails += counts.torn_tails;
+    sum.segments += counts.segments;
+    sum.sync_errors += counts.sync_errors;
+    sum.logs_fenced += counts.logs_fenced;
+    sum.stalls += counts.stalls;
+    sum.seals += counts.seals;
+    sum.segment_waits += counts.segment_waits;
+    sum.starts_in_vain += counts.starts_in_vain;
+    sum.damages += counts.damages;
+    sum.damages_refused += counts.damages_refused;
+    sum.nodes_lost += counts.nodes_lost;
+    sum.payloads_lost += counts.payloads_lost;
+    sum.payloads_restored += counts.payloads_restored;
     sum.partitions += counts.partitions;
     sum.frames += counts.frames;
     sum.frames_lost += counts.frames_lost;
@@ -62,7 +88,7 @@ fn without_faults_hardly_anything_is_refused_and_nothing_is_unknown() {
             (0, 0, 0),
             "{report}"
         );
-        assert!(report.counts.completed * 100 > report.counts.operations * 90, "{report}");
+        assert!(report.counts.completed * 100 > report.counts.operations * 80, "{report}");
     }
 }
 

@@ -1,0 +1,235 @@
+//! How a node starts: all its logs are opened by real recovery before any of its cores acts (law 16), and the oracle
+//! judges each.
+//!
+//! A start can be in vain: the disk fails or is full, the power goes in the middle, the log is larger than it may be;
+//! then it is tried again later. It can be refused, but only where the disk was damaged: then the node is lost for the
+//! rest of the run, if the others are still a majority without it, or the disk gets its good bytes back and must open
+//! as if nothing had been.
+
+use bytes::Bytes;
+use pontoon_multiraft::{Core, CoreConfig, Event, GroupState};
+use pontoon_router::core_of;
+use pontoon_types::limits::{COMMAND_BYTES_MAX, PROPOSAL_BYTES_PER_TURN};
+use pontoon_types::{Incarnation, NodeId, Time};
+
+use crate::disk::{Disk, NotOpened};
+use crate::oracle::LogLaw;
+use crate::process::{CLUSTER, Clock, RunningCore, raft_config};
+use crate::trace::{Happening, Place};
+use crate::violation::Broken;
+use crate::world::{Due, Phase, World};
+
+/// Changes of the disk within which the power goes again during a start.
+const START_CHANGES_MAX: u64 = 24;
+
+impl World {
+    /// Starts a node from its disks, if it is not running and not lost.
+    pub(crate) fn start_node(&mut self, id: NodeId) -> Result<(), Broken> {
+        if self.nodes[&id].alive || self.nodes[&id].lost {
+            return Ok(());
+        }
+        let clock = Clock::draw(&mut self.random, self.options.process.drift_max_ppm);
+        let incarnation = Incarnation(self.nodes[&id].incarnation.0 + 1);
+        let node = self.nodes.get_mut(&id).expect("law: a node that starts exists");
+        (node.incarnation, node.clock) = (incarnation, clock);
+        self.trace.note(self.queue.now(), Happening::Started(id, incarnation.0));
+        self.damage_disks(id);
+        if !self.open_logs(id)? {
+            return Ok(());
+        }
+        self.nodes.get_mut(&id).expect("law: a node that starts exists").alive = true;
+        for place in self.places(id) {
+            if self.phase == Phase::Faults && self.random.chance(self.options.disk.payload_ppm) {
+                self.rot_payloads(place, true);
+            }
+            let core = self.build_core(place, incarnation, clock.local(self.queue.now()));
+            self.cores.insert(place, RunningCore::new(core));
+            self.watch_log_space(place);
+            self.schedule_turn(place);
+        }
+        self.dial_all(id);
+        Ok(())
+    }
+
+    /// Something happened to a disk while nobody used it.
+    fn damage_disks(&mut self, id: NodeId) {
+        for place in self.places(id) {
+            if self.phase != Phase::Faults
+                || !self.random.chance(self.options.disk.damage_ppm)
+                || !self.may_lose_something(place)
+            {
+                continue;
+            }
+            let mut random = self.random.fork(id.0);
+            if let Some(what) = self.disk(place).inflict_damage(&mut random) {
+                self.counts.damages += 1;
+                self.trace.note(self.queue.now(), Happening::Damaged(place, what));
+            }
+        }
+    }
+
+    /// Whether a group may lose what one replica has of it: who can give it back, or vote in its place, must be whole.
+    fn may_lose_something(&self, place: Place) -> bool {
+        let whole = |disk: &Disk| {
+            let oracle = disk.oracle();
+            oracle.voteless.is_empty() && !oracle.groups().any(|group| oracle.rotten(group).next().is_some())
+        };
+        let mut others = self.disks.iter().filter(|(other, _)| other.node != place.node);
+        self.nodes.len() >= 3
+            && self.lost_nodes() == 0
+            && others.all(|(_, disk)| whole(disk) && !disk.is_freshly_damaged())
+    }
+
+    /// Payloads rot on a disk, but never one that another replica of the group has lost too: only who has the bytes can
+    /// give them back. Says which to a core that runs.
+    pub(crate) fn rot_payloads(&mut self, place: Place, at_start: bool) {
+        if !self.may_lose_something(place) {
+            return;
+        }
+        let mut random = self.random.fork(place.node.0);
+        let rotten = self.disk(place).rot_payloads(at_start, &mut random);
+        let Some((group, indexes)) = rotten else { return };
+        self.counts.payloads_lost += indexes.len() as u64;
+        let what = format!("the payloads of {group} {indexes:?} are rotten");
+        self.trace.note(self.queue.now(), Happening::Damaged(place, what));
+        if !at_start {
+            self.push(place, Event::Lost { group, indexes });
+        }
+    }
+
+    /// Whether some payload or vote is missing somewhere.
+    pub(crate) fn has_losses(&self) -> bool {
+        let mut disks = self.disks.values().map(|disk| disk.oracle());
+        disks.any(|oracle| {
+            !oracle.voteless.is_empty() || oracle.groups().any(|group| oracle.rotten(group).next().is_some())
+        })
+    }
+
+    /// Opens all logs of a node. False when it cannot start now.
+    fn open_logs(&mut self, id: NodeId) -> Result<bool, Broken> {
+        for place in self.places(id) {
+            let cut_power = self.phase == Phase::Faults && self.random.chance(self.options.disk.start_power_ppm);
+            if cut_power {
+                let changes = self.random.below(START_CHANGES_MAX);
+                self.disk(place).medium().cut_power_after(changes);
+            }
+            let opened = self.open_log(place)?;
+            if cut_power && self.disks[&place].medium().is_without_power() {
+                self.lose_power(id);
+                return Ok(false);
+            }
+            self.disk(place).medium().keep_power();
+            if !opened {
+                for place in self.places(id) {
+                    self.disk(place).stop();
+                }
+                // Nothing is different at once.
+                self.schedule_start(id, 4);
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn open_log(&mut self, place: Place) -> Result<bool, Broken> {
+        loop {
+            let now = self.queue.now();
+            match self.guarded(place, Disk::open)? {
+                Ok(opened) => {
+                    let survivors = opened.survivors;
+                    self.counts.opens += 1;
+                    self.counts.torn_tails += u64::from(opened.torn);
+                    self.counts.clean_opens += u64::from(opened.clean);
+                    self.counts.segments += opened.segments;
+                    self.counts.payloads_lost += opened.payloads_lost;
+                    self.counts.votes_lost += opened.votes_lost;
+                    self.counts.appends_kept += survivors.kept;
+                    self.counts.appends_lost += survivors.lost;
+                    let (kept, lost) = (survivors.kept, survivors.lost);
+                    self.trace.note(now, Happening::Opened(place, opened.segments, kept, lost));
+                    return Ok(true);
+                }
+                Err(NotOpened::Broken(law, what)) => return Err(Broken::Log { law, place, what }),
+                Err(NotOpened::Later(error)) if self.phase == Phase::Faults => {
+                    self.counts.starts_in_vain += 1;
+                    self.trace.note(now, Happening::NotStarted(place, error));
+                    return Ok(false);
+                }
+                Err(NotOpened::Refused(error)) if self.disks[&place].is_damaged() => {
+                    if self.log_refused(place, error) {
+                        return Ok(false);
+                    }
+                }
+                Err(NotOpened::Later(error) | NotOpened::Refused(error)) => {
+                    return Err(Broken::Log { law: LogLaw::IntactLogOpens, place, what: format!("answers: {error}") });
+                }
+            }
+        }
+    }
+
+    /// A damaged log refused to open. True when its node stays down.
+    fn log_refused(&mut self, place: Place, error: String) -> bool {
+        let now = self.queue.now();
+        self.counts.damages_refused += 1;
+        self.trace.note(now, Happening::Refused(place, error));
+        let lost = self.lost_nodes() + 1;
+        let spare = self.has_losses();
+        if !spare && lost <= (self.nodes.len() - 1) / 2 && self.phase == Phase::Faults && self.random.chance(200_000) {
+            self.counts.nodes_lost += 1;
+            self.nodes.get_mut(&place.node).expect("law: a node that starts exists").lost = true;
+            self.trace.note(now, Happening::GivenUp(place.node));
+            return true;
+        }
+        self.disk(place).repair();
+        self.trace.note(now, Happening::Repaired(place));
+        false
+    }
+
+    /// How many nodes are down for good.
+    pub(crate) fn lost_nodes(&self) -> usize {
+        self.nodes.values().filter(|node| node.lost).count()
+    }
+
+    /// Puts the next start of a node that is down on the agenda, after so many times the usual delay.
+    pub(crate) fn schedule_start(&mut self, id: NodeId, times: u32) {
+        let delay = self.random.until_next(self.options.process.restart_delay * times);
+        self.queue.put(self.queue.now() + delay, Due::StartNode(id));
+    }
+
+    fn build_core(&mut self, place: Place, incarnation: Incarnation, now: Time) -> Core {
+        let mut groups = Vec::new();
+        for descriptor in &self.descriptors {
+            if core_of(descriptor.group, self.options.cores) != place.core {
+                continue;
+            }
+            // The oracle has just found the log to hold exactly this.
+            let log = self.disks[&place].durable(descriptor.group);
+            self.invariants.started(place, descriptor.group, log);
+            let mut state = GroupState::new(descriptor.clone(), log.hard_state, log.entries.clone());
+            state.lost = self.disks[&place].oracle().rotten(descriptor.group).collect();
+            state.vote_lost = self.disks[&place].oracle().voteless.contains(&descriptor.group);
+            for index in &state.lost {
+                state.entries[index.previous().0 as usize].payload = Bytes::new();
+            }
+            groups.push(state);
+        }
+        let options = &self.options.core;
+        // As in the node: what becomes one write must fit a segment.
+        let segment_bytes = self.options.disk.segment_bytes as usize;
+        let config = CoreConfig {
+            incarnation,
+            seed: self.random.draw(),
+            nodes: self.nodes.keys().map(|node| (*node, format!("{node}:7400"))).collect(),
+            descriptors: self.descriptors.clone(),
+            raft: raft_config(&self.options),
+            beacon_interval: options.beacon_interval,
+            support_timeout: options.support_timeout,
+            broken_link_grace: options.broken_link_grace,
+            request_timeout: options.request_timeout,
+            proposal_bytes_max: PROPOSAL_BYTES_PER_TURN.min(segment_bytes / 4),
+            command_bytes_max: COMMAND_BYTES_MAX.min(segment_bytes / 8 * 5),
+            ..CoreConfig::new(CLUSTER, place.node, place.core, self.options.cores)
+        };
+        Core::new(config, groups, now)
+    }
+}
