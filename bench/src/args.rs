@@ -9,6 +9,7 @@ use pontoon_types::limits::{MEMBERS_MAX, VALUE_BYTES_MAX};
 
 use crate::data::{VALUE_BYTES_MIN, WriteId};
 use crate::error::{BenchError, USAGE};
+use crate::wal::workload::{self, Workload};
 
 /// Loads a Pontoon cluster, measures it, and checks that every acknowledged write is there.
 ///
@@ -31,6 +32,10 @@ pub struct Cli {
 pub enum Command {
     /// Starts nodes, waits until every group has a leader, and measures what they use while nothing is asked.
     Idle(IdleArgs),
+    /// Loads the log of one core and measures its commits; with a peer, both in turns in the same directory.
+    Wal(WalArgs),
+    /// Builds a large log and measures how long it takes to open, after a clean stop and after a crash.
+    WalOpen(WalOpenArgs),
     /// Puts the JSON results of several runs side by side: medians with minimum and maximum, and ratios.
     Summarize(SummarizeArgs),
 }
@@ -154,6 +159,86 @@ pub struct SummarizeArgs {
     pub files: Vec<PathBuf>,
 }
 
+/// How appends reach the page cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AppendPathName {
+    /// Positioned writes.
+    Write,
+    /// Stores into a mapping.
+    Mmap,
+}
+
+/// A peer of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogPeer {
+    /// The `raft-engine` crate.
+    RaftEngine,
+}
+
+/// What all measurements of a log have in common.
+#[derive(Clone, Debug, Args)]
+pub struct LogArgs {
+    /// A directory on the disk that is measured; what is made inside it is removed at the end. Default: a temporary one.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Rounds; the figures are their medians.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub rounds: u32,
+    /// Size of each segment, MiB. Default: that of a node.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub segment_mib: Option<u64>,
+    /// How appends reach the page cache. Default: as in a node.
+    #[arg(long, value_name = "PATH", value_enum)]
+    pub append_path: Option<AppendPathName>,
+    /// The form of the result.
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// Writes the result as JSON into this file too.
+    #[arg(long, value_name = "FILE")]
+    pub save: Option<PathBuf>,
+}
+
+/// The load of the log.
+#[derive(Clone, Debug, Args)]
+pub struct WalArgs {
+    #[command(flatten)]
+    pub log: LogArgs,
+    /// Workloads, separated by commas. Default: all.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = workload::parse)]
+    pub workloads: Vec<Workload>,
+    /// Raft groups that the entries go to in rotation.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub groups: u32,
+    /// Seconds of load before the measurement of each round.
+    #[arg(long, value_name = "SECONDS", default_value = "0.5", value_parser = seconds, allow_negative_numbers = true)]
+    pub warm_up: Duration,
+    /// Seconds measured in each round.
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = positive_seconds, allow_negative_numbers = true)]
+    pub seconds: Duration,
+    /// A peer that gets the same load after each turn of ours (needs a build with `--features raft-engine`).
+    #[arg(long, value_name = "PEER", value_enum)]
+    pub against: Option<LogPeer>,
+    /// Opens each log again after its round and looks for every entry that was acknowledged.
+    #[arg(long)]
+    pub verify: bool,
+}
+
+/// The large log.
+#[derive(Clone, Debug, Args)]
+pub struct WalOpenArgs {
+    #[command(flatten)]
+    pub log: LogArgs,
+    /// Bytes of the log before it is opened, GiB.
+    #[arg(long, value_name = "GIB", default_value = "10", value_parser = gibibytes, allow_negative_numbers = true)]
+    pub log_gib: f64,
+    /// Raft groups that the entries go to in rotation.
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub groups: u32,
+    /// Bytes of each entry's payload.
+    #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub payload: u32,
+}
+
 /// Where a load goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
@@ -204,6 +289,14 @@ fn positive_seconds(text: &str) -> Result<Duration, String> {
         Duration::ZERO => Err("more than 0 seconds are wanted".to_string()),
         duration => Ok(duration),
     }
+}
+
+fn gibibytes(text: &str) -> Result<f64, String> {
+    let gibibytes: f64 = text.parse().map_err(|_| "a number of GiB is wanted".to_string())?;
+    if !(0.001..=4096.0).contains(&gibibytes) {
+        return Err("between 0.001 and 4096 GiB are allowed".to_string());
+    }
+    Ok(gibibytes)
 }
 
 fn rate(text: &str) -> Result<f64, String> {

@@ -1,19 +1,15 @@
 //! Nodes inside this process: each with its own data directory, port, log and pinned cores, on the real disk and over
 //! real TCP on loopback.
 
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use pontoon::{InitPlan, LogOptions, Node, NodeConfig, NodeId, init};
-use rustix::fs::FsWord;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::args::ClusterArgs;
-use crate::error::{BenchError, DATA_DIRECTORY, ENVIRONMENT, INTERNAL};
-
-/// File systems that live in memory; a sync there says nothing.
-const MEMORY_FILE_SYSTEMS: [FsWord; 2] = [0x0102_1994, 0x8584_58f6];
+use crate::data_dir::DataDir;
+use crate::error::{BenchError, ENVIRONMENT, INTERNAL};
 
 /// A cluster that is initialised, and runs between start and stop.
 pub struct Cluster {
@@ -24,21 +20,15 @@ pub struct Cluster {
     cores: u16,
 }
 
-/// Where the nodes keep their data; removed at the end unless the user named it.
-struct DataDir {
-    path: PathBuf,
-    keep: bool,
-}
-
 impl Cluster {
     /// Initialises all nodes in a new directory and starts them.
     pub fn start(args: &ClusterArgs) -> Result<Cluster, BenchError> {
         let dir = match &args.data_dir {
             Some(path) => DataDir::named(path)?,
-            None => DataDir::temporary()?,
+            None => DataDir::temporary("--data-dir")?,
         };
         let addresses = free_addresses(args.nodes)?;
-        let data_dirs: Vec<PathBuf> = (1..=args.nodes).map(|node| dir.path.join(format!("n{node}"))).collect();
+        let data_dirs: Vec<PathBuf> = (1..=args.nodes).map(|node| dir.path().join(format!("n{node}"))).collect();
         let nodes = (1..).map(NodeId).zip(&data_dirs).zip(&addresses);
         let plan = InitPlan {
             nodes: nodes.map(|((node, dir), address)| (node, dir.clone(), *address)).collect(),
@@ -82,7 +72,7 @@ impl Cluster {
 
     /// The directory that holds the nodes' directories.
     pub fn dir(&self) -> &Path {
-        &self.dir.path
+        self.dir.path()
     }
 
     /// The place in turn after all cores of all nodes, for the client's thread.
@@ -95,39 +85,6 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         // The nodes end before their directory goes.
         self.nodes.clear();
-    }
-}
-
-impl DataDir {
-    fn named(path: &Path) -> Result<DataDir, BenchError> {
-        let fail = |why: String| BenchError::new(DATA_DIRECTORY, format!("data directory {}: {why}", path.display()));
-        fs::create_dir_all(path).map_err(|error| fail(error.to_string()))?;
-        let mut entries = fs::read_dir(path).map_err(|error| fail(error.to_string()))?;
-        match entries.next() {
-            None => Ok(DataDir { path: path.to_path_buf(), keep: true }),
-            Some(_) => Err(fail("it is not empty; name a new one".to_string())),
-        }
-    }
-
-    /// A new directory on a real disk: in the first usual place that is not in memory.
-    fn temporary() -> Result<DataDir, BenchError> {
-        let places = [std::env::temp_dir(), PathBuf::from("/var/tmp"), PathBuf::from(".")];
-        let base = places.into_iter().find(|place| is_on_disk(place)).unwrap_or_else(|| PathBuf::from("."));
-        let moment = crate::clock::now().0;
-        let path = base.join(format!("pontoon-bench-{}-{moment:x}", std::process::id()));
-        fs::create_dir(&path).map_err(|error| {
-            BenchError::new(DATA_DIRECTORY, format!("cannot create {}: {error}; use --data-dir", path.display()))
-        })?;
-        Ok(DataDir { path, keep: false })
-    }
-}
-
-impl Drop for DataDir {
-    fn drop(&mut self) {
-        if !self.keep {
-            // What cannot be removed now is left for the system's own cleaning; the result is already out.
-            let _ = fs::remove_dir_all(&self.path);
-        }
     }
 }
 
@@ -158,10 +115,6 @@ impl Drop for Pin {
             let _ = sched_setaffinity(None, before);
         }
     }
-}
-
-fn is_on_disk(path: &Path) -> bool {
-    rustix::fs::statfs(path).is_ok_and(|stat| !MEMORY_FILE_SYSTEMS.contains(&stat.f_type))
 }
 
 /// Ports that nobody listens at. They are held until all are known, so that they differ.

@@ -1,4 +1,4 @@
-//! Bytes that a block device has taken, from the kernel's own counter.
+//! Bytes that a block device has taken, and how often it was told to flush, from the kernel's own counters.
 
 use std::path::{Path, PathBuf};
 
@@ -7,6 +7,9 @@ const SECTOR_BYTES: u64 = 512;
 
 /// The place of "sectors written" among the counters of a device.
 const SECTORS_WRITTEN: usize = 6;
+
+/// The place of "flush requests", which only whole devices count.
+const FLUSHES: usize = 15;
 
 /// A block device, or nothing when the files lie on something else (a memory or a network file system).
 pub struct Device {
@@ -30,12 +33,21 @@ impl Device {
 
     /// Bytes written since the machine started.
     pub fn written_bytes(&self) -> Option<u64> {
-        written(&std::fs::read_to_string(self.stat.as_ref()?).ok()?)
+        counter(&self.stat()?, SECTORS_WRITTEN).map(|sectors| sectors * SECTOR_BYTES)
+    }
+
+    /// Flushes since the machine started. Neighbours on the same device may share one.
+    pub fn flushes(&self) -> Option<u64> {
+        counter(&self.stat()?, FLUSHES)
+    }
+
+    fn stat(&self) -> Option<String> {
+        std::fs::read_to_string(self.stat.as_ref()?).ok()
     }
 }
 
-fn written(stat: &str) -> Option<u64> {
-    stat.split_whitespace().nth(SECTORS_WRITTEN)?.parse().ok().map(|sectors: u64| sectors * SECTOR_BYTES)
+fn counter(stat: &str, place: usize) -> Option<u64> {
+    stat.split_whitespace().nth(place)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -43,10 +55,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_seventh_counter_is_the_one() {
-        let line = "   30101     8788  4742266    11510     4302    21997  1181176     3534        0     5360    15451";
-        assert_eq!(written(line), Some(1_181_176 * 512));
-        assert_eq!(written("1 2 3"), None);
+    fn the_counters_stand_at_their_places() {
+        let line = "30101 8788 4742266 11510 4302 21997 1181176 3534 0 5360 15451 0 0 0 0 77 99";
+        assert_eq!(counter(line, SECTORS_WRITTEN), Some(1_181_176));
+        assert_eq!(counter(line, FLUSHES), Some(77));
+        assert_eq!(counter("1 2 3", SECTORS_WRITTEN), None);
         assert_eq!(Device::under(Path::new("/proc")).written_bytes(), None);
     }
 }

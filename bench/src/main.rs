@@ -5,9 +5,11 @@
 //!
 //! - `args`: the command line; `run`: one run from start to verdict; `idle`, `summarize`: the other jobs
 //! - `job`: what a load is, without sockets; `preload`, `load`, `verify`: its three parts; `slots`: who waits for what
+//! - `wal`: the log of one core alone, without a cluster, beside a peer and the bare device
 //! - `recorder`, `verifier`, `history`: what is remembered; `data`: keys and values
-//! - `target`, `etcd`: what carries a load; `cluster`: nodes in this process; `disk`, `clock`: counters around it
-//! - `report`: the figures
+//! - `target`, `etcd`: what carries a load; `cluster`: nodes in this process; `data_dir`: where their data lies
+//! - `disk`, `clock`: counters around it
+//! - `report`: the figures; `spread`: one of them over several runs
 //!
 //! # Laws
 //!
@@ -19,6 +21,7 @@ mod args;
 mod clock;
 mod cluster;
 mod data;
+mod data_dir;
 mod disk;
 mod error;
 #[cfg(feature = "etcd")]
@@ -32,10 +35,12 @@ mod recorder;
 mod report;
 mod run;
 mod slots;
+mod spread;
 mod summarize;
 mod target;
 mod verifier;
 mod verify;
+mod wal;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -59,6 +64,8 @@ fn main() -> ExitCode {
     let result = stop_flag().and_then(|stop| match &cli.command {
         None => run::run(&cli.load, stop),
         Some(Command::Idle(args)) => idle::run(args),
+        Some(Command::Wal(args)) => wal::run(args, stop),
+        Some(Command::WalOpen(args)) => wal::open::run(args),
         Some(Command::Summarize(args)) => summarize::run(args),
     });
     match result {

@@ -327,7 +327,8 @@ fn ratio(of: Option<u64>, to: Option<u64>) -> Option<f64> {
     }
 }
 
-fn quantile(histogram: &Histogram<u64>, quantile: f64) -> Option<f64> {
+/// A quantile of nanoseconds in microseconds, or nothing if nothing was recorded.
+pub fn quantile(histogram: &Histogram<u64>, quantile: f64) -> Option<f64> {
     (!histogram.is_empty()).then(|| round(histogram.value_at_quantile(quantile) as f64 / 1000.0))
 }
 

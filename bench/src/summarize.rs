@@ -8,6 +8,7 @@ use comfy_table::{Table, presets};
 use crate::args::SummarizeArgs;
 use crate::error::{BenchError, USAGE};
 use crate::report::{Report, figure, print_text};
+use crate::spread::Spread;
 
 /// What must be equal for two results to be compared.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,9 +64,9 @@ fn summary(reports: &[Report], baseline: &str) -> String {
     table.set_header(["clients", "value B", "reads %", "figure", "target", "median", "min", "max", "ratio", "runs"]);
     for (shape, reports) in &shapes {
         for Figure { name, of } in &FIGURES {
-            let base = Spread::of(reports, baseline, of);
+            let base = spread(reports, baseline, of);
             for target in targets(reports, baseline) {
-                let Some(spread) = Spread::of(reports, &target, of) else { continue };
+                let Some(spread) = spread(reports, &target, of) else { continue };
                 let ratio = base.as_ref().filter(|base| base.median > 0.0).map(|base| spread.median / base.median);
                 table.add_row([
                     shape.clients.to_string(),
@@ -92,23 +93,8 @@ fn targets(reports: &[&Report], baseline: &str) -> Vec<String> {
     all.iter().filter(|target| **target == baseline).chain(others).map(|target| target.to_string()).collect()
 }
 
-struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
-    runs: usize,
-}
-
-impl Spread {
-    fn of(reports: &[&Report], target: &str, of: &fn(&Report) -> Option<f64>) -> Option<Spread> {
-        let of_target = reports.iter().filter(|report| report.setup.target == target);
-        let mut values: Vec<f64> = of_target.filter_map(|report| of(report)).collect();
-        values.sort_by(f64::total_cmp);
-        let (min, max) = (*values.first()?, *values.last()?);
-        let middle = values.len() / 2;
-        let median = if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
-        Some(Spread { median, min, max, runs: values.len() })
-    }
+fn spread(reports: &[&Report], target: &str, of: &fn(&Report) -> Option<f64>) -> Option<Spread> {
+    Spread::of(reports.iter().filter(|report| report.setup.target == target).filter_map(|report| of(report)))
 }
 
 #[cfg(test)]

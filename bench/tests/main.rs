@@ -3,9 +3,12 @@
 // A test that cannot go on says so by its panic.
 #![allow(clippy::unwrap_used)]
 
+mod wal;
+
 use std::path::Path;
 use std::process::{Command, Output};
 
+/// Runs the program to its end.
 fn bench(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_pontoon-bench")).args(arguments).output().unwrap()
 }
@@ -17,7 +20,7 @@ fn text(bytes: &[u8]) -> String {
 /// One clear line that names the mistake, nothing on standard output, and the code for wrong usage.
 #[test]
 fn a_wrong_argument_is_one_line_and_code_2() {
-    let cases: [(&[&str], &str); 14] = [
+    let cases: [(&[&str], &str); 22] = [
         (&["--nonsense"], "--nonsense"),
         (&["--nodes", "0"], "--nodes"),
         (&["--nodes", "ten"], "--nodes"),
@@ -32,6 +35,14 @@ fn a_wrong_argument_is_one_line_and_code_2() {
         (&["--endpoints", "127.0.0.1:1", "--nodes", "3"], "--endpoints"),
         (&["--endpoints", "nowhere"], "nowhere"),
         (&["--against", "redis=127.0.0.1:1"], "--against"),
+        (&["wal", "--workloads", "lone-256,lone"], "batch-256"),
+        (&["wal", "--seconds", "0"], "--seconds"),
+        (&["wal", "--rounds", "0"], "--rounds"),
+        (&["wal", "--groups", "63"], "--groups must be at least 64"),
+        (&["wal", "--append-path", "odirect"], "--append-path"),
+        (&["wal", "--against", "rocksdb"], "--against"),
+        (&["wal-open", "--log-gib", "-1"], "--log-gib"),
+        (&["wal-open", "--payload", "0"], "--payload"),
     ];
     for (arguments, named) in cases {
         let output = bench(arguments);
@@ -47,7 +58,18 @@ fn a_wrong_argument_is_one_line_and_code_2() {
 fn help_is_an_answer() {
     let output = bench(&["--help"]);
     assert!(output.status.success());
-    for option in ["--nodes", "--rate", "--endpoints", "--history", "--data-dir", "--against", "idle", "summarize"] {
+    for option in [
+        "--nodes",
+        "--rate",
+        "--endpoints",
+        "--history",
+        "--data-dir",
+        "--against",
+        "idle",
+        "wal",
+        "wal-open",
+        "summarize",
+    ] {
         assert!(text(&output.stdout).contains(option), "{option}");
     }
 }
