@@ -1,8 +1,8 @@
 //! `pontoon`: the operator's binary.
 //!
-//! It initialises data directories, talks to running nodes with the real client, and runs the simulator. Each
-//! subcommand is one file under `command`. What goes wrong is one line on standard error that says what to do, and the
-//! exit code that [`failure`] assigns.
+//! It initialises data directories, talks to running nodes with the real client, runs the simulator, and looks into
+//! logs. Each subcommand is one file under `command`. What goes wrong is one line on standard error that says what to
+//! do, and the exit code that [`failure`] assigns.
 
 mod command;
 mod failure;
@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::command::{init, keys, sim, status};
+use crate::command::{init, keys, sim, status, wal};
 
 /// Operates Pontoon: initialises nodes, reads and writes keys, shows the state, simulates.
 #[derive(Parser)]
@@ -40,6 +40,8 @@ enum Command {
     Scan(keys::Scan),
     /// Run the cluster simulator from a seed.
     Sim(sim::Sim),
+    /// Look into the logs of a node, check them, and save what a damaged one still holds.
+    Wal(wal::Wal),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::Cas(swap) => swap.run(),
         Command::Scan(scan) => scan.run(),
         Command::Sim(sim) => sim.run(),
+        Command::Wal(wal) => wal.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,6 +4,7 @@ pub mod init;
 pub mod keys;
 pub mod sim;
 pub mod status;
+pub mod wal;
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;

@@ -87,6 +87,9 @@ const PURE: [&str; 6] = [
 /// The modules of the log that may name files and threads.
 const WAL_FILES: [&str; 4] = ["wal/src/file.rs", "wal/src/file/", "wal/src/prepare.rs", "wal/src/prepare/"];
 
+/// The one file of the log that may name threads and clocks: the keeper rests by time, and decides nothing by it.
+const WAL_KEEPER: &str = "wal/src/keeper/thread.rs";
+
 /// The simulator, and the one file of it that may name threads.
 const SIM: &str = "engine/sim/src/";
 const SIM_JOBS: &str = "engine/sim/src/jobs.rs";
@@ -117,6 +120,8 @@ fn bans(path: &str) -> &'static [Law] {
     if WAL_FILES.iter().any(|home| path.starts_with(home)) {
         // Its files and threads are what it is for; the rest holds there too.
         &[Law::Socket, Law::Clock, Law::Environment, Law::Async, Law::Random, Law::Unordered, Law::Global, Law::Print]
+    } else if path == WAL_KEEPER {
+        &[Law::File, Law::Socket, Law::Environment, Law::Async, Law::Random, Law::Unordered, Law::Global, Law::Print]
     } else if PURE.iter().any(|home| path.starts_with(home)) {
         &[
             Law::File,

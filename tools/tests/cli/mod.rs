@@ -1,5 +1,7 @@
 //! The operator's binary as an operator uses it: real processes of `pontoon` against real nodes.
 
+mod wal;
+
 use std::net::TcpListener;
 use std::process::{Command, Output};
 
