@@ -94,7 +94,10 @@ pub enum HelloRefusal {
     #[error("the node and the caller have no frame version in common")]
     Version,
     /// The calling node has another number of cores.
-    #[error("the node has another number of cores than the caller")]
+    #[error(
+        "the node has another number of cores than the caller; all nodes of a cluster have the same: stop all of them and \
+         start all of them with one number"
+    )]
     OtherCoreCount,
     /// The core has as many connections as it may have.
     #[error("the core has no room for another connection")]
