@@ -299,7 +299,14 @@ impl Ended {
 }
 
 /// Sometimes rots the newest checkpoint, when nothing else is damaged: the older one, or the whole log, makes it good.
-fn damage_checkpoint(rig: &Rig, random: &mut Random, seen: &mut Seen, name: &str, state: &State, fell_back: &mut bool) {
+fn damage_checkpoint(
+    rig: &mut Rig,
+    random: &mut Random,
+    seen: &mut Seen,
+    name: &str,
+    state: &State,
+    fell_back: &mut bool,
+) {
     if random.below(4) > 0 {
         return;
     }
