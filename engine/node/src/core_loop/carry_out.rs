@@ -114,6 +114,10 @@ impl<D: Driver> CoreLoop<D> {
     /// Tells the core when the log has become full, or has room again.
     fn watch_log_space(&mut self, now: Time) {
         let full = self.log.is_full();
+        if full && self.sync.seal_at.is_none() && !self.log.is_gathered() {
+            // A full log takes over what was freed for it only when it is called, and an idle one is called by nobody.
+            self.sync.seal_at = Some(now + FULL_WAIT);
+        }
         if full != self.log_full {
             self.log_full = full;
             if full {

@@ -142,8 +142,16 @@ fn a_node_whose_disk_stalls_gives_its_groups_to_the_others_and_loses_nothing() {
     };
     (0..64).for_each(|number| write(&mut client, number));
     let won = |nodes: &[Node]| nodes.iter().map(|node| node.counters()[0].elections_won).sum::<u64>();
-    let led = bench.counters.lock().unwrap().elections_won;
-    assert!(led > 0, "the node that will stall leads something");
+    // Every group has a leader by now; the counters are shown a little later.
+    let give_up = Instant::now() + PATIENCE;
+    let led = loop {
+        std::thread::sleep(Duration::from_millis(250));
+        let led = bench.counters.lock().unwrap().elections_won;
+        if led > 0 {
+            break led;
+        }
+        assert!(Instant::now() < give_up, "the node that will stall leads something");
+    };
     let (before, give_up) = (won(&others), Instant::now() + PATIENCE);
     bench.machine.sync_ms.store(700, Ordering::SeqCst);
     let mut number = 64;
