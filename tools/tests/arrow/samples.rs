@@ -157,7 +157,7 @@ fn the_exceptions_are_as_wide_as_they_are_written() {
     }
     assert_eq!(broken("wal/src/filed.rs", file), [Law::File]);
     assert_eq!(broken("wal/src/keeper/thread.rs", "use std::{thread, time::Instant};"), []);
-    assert_eq!(broken("wal/src/keeper/thread.rs", file), [Law::File]);
+    assert_eq!(broken("wal/src/keeper/plan.rs", file), [Law::File]);
     assert_eq!(broken("wal/src/keeper/mod.rs", "use std::{thread, time::Instant};"), [Law::Thread, Law::Clock]);
     assert_eq!(broken("engine/sim/src/jobs.rs", thread), []);
     assert_eq!(broken("engine/sim/src/world.rs", thread), [Law::Thread]);

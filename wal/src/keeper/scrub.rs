@@ -1,7 +1,7 @@
 //! Reads what is stored before somebody needs it.
 //!
 //! Disks lose sectors that nobody reads, and the copy that could repair them may be gone when it is noticed. So every
-//! closed segment is read from the disk, past the cache, once after it was closed and then once a day, and each checksum
+//! closed segment is read from the disk, past the cache, once after the log has become quiet and then once a day, and each checksum
 //! is verified. What is found is reported with the name of the entry, so that it can be fetched from a peer.
 
 use std::collections::VecDeque;

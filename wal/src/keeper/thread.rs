@@ -15,6 +15,12 @@ use crate::prepare::{Pool, Preparation};
 /// The copies of the keeper rest four times as long as they take, so that they have a fifth of the disk.
 const REST_FACTOR: u32 = 4;
 
+/// A segment is read back once the log has closed none for so long: a reader beside a busy log is felt by each sync.
+const SCRUB_QUIET: Duration = Duration::from_secs(10);
+
+/// The lowest priority: a checkpoint takes the processor that the cores leave.
+const NICENESS: i32 = 19;
+
 /// The longest rest after one piece, so that a slow disk does not put checkpoints off for ever.
 const REST_MAX: Duration = Duration::from_millis(200);
 
@@ -133,8 +139,11 @@ fn pacer(pool: Arc<Pool>) -> impl FnMut(u64) + Send {
 
 /// The thread: until the log drops its end of the channel.
 fn work(mut keeper: Keeper, pool: &Pool, orders: &Receiver<Order>, reports: &Sender<io::Result<Report>>) {
+    // The cores come first. A system that refuses it only has them wait a little more often.
+    let _ = rustix::process::setpriority_process(None, NICENESS);
     let mut queue = ScrubQueue::default();
     let mut scrub_at = Instant::now() + scrub_interval(&keeper);
+    let mut busy_at = Instant::now();
     // What was due when the log was opened.
     let mut first = Report::default();
     let kept = keeper.keep(&mut first).map(|()| first);
@@ -143,9 +152,10 @@ fn work(mut keeper: Keeper, pool: &Pool, orders: &Receiver<Order>, reports: &Sen
         return;
     }
     loop {
-        let until = if queue.has_fresh() { Instant::now() } else { scrub_at };
+        let until = if queue.has_fresh() { scrub_at.min(busy_at + SCRUB_QUIET) } else { scrub_at };
         match orders.recv_deadline(until) {
             Ok(Order::Closed(closed)) => {
+                busy_at = Instant::now();
                 queue.closed(closed.open.segment.key());
                 let report = keeper.closed(closed);
                 let failed = report.is_err();
