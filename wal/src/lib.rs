@@ -73,7 +73,7 @@ mod write;
 
 pub use error::LogError;
 pub use keeper::CompactHint;
-pub use keeper::scrub::Rot;
+pub use keeper::scrub::{Rot, RottenEntry};
 pub use log::{Log, Stats, Sync};
 pub use options::{AppendPath, LogIdentity, Options, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENTS_MIN};
 pub use pontoon_types::CoreWriteNumber;

@@ -412,9 +412,11 @@ impl Log {
         &self.hints
     }
 
-    /// Damage that was found since the last call by reading what is stored, before anybody needed it.
-    pub fn take_rot(&mut self) -> Vec<Rot> {
-        std::mem::take(&mut self.rot)
+    /// Damage that was found since the last call by reading what is stored, before anybody needed it. To be asked now
+    /// and then: a log that is idle hears of it, and of a keeper that has failed, in no other way.
+    pub fn take_rot(&mut self) -> Result<Vec<Rot>, LogError> {
+        self.tend()?;
+        Ok(std::mem::take(&mut self.rot))
     }
 
     /// Reads everything but the newest segment from the disk, verifies it, and waits until that is done. The same is

@@ -11,7 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use pontoon_types::{CoreId, NodeId};
+use pontoon_types::{CoreId, GroupId, LogId, NodeId};
 use pontoon_wal::{LogError, ReadError};
 
 use crate::config::ConfigError;
@@ -86,7 +86,7 @@ pub enum DataDirError {
         /// The log.
         path: PathBuf,
         /// The group.
-        group: pontoon_types::GroupId,
+        group: GroupId,
     },
     /// A call of the operating system failed.
     #[error("cannot {verb} {}: {source}; check the path and its permissions", path.display())]
@@ -249,6 +249,19 @@ pub enum CoreFailure {
     /// The machine refused a call that cannot fail in good health.
     #[error("a system call of the core's loop failed: {0}; start the node again")]
     Driver(io::Error),
+    /// What memory has of an entry is a mapping of bytes that have rotted. Written again it would pass for the entry.
+    #[error(
+        "{file}: the payload of {id} of {group} is rotten, in memory too; start the node again, so that the peers of \
+         the group give it back, and check the disk"
+    )]
+    Rotten {
+        /// The segment file.
+        file: String,
+        /// The group.
+        group: GroupId,
+        /// The entry.
+        id: LogId,
+    },
     /// The disk does not answer. What is in flight may or may not be written.
     #[error(
         "a sync of the log has not ended after {} s; nothing was acknowledged since. Check the disk, then start the node \

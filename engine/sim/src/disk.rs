@@ -281,9 +281,10 @@ impl Disk {
 
     /// What the log found to be rotten while it ran: entries that it has to be given again.
     pub fn take_rot(&mut self) -> Vec<(GroupId, Index)> {
-        let rot = self.log.as_mut().map(Log::take_rot).unwrap_or_default();
+        // A keeper that has failed has fenced the log, and what is written next says so.
+        let rot = self.log.as_mut().and_then(|log| log.take_rot().ok()).unwrap_or_default();
         let entries: Vec<(GroupId, Index)> =
-            rot.into_iter().filter_map(|rot| rot.entry).map(|(group, id)| (group, id.index)).collect();
+            rot.into_iter().filter_map(|rot| rot.entry).map(|entry| (entry.group, entry.id.index)).collect();
         for (group, index) in &entries {
             self.oracle.rot(*group, *index, false);
         }

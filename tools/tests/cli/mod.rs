@@ -1,9 +1,11 @@
 //! The operator's binary as an operator uses it: real processes of `pontoon` against real nodes.
 
+mod rot;
 mod wal;
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use pontoon::{Node, NodeConfig};
 
@@ -27,6 +29,21 @@ fn error_line(output: &Output) -> String {
     text
 }
 
+/// Ports below the range from which the kernel gives them out, so that a node that is stopped finds its own free again.
+static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
+
+/// An address of this machine that nobody listens at.
+fn free_address() -> SocketAddr {
+    loop {
+        let step = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+        let port = 30_000 + ((std::process::id() as u16).wrapping_mul(97).wrapping_add(step)) % 2_500;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
 /// Three nodes in this process, initialised by the binary.
 struct Cluster {
     nodes: Vec<Node>,
@@ -37,9 +54,7 @@ struct Cluster {
 impl Cluster {
     fn start() -> Cluster {
         let dir = tempfile::tempdir().unwrap();
-        let listeners: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let addresses: Vec<String> =
-            listeners.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect();
+        let addresses: Vec<String> = (0..3).map(|_| free_address().to_string()).collect();
         let dirs: Vec<String> =
             (1..=3).map(|id| dir.path().join(format!("n{id}")).to_str().unwrap().to_string()).collect();
         let mut arguments = vec!["init", "--ranges", "4"];
@@ -48,7 +63,6 @@ impl Cluster {
         }
         let init = pontoon(&arguments);
         assert_eq!(code(&init), 0, "{init:?}");
-        drop(listeners);
         let nodes = dirs.iter().map(|dir| Node::start(NodeConfig::new(dir)).unwrap()).collect();
         Cluster { nodes, endpoints: addresses.join(","), dir }
     }

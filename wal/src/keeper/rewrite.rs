@@ -9,7 +9,7 @@ use std::io;
 use bytes::Bytes;
 use pontoon_types::{GroupId, Index, LogId, ReplicaId, Term};
 
-use super::scrub::Rot;
+use super::scrub::{Rot, RottenEntry};
 use super::{Keeper, Mappings, Moved, Report, ready_for};
 use crate::append::{GroupBuffer, Room, segment_room};
 use crate::format::checkpoint::RunPlace;
@@ -106,10 +106,13 @@ impl Copying<'_> {
         };
         let index = (run.first.0..end(run).0).map(Index).find(rotten)?;
         let kept = self.keeper.start.kept.get(&run.segment)?;
+        let id = LogId::new(index, Term(placed.head.term));
+        // An entry that the directory does not place has no checksum: nothing in memory is taken for it.
+        let crc = placed.entry(index).map(|(record, ..)| record.crc);
         Some(Rot {
             file: slot_name(kept.slot.slot),
             offset: u64::from(run.head_at),
-            entry: Some((group, LogId::new(index, Term(placed.head.term)))),
+            entry: crc.map(|crc| RottenEntry { group, id, crc }),
         })
     }
 

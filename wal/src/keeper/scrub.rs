@@ -32,7 +32,19 @@ pub struct Rot {
     /// Where the damaged part starts: a payload's run, or a group of records.
     pub offset: u64,
     /// The entry whose payload it is. None when it is something else; then nothing that a peer could give is lost.
-    pub entry: Option<(GroupId, LogId)>,
+    pub entry: Option<RottenEntry>,
+}
+
+/// An entry whose payload is rotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RottenEntry {
+    /// Its group.
+    pub group: GroupId,
+    /// Which entry.
+    pub id: LogId,
+    /// The checksum of the payload that was written. Memory may be a mapping of the same rotten bytes, so only what has
+    /// this checksum may be written in their place.
+    pub crc: u32,
 }
 
 /// Which segments come next.
@@ -149,7 +161,7 @@ fn rot_in_run(file: &str, run: &Run<'_>, bytes: &[u8], payloads_at: usize) -> Ve
             continue;
         }
         let id = LogId::new(Index(run.head.index + position as u64), Term(run.head.term));
-        let entry = holds_entries.then_some((run.head.group, id));
+        let entry = holds_entries.then_some(RottenEntry { group: run.head.group, id, crc: record.crc });
         rot.push(Rot { file: file.to_string(), offset: start as u64, entry });
     }
     rot

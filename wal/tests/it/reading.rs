@@ -12,7 +12,8 @@ use pontoon_wal::format::checkpoint::RunPlace;
 use pontoon_wal::format::group::payloads_start;
 use pontoon_wal::format::segment_header::Stream;
 use pontoon_wal::storage::{Access, SegmentFile, Storage};
-use pontoon_wal::{Log, LogError, Options, Preparation, ReadError};
+use pontoon_wal::{Log, LogError, Options, Preparation, ReadError, RottenEntry};
+use tempfile::TempDir;
 
 use crate::allocation::held_bytes;
 use crate::append_path::over_both;
@@ -31,14 +32,15 @@ fn commit(log: &mut Log, number: u64, writes: &[(GroupId, Write)]) {
     }
 }
 
-fn on_files(test: impl Fn(&mut Log)) {
+/// Runs a test with a busy log in a directory of its own, over both append paths.
+fn on_files(test: impl Fn(TempDir, Log)) {
     over_both(|append_path| {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let options = Options { append_path, ..busy() };
         Log::create(&path, IDENTITY, &options, &created(2)).unwrap();
-        let (mut log, _) = Log::open(&path, IDENTITY, &options).unwrap();
-        test(&mut log);
+        let (log, _) = Log::open(&path, IDENTITY, &options).unwrap();
+        test(directory, log);
     });
 }
 
@@ -58,7 +60,8 @@ fn churn(log: &mut Log, index: u64, freed: u64) -> u64 {
 
 #[test]
 fn case_45_a_slot_is_not_used_again_while_somebody_reads_it() {
-    on_files(|log| {
+    on_files(|_directory, mut log| {
+        let log = &mut log;
         commit(log, 1, &[entries(2, vec![entry(1, 1, vec![0xab; 7000])])]);
         let held = log.load(GroupId(2)).unwrap().entries.remove(0).payload;
         commit(log, 2, &[compact(2, 1, 1)]);
@@ -73,12 +76,7 @@ fn case_45_a_slot_is_not_used_again_while_somebody_reads_it() {
 
 #[test]
 fn case_46_what_was_read_stays_when_the_segment_is_closed_and_the_log_is_gone() {
-    over_both(|append_path| {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("log");
-        let options = Options { append_path, ..busy() };
-        Log::create(&path, IDENTITY, &options, &created(2)).unwrap();
-        let (mut log, _) = Log::open(&path, IDENTITY, &options).unwrap();
+    on_files(|directory, mut log| {
         commit(&mut log, 1, &[entries(2, vec![entry(1, 1, vec![0xcd; 5000])])]);
         let open = log.read(GroupId(2), Index(1), Index(1), 1).unwrap().remove(0).payload;
         churn(&mut log, 1, 1);
@@ -87,6 +85,12 @@ fn case_46_what_was_read_stays_when_the_segment_is_closed_and_the_log_is_gone() 
         drop(directory);
         assert!(open == vec![0xcd_u8; 5000] && closed == open);
     });
+}
+
+/// An entry of group 2 and term 1 whose payload was this.
+fn rotten(index: u64, payload: &[u8]) -> Option<RottenEntry> {
+    let id = LogId::new(Index(index), Term(1));
+    Some(RottenEntry { group: GroupId(2), id, crc: crc32fast::hash(payload) })
 }
 
 #[test]
@@ -101,9 +105,8 @@ fn case_53_scrubbing_names_what_rots() {
     let at = 2 * 4096 + 112 + 8000;
     rig.damage("slot-001.seg", |bytes| bytes[at] ^= 0x10);
     let found = log.scrub().unwrap();
-    let id = LogId::new(Index(1), Term(1));
     assert_eq!(found.len(), 1, "{found:?}");
-    assert_eq!((found[0].entry, found[0].file.as_str()), (Some((GroupId(2), id)), "slot-001.seg"));
+    assert_eq!((found[0].entry, found[0].file.as_str()), (rotten(1, &[1; 9000]), "slot-001.seg"));
     // A directory: the footer has it again, so nothing that a peer could give is lost.
     rig.damage("slot-001.seg", |bytes| {
         bytes[at] ^= 0x10;
@@ -127,10 +130,7 @@ fn case_53_scrubbing_names_what_rots() {
     let name = rig.slots().into_iter().find(cold).unwrap();
     rig.damage(&name, |bytes| bytes[4096 + 64 + 32 + 9 * 12 + 20 + 4 * 912] ^= 1);
     let found = log.scrub().unwrap();
-    assert_eq!(
-        found.iter().map(|rot| rot.entry).collect::<Vec<_>>(),
-        [Some((GroupId(2), LogId::new(Index(5), Term(1))))]
-    );
+    assert_eq!(found.iter().map(|rot| rot.entry).collect::<Vec<_>>(), [rotten(5, &[5; 900])]);
 }
 
 #[test]

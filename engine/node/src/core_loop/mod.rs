@@ -186,7 +186,7 @@ impl<D: Driver> CoreLoop<D> {
         self.expire(now)?;
         self.watch_stall(now)?;
         if self.observe_at <= now {
-            self.hand_on_rot(now);
+            self.hand_on_rot(now)?;
         }
         self.core.step(now, Event::EndTurn, &mut self.effects);
         self.stepped = false;

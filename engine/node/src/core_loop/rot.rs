@@ -1,57 +1,101 @@
 //! Rot that the log has found by reading what it stores, before anybody needed it.
 //!
-//! A payload that is rotten on the disk is still in memory, so its group writes it again. What else is rotten is named to the
-//! operator: nothing that a group could give would repair it. A core that sleeps hands it on when it wakes.
+//! A payload that is rotten on the disk is mostly still in memory, so its group writes it again. But entries from before the
+//! last start are slices of the mapped segment, and what the disk has lost those may have lost too. So only a payload
+//! with the checksum that was written once is written again; otherwise the core stops, and the next start knows the entry
+//! as lost and fetches it from a peer. What else is rotten is named to the operator: nothing that a group could give
+//! would repair it.
 
 use std::collections::BTreeMap;
 
 use pontoon_multiraft::Event;
-use pontoon_types::{GroupId, Index, Time};
-use pontoon_wal::Rot;
+use pontoon_types::{GroupId, Index, LogId, Time};
+use pontoon_wal::{Rot, RottenEntry};
 
 use super::CoreLoop;
 use crate::driver::Driver;
+use crate::error::CoreFailure;
 
 impl<D: Driver> CoreLoop<D> {
     /// Tells the groups, and the operator, what was found since the last time.
-    pub(super) fn hand_on_rot(&mut self, now: Time) {
-        let found = self.log.take_rot();
+    pub(super) fn hand_on_rot(&mut self, now: Time) -> Result<(), CoreFailure> {
+        let found = self.log.take_rot()?;
         for rot in &found {
-            match rot.entry {
-                Some((group, id)) => {
+            match &rot.entry {
+                Some(RottenEntry { group, id, .. }) => {
                     tracing::error!("{}: the payload of {id} of {group} is rotten; it is written again", rot.file);
                 }
                 None => tracing::error!("{}: the records at byte {} are rotten", rot.file, rot.offset),
             }
         }
-        for (group, indexes) in lost(&found) {
+        let has = |entry: &RottenEntry| {
+            let group = self.core.groups().find(|group| group.group() == entry.group)?;
+            let is_missing = group.missing().any(|index| index == entry.id.index);
+            let held = group.entries(entry.id.index, entry.id.index).next().filter(|_| !is_missing)?;
+            Some((held.id, crc32fast::hash(&held.payload)))
+        };
+        for (group, indexes) in lost(&found, has)? {
             self.step(now, Event::Lost { group, indexes });
         }
+        Ok(())
     }
 }
 
-/// The entries without a payload, by group.
-fn lost(found: &[Rot]) -> BTreeMap<GroupId, Vec<Index>> {
+/// The entries that lack a payload on the disk, by group. `has` says what memory has at the place of an entry: its identity
+/// and the checksum of its payload.
+fn lost(
+    found: &[Rot],
+    has: impl Fn(&RottenEntry) -> Option<(LogId, u32)>,
+) -> Result<BTreeMap<GroupId, Vec<Index>>, CoreFailure> {
     let mut groups: BTreeMap<GroupId, Vec<Index>> = BTreeMap::new();
-    for (group, id) in found.iter().filter_map(|rot| rot.entry) {
-        groups.entry(group).or_default().push(id.index);
+    for rot in found {
+        let Some(entry) = &rot.entry else { continue };
+        let RottenEntry { group, id, crc } = *entry;
+        match has(entry) {
+            Some((held, crc_held)) if held == id && crc_held == crc => groups.entry(group).or_default().push(id.index),
+            Some((held, _)) if held == id => return Err(CoreFailure::Rotten { file: rot.file.clone(), group, id }),
+            // It was overwritten or compacted since, or its leader is about to send it again.
+            _ => {}
+        }
     }
-    groups
+    Ok(groups)
 }
 
 #[cfg(test)]
 mod tests {
-    use pontoon_types::{LogId, Term};
+    use pontoon_types::Term;
 
     use super::*;
 
+    fn rot(entry: Option<RottenEntry>) -> Rot {
+        Rot { file: "slot-001.seg".to_string(), offset: 0, entry }
+    }
+
+    fn of(group: u64, index: u64) -> RottenEntry {
+        RottenEntry { group: GroupId(group), id: LogId::new(Index(index), Term(1)), crc: 5 }
+    }
+
     #[test]
     fn each_group_hears_of_its_own_entries() {
-        let rot = |entry| Rot { file: "slot".to_string(), offset: 0, entry };
-        let of = |group, index| Some((GroupId(group), LogId::new(Index(index), Term(1))));
-        let found = [rot(of(2, 7)), rot(None), rot(of(3, 1)), rot(of(2, 4))];
+        let found = [rot(Some(of(2, 7))), rot(None), rot(Some(of(3, 1))), rot(Some(of(2, 4)))];
         let expected = [(GroupId(2), vec![Index(7), Index(4)]), (GroupId(3), vec![Index(1)])];
-        assert_eq!(lost(&found), BTreeMap::from(expected));
-        assert_eq!(lost(&[rot(None)]), BTreeMap::new());
+        let same = |entry: &RottenEntry| Some((entry.id, entry.crc));
+        assert_eq!(lost(&found, same).unwrap(), BTreeMap::from(expected));
+        assert_eq!(lost(&[rot(None)], same).unwrap(), BTreeMap::new());
+    }
+
+    #[test]
+    fn rotten_bytes_in_memory_are_not_written_in_place_of_the_entry() {
+        let found = [rot(Some(of(2, 7)))];
+        let failure = lost(&found, |entry| Some((entry.id, 6))).unwrap_err().to_string();
+        assert!(failure.starts_with("slot-001.seg: the payload of 7@1 of g2 is rotten, in memory too"), "{failure}");
+    }
+
+    #[test]
+    fn what_is_not_the_entry_any_more_is_nothing_to_write() {
+        let found = [rot(Some(of(2, 7)))];
+        assert_eq!(lost(&found, |_| None).unwrap(), BTreeMap::new());
+        let overwritten = |entry: &RottenEntry| Some((LogId::new(entry.id.index, Term(2)), 6));
+        assert_eq!(lost(&found, overwritten).unwrap(), BTreeMap::new());
     }
 }

@@ -1,28 +1,17 @@
 //! A disk that fails: the log is fenced by the first failed sync, and what the disk holds decides afterwards.
 
-use pontoon_wal::{AppendPath, LogError, Options};
+use pontoon_wal::{LogError, Options};
 
 use super::disk::Disk;
-use super::{Life, on_each};
+use super::{Life, on_each, options};
 use crate::files::fdatasync;
-
-fn options(append_path: AppendPath) -> Options {
-    Options {
-        checkpoint_segments: 3,
-        segment_bytes: 1 << 20,
-        max_log_bytes: 128 << 20,
-        group_bytes_max: 64 << 10,
-        ready_segments: 1,
-        append_path,
-    }
-}
 
 #[test]
 #[ignore = "needs root, loop devices and nbdkit: wal/tests/loop.sh"]
 fn cases_20_21_23_a_failed_sync_fences_the_log_and_is_not_tried_again() {
     on_each(Disk::failing, |disk, append_path| {
         let path = disk.directory().join("log");
-        let options = options(append_path);
+        let options = Options { ready_segments: 1, ..options(append_path) };
         drop(Life::create(&path, &options));
         let (mut acknowledged, mut appended) = (0, 0);
         for round in 0..3 {

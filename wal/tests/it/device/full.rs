@@ -5,22 +5,9 @@ use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use pontoon_wal::{AppendPath, Options};
-
 use super::disk::Disk;
-use super::{Life, on_each, wait_until_prepared};
+use super::{Life, on_each, options, wait_until_prepared};
 use crate::common::vote;
-
-fn options(append_path: AppendPath) -> Options {
-    Options {
-        checkpoint_segments: 3,
-        segment_bytes: 1 << 20,
-        max_log_bytes: 128 << 20,
-        group_bytes_max: 64 << 10,
-        ready_segments: 2,
-        append_path,
-    }
-}
 
 /// Takes the last byte of the file system.
 fn fill(directory: &Path) {

@@ -52,6 +52,18 @@ fn on_each(make: impl Fn(FileSystem) -> Result<Disk, String>, test: impl Fn(&mut
     }
 }
 
+/// A log that closes segments and makes checkpoints often.
+fn options(append_path: AppendPath) -> Options {
+    Options {
+        checkpoint_segments: 3,
+        segment_bytes: 1 << 20,
+        max_log_bytes: 128 << 20,
+        group_bytes_max: 64 << 10,
+        ready_segments: 2,
+        append_path,
+    }
+}
+
 /// Waits until so many segments exist and the thread that prepares them has nothing to do.
 fn wait_until_prepared(path: &Path, segments: usize) {
     let until = Instant::now() + Duration::from_secs(60);

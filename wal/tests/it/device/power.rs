@@ -2,25 +2,14 @@
 
 use std::time::SystemTime;
 
-use pontoon_wal::{AppendPath, Options};
+use pontoon_wal::Options;
 
 use super::disk::Disk;
-use super::{Life, on_each};
+use super::{Life, on_each, options};
 use crate::common::Random;
 use crate::files::fdatasync;
 
 const ROUNDS: u64 = 20;
-
-fn options(append_path: AppendPath) -> Options {
-    Options {
-        checkpoint_segments: 3,
-        segment_bytes: 256 << 10,
-        max_log_bytes: 128 << 20,
-        group_bytes_max: 64 << 10,
-        ready_segments: 2,
-        append_path,
-    }
-}
 
 /// A life that loses power at a random point: between two commits, with records that are gathered, or with a group
 /// that is written and not synced. Returns how many entries were acknowledged and how many appended.
@@ -72,7 +61,7 @@ fn seal(life: &mut Life) {
 fn power_loss_takes_nothing_that_was_acknowledged() {
     on_each(Disk::new, |disk, append_path| {
         let path = disk.directory().join("log");
-        let options = options(append_path);
+        let options = Options { segment_bytes: 256 << 10, ..options(append_path) };
         drop(Life::create(&path, &options));
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         let seed = u64::from(since_1970.subsec_nanos());
