@@ -585,6 +585,11 @@ impl SegmentFile for Handle {
         Ok(())
     }
 
+    /// Nothing: what is written and not synced may be on the medium or not, as in every moment.
+    fn begin_write_back(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.disk.disk().sync(self.number)
     }

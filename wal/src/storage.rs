@@ -70,6 +70,10 @@ pub trait SegmentFile: Send + std::marker::Sync {
     /// Forgets cached clean pages, so that a mapping made next shows what the disk holds.
     fn drop_cache(&self) -> io::Result<()>;
 
+    /// Lets the disk begin with what was written in these bytes, and does not wait: a later sync then finds little left
+    /// to write, and does not hold up the syncs of other files. Promises nothing.
+    fn begin_write_back(&self, offset: u64, bytes: u64) -> io::Result<()>;
+
     /// Makes all written bytes durable; blocks. After an error it is never called again for this file.
     fn sync(&self) -> io::Result<()>;
 

@@ -162,6 +162,9 @@ impl Writer {
         self.end = LogEnd { place, seq, chain };
         if let Some(open) = &mut self.open {
             open.footer_parts += footer_part(directory);
+            if self.stream != Stream::Log {
+                open.slot.file.begin_write_back(offset, length)?;
+            }
         }
         written
     }

@@ -21,6 +21,7 @@ pub(crate) mod swap;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Read};
+use std::num::NonZeroU64;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -259,6 +260,11 @@ impl SegmentFile for RealFile {
 
     fn drop_cache(&self) -> io::Result<()> {
         Ok(rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed)?)
+    }
+
+    fn begin_write_back(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        // What this advice means to Linux: dirty pages are handed to the disk without waiting, clean ones are forgotten.
+        Ok(rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(bytes), Advice::DontNeed)?)
     }
 
     fn sync(&self) -> io::Result<()> {

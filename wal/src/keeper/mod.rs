@@ -22,6 +22,7 @@
 
 pub(crate) mod checkpoint;
 mod closed;
+mod live;
 mod mappings;
 pub(crate) mod plan;
 pub(crate) mod rewrite;
@@ -42,6 +43,7 @@ use crate::format::{BLOCK_BYTES, LogEnd, SegmentId, SegmentKey};
 use crate::keeper::checkpoint::CheckpointImage;
 pub(crate) use crate::keeper::closed::footer_place;
 use crate::keeper::closed::{fold_segment, write_footer};
+use crate::keeper::live::{LiveBytes, LiveEntries};
 use crate::keeper::mappings::Mappings;
 use crate::keeper::plan::{Room, Usage};
 use crate::keeper::scrub::Rot;
@@ -49,12 +51,6 @@ use crate::prepare::{Pool, RESERVED_SLOTS, SharedControl, Slot, lock_control};
 use crate::state::LogState;
 use crate::state::checkpoint::{Loaded, encode};
 use crate::write::{OpenSegment, Origin, Writer};
-
-/// A group with more entries than this in the oldest segments is asked to compact.
-const HINT_ENTRIES: u64 = 32;
-
-/// A group with more bytes than this in the oldest segments is asked to compact.
-const HINT_BYTES: u64 = 256 << 10;
 
 /// A segment that is not written to any more.
 pub(crate) struct Kept {
@@ -145,13 +141,14 @@ pub(crate) struct Keeper {
     writer: Option<Writer>,
     /// Where the next copies go.
     cold: Option<Writer>,
+    live_bytes: LiveBytes,
     /// Called with the bytes just copied; the thread rests here.
     pace: Box<dyn FnMut(u64) + Send>,
 }
 
 impl Keeper {
     pub(crate) fn new(start: Start, pace: Box<dyn FnMut(u64) + Send>) -> Keeper {
-        Keeper { start, writer: None, cold: None, pace }
+        Keeper { start, writer: None, cold: None, live_bytes: LiveBytes::default(), pace }
     }
 
     /// Takes over a segment that the log has left.
@@ -193,11 +190,17 @@ impl Keeper {
         let mappings = Mappings::of(&self.start.kept);
         let Some((_, covered)) = self.start.uncovered.last().copied() else { return Ok(()) };
         let mut state = self.fold(&mappings)?;
-        let usages = self.usages(&state, &mappings)?;
-        report.hints = self.hints(&state, &mappings)?;
-        let mut victims = plan::victims(&usages, self.start.origin.segment_bytes, self.room());
-        let frees_without =
-            usages.iter().any(|usage| usage.live_bytes == 0) || self.is_due(Room { used: 0, ..self.room() });
+        let entries = live::entries(&state);
+        report.hints = live::hints(&state, &self.oldest(), &mappings)?;
+        let room = self.room();
+        // Counting entries touches no segment; measuring their bytes does.
+        let mut victims = if room.is_worth_copying() {
+            plan::victims(&self.usages(&state, &entries, &mappings)?, self.start.origin.segment_bytes, room)
+        } else {
+            Vec::new()
+        };
+        let frees_without = self.settled().any(|segment| !entries.contains_key(&segment.key()))
+            || self.is_due(Room { used: 0, ..room });
         while frees_without || !victims.is_empty() {
             if self.try_checkpoint(state, covered, &victims, &mappings, report)? || victims.is_empty() {
                 return Ok(());
@@ -291,52 +294,31 @@ impl Keeper {
         read.map(|(loaded, _)| loaded).map_err(|why| rotten(format!("the newest checkpoint: {why}")))
     }
 
-    fn usages(&self, state: &LogState, mappings: &Mappings) -> io::Result<Vec<Usage>> {
-        let mut live: BTreeMap<SegmentKey, u64> = BTreeMap::new();
-        for group in state.ids() {
-            let Some(of) = state.group(group) else { continue };
-            for run in of.runs.as_slice() {
-                *live.entry(run.segment).or_default() += mappings.bytes_taken(run)?;
-            }
-        }
-        let newest = self.start.kept.values().map(|kept| kept.fact.segment.0).max().unwrap_or(0);
+    /// The segments with entries that are not written to any more.
+    fn settled(&self) -> impl Iterator<Item = SegmentId> {
         let written = self.cold.as_ref().and_then(Writer::open).map(|open| open.segment.key());
-        let usage = |kept: &Kept| {
-            let segment = kept.fact.segment;
-            let live_bytes = live.get(&segment.key()).copied().unwrap_or(0);
-            Usage { segment: segment.key(), live_bytes, age: newest - segment.0 }
-        };
-        let with_entries = |kept: &&Kept| kept.fact.stream != Stream::Checkpoint;
-        let settled = |kept: &&Kept| Some(kept.fact.segment.key()) != written;
-        Ok(self.start.kept.values().filter(with_entries).filter(settled).map(usage).collect())
+        let with_entries = self.start.kept.values().filter(|kept| kept.fact.stream != Stream::Checkpoint);
+        with_entries.map(|kept| kept.fact.segment).filter(move |segment| Some(segment.key()) != written)
     }
 
-    /// The groups with much in the oldest fifth of the segments.
-    fn hints(&self, state: &LogState, mappings: &Mappings) -> io::Result<Vec<CompactHint>> {
-        let mut ids: Vec<SegmentId> = self
-            .start
-            .kept
-            .values()
-            .filter(|kept| kept.fact.stream == Stream::Log)
-            .map(|kept| kept.fact.segment)
-            .collect();
+    /// What lives in each of the settled segments.
+    fn usages(&mut self, state: &LogState, entries: &LiveEntries, mappings: &Mappings) -> io::Result<Vec<Usage>> {
+        self.live_bytes.measure(state, entries, mappings)?;
+        let newest = self.start.kept.values().map(|kept| kept.fact.segment.0).max().unwrap_or(0);
+        let usage = |segment: SegmentId| {
+            let live_bytes = self.live_bytes.of(segment.key());
+            Usage { segment: segment.key(), live_bytes, age: newest - segment.0 }
+        };
+        Ok(self.settled().map(usage).collect())
+    }
+
+    /// The oldest fifth of the log's segments.
+    fn oldest(&self) -> BTreeSet<SegmentKey> {
+        let of_log = self.start.kept.values().filter(|kept| kept.fact.stream == Stream::Log);
+        let mut ids: Vec<SegmentId> = of_log.map(|kept| kept.fact.segment).collect();
         ids.sort_unstable();
         ids.truncate(ids.len().div_ceil(5));
-        let old: BTreeSet<SegmentKey> = ids.iter().map(|id| id.key()).collect();
-        let mut hints = Vec::new();
-        for group in state.ids() {
-            let Some(of) = state.group(group) else { continue };
-            let (mut entries, mut bytes, mut up_to) = (0, 0, Index(0));
-            for run in of.runs.as_slice().iter().filter(|run| old.contains(&run.segment)) {
-                entries += u64::from(run.count);
-                bytes += mappings.bytes_taken(run)?;
-                up_to = crate::state::runs::end(run).previous();
-            }
-            if entries > HINT_ENTRIES || bytes > HINT_BYTES {
-                hints.push(CompactHint { group, up_to });
-            }
-        }
-        Ok(hints)
+        ids.iter().map(|id| id.key()).collect()
     }
 
     /// Writes and names a checkpoint. False when there is no room for it.

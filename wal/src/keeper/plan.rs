@@ -32,7 +32,7 @@ impl Room {
     }
 
     /// Whether half is used, or sixteen segments: only then are bytes copied to free others.
-    fn is_worth_copying(self) -> bool {
+    pub(crate) fn is_worth_copying(self) -> bool {
         self.used >= 16.min(self.allowed / 2)
     }
 }

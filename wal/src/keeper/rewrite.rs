@@ -20,8 +20,8 @@ use crate::state::runs::end;
 use crate::state::{LogState, PlacedRun};
 use crate::write::Writer;
 
-/// A group of copies is closed at about this size.
-const GROUP_BYTES: usize = 1 << 20;
+/// A group of copies is closed at about this size: each is one piece of work for the disk, which the commits wait for.
+const GROUP_BYTES: usize = 256 << 10;
 
 /// A copied run that waits in the buffer for its place.
 struct Waiting {

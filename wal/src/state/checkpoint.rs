@@ -15,8 +15,8 @@ use crate::format::record::{
 };
 use crate::format::{SegmentId, SegmentKey};
 
-/// A group of records of a checkpoint is closed at about this size.
-const GROUP_BYTES: usize = 1 << 20;
+/// A group of records of a checkpoint is closed at about this size: each is one piece of work for the disk, which the commits wait for.
+const GROUP_BYTES: usize = 256 << 10;
 
 /// Most runs in one record, so that a record fits the smallest segment.
 const RUNS_IN_RECORD: usize = 128;

@@ -18,7 +18,7 @@ use crate::format::SegmentKey;
 use crate::format::checkpoint::RunPlace;
 use crate::format::group::{GROUP_HEADER_BYTES, payloads_start};
 use crate::format::record::{self, RUN_BYTES, Record, Run, Runs as DirectoryRuns};
-use runs::Runs;
+use runs::{Runs, in_one_segment};
 
 /// Where a payload lies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,7 +102,12 @@ impl LogState {
 
     /// The segments that entries lie in.
     pub(crate) fn segments(&self) -> BTreeSet<SegmentKey> {
-        self.slots.iter().flat_map(|of| of.runs.as_slice()).map(|run| run.segment).collect()
+        self.runs().flat_map(in_one_segment).map(|runs| runs[0].segment).collect()
+    }
+
+    /// The runs of each group.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = &[RunPlace]> {
+        self.slots.iter().map(|of| of.runs.as_slice())
     }
 
     pub(crate) fn add_tombstone(&mut self, group: GroupId, replica: ReplicaId) {

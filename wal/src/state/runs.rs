@@ -23,6 +23,11 @@ pub(crate) fn end(run: &RunPlace) -> Index {
     Index(run.first.0 + u64::from(run.count))
 }
 
+/// The stretches of consecutive runs that lie in one segment. Runs lie in the order of writing, so there are few.
+pub(crate) fn in_one_segment(runs: &[RunPlace]) -> impl Iterator<Item = &[RunPlace]> {
+    runs.chunk_by(|one, next| one.segment == next.segment)
+}
+
 impl Runs {
     pub(crate) fn as_slice(&self) -> &[RunPlace] {
         match self {

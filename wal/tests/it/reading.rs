@@ -262,6 +262,10 @@ impl SegmentFile for CountingFile {
         self.file.drop_cache()
     }
 
+    fn begin_write_back(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.file.begin_write_back(offset, bytes)
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.file.sync()
     }
