@@ -193,6 +193,9 @@ impl Core {
                 RaftEffect::Committed(_) => self.apply(slot),
                 RaftEffect::Role { .. } => self.role_changed(slot),
                 RaftEffect::Refused { from, law } => self.contradicted(slot, from, law),
+                RaftEffect::Fetch(_) | RaftEffect::Apply(_) | RaftEffect::NeedsSnapshot { .. } => {
+                    panic!("law: as long as nobody says what is applied, nothing leaves memory")
+                }
             }
         }
         self.raft_effects = effects;
@@ -270,7 +273,7 @@ fn restore(config: &CoreConfig, group: GroupState, now: Time) -> Replica {
         ^ descriptor.group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
         ^ config.node.0.wrapping_mul(0xbf58_476d_1ce4_e5b9)
         ^ config.incarnation.0.wrapping_mul(0x94d0_49bb_1331_11eb);
-    let restored = Restored { hard_state, entries, lost, vote_lost };
+    let restored = Restored { hard_state, entries, lost, vote_lost, ..Restored::default() };
     let raft = Raft::new(config.raft.clone(), me, voters, restored, seed, now);
     Replica {
         descriptor,

@@ -120,7 +120,7 @@ impl Core {
 /// the same way on every replica.
 fn apply_next(replica: &mut Replica) -> (LogId, Result<Outcomes, Refusal>) {
     let index = replica.applied.next();
-    let entry = replica.raft.entries(index, index).first().expect("law: a committed entry is in the log");
+    let entry = replica.raft.entries(index, index).next().expect("law: a committed entry is in the log");
     let id = entry.id;
     replica.applied = index;
     if entry.payload.is_empty() {

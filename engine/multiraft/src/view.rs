@@ -76,7 +76,7 @@ impl GroupView<'_> {
 
     /// The entries `from..=through`, as far as they exist.
     pub fn entries(&self, from: Index, through: Index) -> impl Iterator<Item = &Entry> {
-        self.replica.raft.entries(from, through).iter()
+        self.replica.raft.entries(from, through)
     }
 
     /// Equal for equal machine states.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pontoon_types::{Entry, HardState, Index, limits};
+use pontoon_types::{Entry, HardState, Index, LogId, limits};
 
 /// Intervals and limits of one replica. The same for all groups of a core.
 ///
@@ -27,6 +27,10 @@ pub struct Config {
     pub inflight_bytes_max: usize,
     /// Most payload bytes proposed in the leader's term and not yet committed.
     pub uncommitted_bytes_max: usize,
+    /// Bytes of the newest entries that stay in memory once nothing holds them there; older ones are fetched.
+    pub window_bytes_max: usize,
+    /// Most payload bytes of one fetch; a single larger entry still comes, alone.
+    pub fetch_bytes_max: usize,
     /// The bug put in on purpose, if any.
     #[cfg(feature = "mutations")]
     pub mutation: Option<crate::Mutation>,
@@ -44,6 +48,8 @@ impl Default for Config {
             inflight_messages_max: limits::INFLIGHT_MESSAGES_MAX,
             inflight_bytes_max: limits::INFLIGHT_BYTES_MAX,
             uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_MAX,
+            window_bytes_max: limits::WINDOW_BYTES_MAX,
+            fetch_bytes_max: limits::FETCH_BYTES_MAX,
             #[cfg(feature = "mutations")]
             mutation: None,
         }
@@ -61,22 +67,41 @@ impl Config {
         assert!(self.inflight_messages_max > 0, "config: inflight_messages_max is zero");
         assert!(self.inflight_bytes_max > 0, "config: inflight_bytes_max is zero");
         assert!(self.uncommitted_bytes_max > 0, "config: uncommitted_bytes_max is zero");
+        assert!(self.window_bytes_max > 0, "config: window_bytes_max is zero");
+        assert!(self.fetch_bytes_max > 0, "config: fetch_bytes_max is zero");
     }
 }
 
 /// What the log of the core held for this replica. A new replica restores from the default: nothing.
 ///
-/// Invariants: entries are consecutive from index 1, their terms never fall, and none is above the hard state's term;
-/// `lost` rises and names entries that are there, with an empty payload.
+/// Invariants: `older` and then `entries` follow `compacted` without a gap, terms never fall, and none is above the hard
+/// state's term; `lost` rises and names entries that are there, in `entries` with an empty payload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restored {
     /// The last term and vote written.
     pub hard_state: HardState,
-    /// The whole log. All of it is durable, but for the payloads of the lost entries.
+    /// The beginning of the log was given up up to here. The machine has applied it.
+    pub compacted: LogId,
+    /// The entries behind it whose payloads are not brought along. They are fetched when somebody needs them.
+    pub older: Identities,
+    /// The entries behind those, up to the end of the log. All of the log is durable, but for the payloads of the lost
+    /// entries.
     pub entries: Vec<Entry>,
     /// The entries whose payload was rotten. Their identities are intact; `raft/restore.rs` says what follows.
     pub lost: Vec<Index>,
     /// The last term and vote written are not known: what `hard_state` says may be older. The replica then never votes;
     /// `raft/lost_vote.rs` says what it may do.
     pub vote_lost: bool,
+}
+
+/// A part of a log, known by its identities alone: terms never fall along a log, so the first entry of each term tells the
+/// term of all others. The default is no entry.
+///
+/// Invariants: index and term grow along `starts`; `last` is at or behind the last of them, and zero when there is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identities {
+    /// The first entry, and the first of each later term.
+    pub starts: Vec<LogId>,
+    /// The index of the last entry.
+    pub last: Index,
 }

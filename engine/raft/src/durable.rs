@@ -13,7 +13,7 @@
 
 use std::collections::VecDeque;
 
-use pontoon_types::{Body, Entry, HardState, Index, Message, ReplicaId, Term, Write, WriteNumber};
+use pontoon_types::{Body, Compaction, Entry, HardState, Index, LogId, Message, ReplicaId, Term, Write, WriteNumber};
 
 /// A write in flight: once it is durable, so is the log up to `last`.
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +91,7 @@ impl Writes {
         let kept = from.previous();
         // What a leader of this term has written here it never cuts. A wrong one may, and then what was acknowledged is
         // no longer there.
-        self.held.retain(|held| !matches!(held.message.body, Body::AppendResponse { matched } if matched > kept));
+        self.withdraw_acknowledgements(from);
         self.durable_index = self.durable_index.min(kept);
         for mark in &mut self.marks {
             mark.last = mark.last.min(kept);
@@ -118,6 +118,16 @@ impl Writes {
         assert!(write.restored.is_empty(), "one write restores once");
         write.restored = entries;
         write.number
+    }
+
+    /// The beginning of the log is given up.
+    pub(crate) fn compact(&mut self, to: LogId) {
+        self.open().compact = Some(Compaction { to, reset: false });
+    }
+
+    /// Drops acknowledgements at or beyond `from`: they are not true any more.
+    pub(crate) fn withdraw_acknowledgements(&mut self, from: Index) {
+        self.held.retain(|held| !matches!(held.message.body, Body::AppendResponse { matched } if matched >= from));
     }
 
     /// Lets acknowledgements at or beyond `from` wait for the last write: what they were about to say is true again only

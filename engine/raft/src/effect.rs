@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use pontoon_types::{Index, Message, ReplicaId, Term, Write};
+use pontoon_types::{Entry, FetchNumber, Index, LogId, Message, ReplicaId, Term, Write};
 
 /// One effect. The list of a step is in order: a write stands before the messages that go with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,19 @@ pub enum Effect {
     Send(Message),
     /// Entries up to here are committed and may be applied.
     Committed(Index),
+    /// Read these entries from the log, which have left memory, and answer with [`crate::Event::Fetched`]. A newer fetch of
+    /// the same reader takes the place of an older one.
+    Fetch(Fetch),
+    /// Committed entries that had left memory, right behind what is applied: apply them in order, and say so with
+    /// [`crate::Event::Applied`].
+    Apply(Vec<Entry>),
+    /// The peer needs what is compacted here. It is left alone for a while, and then asked again.
+    NeedsSnapshot {
+        /// The peer.
+        peer: ReplicaId,
+        /// What it has to be given first.
+        compacted: LogId,
+    },
     /// Role, term or known leader changed during this step.
     Role {
         /// The role after the step.
@@ -30,6 +43,30 @@ pub enum Effect {
         /// The law.
         law: Law,
     },
+}
+
+/// Entries to be read from the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// Who needs them.
+    pub reader: Reader,
+    /// Comes back in [`crate::Event::Fetched`].
+    pub number: FetchNumber,
+    /// The first one.
+    pub from: Index,
+    /// The last one that is of use. All of them are durable.
+    pub through: Index,
+    /// Most payload bytes, but at least one entry.
+    pub bytes_max: usize,
+}
+
+/// Who needs entries that have left memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reader {
+    /// The state machine of this replica.
+    Machine,
+    /// A peer that this leader sends them to.
+    Peer(ReplicaId),
 }
 
 /// A law that a peer has contradicted.

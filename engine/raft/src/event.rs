@@ -1,7 +1,7 @@
 //! What enters a replica.
 
 use bytes::Bytes;
-use pontoon_types::{Index, Message, ReplicaId, Term, WriteNumber};
+use pontoon_types::{Entry, FetchNumber, Index, Message, ReplicaId, Term, WriteNumber};
 
 /// One event. Together with the time it is all that [`crate::Raft::step`] ever learns.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,9 +34,38 @@ pub enum Event {
     /// This peer has come back with a new incarnation: of all it knew, only the durable part is left, and a commit
     /// index is not. A leader probes it even if nothing was missing.
     PeerRestarted(ReplicaId),
-    /// The disk has lost the payloads of these entries, which were durable. They are in memory, and are written again.
+    /// The disk has lost the payloads of these entries, which were durable. Those in memory are written again, the others
+    /// come from the leader.
     Lost(Vec<Index>),
+    /// The machine has applied everything up to here. What is applied and durable may leave memory.
+    Applied(Index),
+    /// The answer to [`crate::Effect::Fetch`]. One that nobody waits for any more is ignored.
+    Fetched {
+        /// The fetch.
+        number: FetchNumber,
+        /// The entries, one at least, from the first one asked for on; or why not even that one.
+        result: Result<Vec<Entry>, Unfetched>,
+    },
+    /// Let everything go that may leave memory: others need the room.
+    Shed,
+    /// Give up the log up to here, which is applied and durable, because a durable checkpoint of the machine covers it
+    /// (law 19).
+    Compact(Index),
     /// This core should not lead now, because its disk does not answer. The deadline of an election, if there is one, is
     /// put off by another wait, and a campaign that has begun ends. A leader, and a follower that sleeps, ignore it.
     Postpone,
+}
+
+/// Why entries were not fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfetched {
+    /// The payload of this entry, the first one asked for, is rotten.
+    #[error("the payload of entry {0} is rotten")]
+    Rotten(Index),
+    /// The log does not hold it any more.
+    #[error("the entry is compacted")]
+    Compacted,
+    /// The log ends before it. What is fetched was durable, so nobody can wait for it any more.
+    #[error("the log ends before the entry")]
+    Missing,
 }

@@ -14,7 +14,9 @@
 //! 2. Hand it every event through [`Raft::step`], and [`Event::Timer`] when [`Raft::deadline`] has come.
 //! 3. Carry out the effects in order. [`Effect::Append`] goes to the log; when it is durable, and only then, answer
 //!    [`Event::Durable`] with its number. One answer may speak for many writes. [`Effect::Send`] may leave at once.
-//! 4. After [`Effect::Committed`], apply [`Raft::entries`] up to it, in order.
+//! 4. After [`Effect::Committed`], apply [`Raft::entries`] up to it, in order, and say so with [`Event::Applied`].
+//! 5. Read what [`Effect::Fetch`] names from the log and answer [`Event::Fetched`], whenever the log can.
+//!    [`Effect::Apply`] brings what was fetched for the machine.
 //!
 //! # Terms and elections
 //!
@@ -40,6 +42,14 @@
 //! skips whole terms, so a round is lost per differing term and not per differing entry.
 //!
 //! A leader whose peers hold its whole log and know its commit index sends nothing and has no deadline.
+//!
+//! # Memory
+//!
+//! The newest entries are in memory with their payloads, a window of a limited size. Of all others the log knows the
+//! identities, by the first entry of each term, so that the rules above work over the whole log. What is durable,
+//! committed and applied may leave the window; the machine after a start, and peers that are far behind, get it back
+//! through a fetch from the log (`raft/fetch.rs`). The beginning of the log can be given up (`raft/compact.rs`); a peer
+//! that needs it waits for a snapshot.
 //!
 //! # Durability
 //!
@@ -74,7 +84,7 @@
 //! # What it leaves out
 //!
 //! - Applying: the caller reads [`Raft::entries`] and [`Raft::committed`].
-//! - Compaction and snapshots: the log is whole and in memory, from index 1.
+//! - Snapshots: a peer that needs one is named ([`Effect::NeedsSnapshot`]), and nobody gives it one.
 //! - Membership changes, learners and leader transfer: the voters are those given to [`Raft::new`].
 //! - The quorum round of a linearizable read: [`Raft::read_index`] and [`Raft::confirms`] are its two halves, and
 //!   one round serves all groups of a core.
@@ -94,9 +104,10 @@ mod quorum;
 mod raft;
 mod random;
 
-pub use config::{Config, Restored};
-pub use effect::{Effect, Law, ProposalRefused, Role};
-pub use event::Event;
+pub use config::{Config, Identities, Restored};
+pub use effect::{Effect, Fetch, Law, ProposalRefused, Reader, Role};
+pub use event::{Event, Unfetched};
+pub use log::NoTerm;
 #[cfg(feature = "mutations")]
 pub use mutation::Mutation;
 pub use quorum::{VoteResult, committed_index, quorum, vote_result};

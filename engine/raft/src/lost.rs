@@ -1,7 +1,7 @@
 //! The entries whose payload the disk has lost.
 //!
 //! A checksum shows that a payload is rotten, and the log names the entry by group, index and term. Such an entry is
-//! *missing* while nobody here has its payload: the log in memory then holds its identity and no bytes. It is
+//! *missing* while nobody here has its payload: the log then knows its identity and no bytes. It is
 //! *restoring* while its payload is known again and is on its way to the disk. What this means for elections and for
 //! replication is the business of `raft/restore.rs`.
 
@@ -43,21 +43,38 @@ impl Lost {
         [self.first_missing(), restoring].into_iter().flatten().min()
     }
 
+    pub(crate) fn is_restoring(&self, index: Index) -> bool {
+        self.restoring.contains_key(&index)
+    }
+
+    /// The payload of this entry is nowhere here.
+    pub(crate) fn miss(&mut self, index: Index) {
+        self.missing.insert(index);
+    }
+
     /// The payload of this entry was handed to the disk with this write.
     pub(crate) fn restore(&mut self, index: Index, write: WriteNumber) {
         self.missing.remove(&index);
         self.restoring.insert(index, write);
     }
 
-    /// All writes up to `number` are durable.
-    pub(crate) fn complete(&mut self, number: WriteNumber) {
+    /// All writes up to `number` are durable. Says whether a payload is there again.
+    pub(crate) fn complete(&mut self, number: WriteNumber) -> bool {
+        let before = self.restoring.len();
         self.restoring.retain(|_, write| *write > number);
+        self.restoring.len() < before
     }
 
     /// The log was cut at and after `from`: what was lost there is of no interest any more.
     pub(crate) fn truncate(&mut self, from: Index) {
         self.missing.split_off(&from);
         self.restoring.split_off(&from);
+    }
+
+    /// The log begins behind `to` now: what was lost before is of no interest any more.
+    pub(crate) fn compact(&mut self, to: Index) {
+        self.missing = self.missing.split_off(&to.next());
+        self.restoring = self.restoring.split_off(&to.next());
     }
 
     /// Panics when an invariant of the type does not hold.

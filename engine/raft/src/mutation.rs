@@ -31,6 +31,10 @@ pub enum Mutation {
     VoteAfterLostVote,
     /// A replica that has lost its vote acknowledges in whatever term it believes.
     TrustLostTerm,
+    /// Entries leave memory that are not durable, not committed, or not applied.
+    EvictUnapplied,
+    /// What was fetched for one purpose, maybe in an older term, is sent to whoever is replicated to.
+    TakeStaleFetch,
 }
 
 #[cfg(feature = "mutations")]

@@ -11,13 +11,17 @@
 //! answer can be taken for that of a later empty Append. Should exactly that Append be lost, the peer learns the
 //! commit index only with the next entry. Nothing unsafe follows.
 //!
+//! What a peer needs may have left the leader's memory. It then waits for a *fetch* from the log, one at a time
+//! (`raft/fetch.rs`). If the leader has given it up altogether, the peer waits for a *snapshot*: nothing is sent, and after a
+//! while it is probed again.
+//!
 //! What a peer holds may become less: its disk has lost payloads that it had acknowledged (`raft/restore.rs`). Then it
 //! refuses even a probe that begins where it is known to match, and only such a refusal lowers `matched`.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use pontoon_types::{Index, ReplicaId, Time};
+use pontoon_types::{FetchNumber, Index, ReplicaId, Time};
 
 use crate::Config;
 
@@ -28,6 +32,8 @@ pub(crate) enum Mode {
     Probe,
     /// As many as the limits allow.
     Replicate,
+    /// Not at all until the peer has been given what the leader's log does not hold any more.
+    Snapshot,
 }
 
 /// An Append without an answer.
@@ -43,8 +49,9 @@ struct Sent {
 /// Invariants:
 /// - `matched < next`, and `next` is at most one beyond the leader's log;
 /// - what is in flight is ordered by its last index, which is at least `matched`, and below `next` when replicating;
-/// - a probed peer has exactly one message in flight;
-/// - `answer_by` is set exactly while something is in flight, and `tell_by` only while the peer replicates.
+/// - a probed peer has exactly one message in flight, and one that waits for a snapshot none;
+/// - `answer_by` is set exactly while something is in flight or a snapshot is waited for, `tell_by` and `fetch` only while
+///   the peer replicates.
 #[derive(Debug)]
 pub(crate) struct Progress {
     pub(crate) id: ReplicaId,
@@ -55,10 +62,12 @@ pub(crate) struct Progress {
     pub(crate) mode: Mode,
     /// The highest commit index that the peer knows once all that was sent is answered.
     pub(crate) told: Index,
-    /// When to probe again if no answer comes.
+    /// When to probe again if no answer comes, or no snapshot.
     pub(crate) answer_by: Option<Time>,
     /// When to send the commit index alone if no entry comes.
     pub(crate) tell_by: Option<Time>,
+    /// The entries from `next` on are being fetched under this number.
+    pub(crate) fetch: Option<FetchNumber>,
     inflight: VecDeque<Sent>,
     inflight_bytes: usize,
 }
@@ -74,6 +83,7 @@ impl Progress {
             told: Index(0),
             answer_by: None,
             tell_by: None,
+            fetch: None,
             inflight: VecDeque::new(),
             inflight_bytes: 0,
         }
@@ -104,8 +114,16 @@ impl Progress {
         self.told = Index(0);
         self.answer_by = None;
         self.tell_by = None;
+        self.fetch = None;
         self.inflight.clear();
         self.inflight_bytes = 0;
+    }
+
+    /// Sends nothing until `until`, when the peer is probed from `next` on.
+    pub(crate) fn await_snapshot(&mut self, next: Index, until: Time) {
+        self.start_probe(next);
+        self.mode = Mode::Snapshot;
+        self.answer_by = Some(until);
     }
 
     /// An Append has left that covers the log up to `last` and carries `commit`. An answer is due by `answer_by`,
@@ -139,7 +157,7 @@ impl Progress {
             }
         }
         let answered = self.inflight.len() < before;
-        if self.mode == Mode::Probe {
+        if self.mode != Mode::Replicate {
             // An answer to something older than the probe also shows where the logs agree, but the commit index that
             // the probe carries may still be lost.
             let told = if answered { self.told } else { Index(0) };
@@ -148,7 +166,11 @@ impl Progress {
             self.told = told;
             return true;
         }
-        self.next = self.next.max(matched.next());
+        if self.next <= matched {
+            // What is being fetched is there already, from before it was probed last.
+            self.next = matched.next();
+            self.fetch = None;
+        }
         if self.inflight.is_empty() {
             self.answer_by = None;
         } else if answered {
@@ -162,7 +184,7 @@ impl Progress {
     pub(crate) fn is_current_refusal(&self, refused: Index) -> bool {
         match self.mode {
             _ if refused == Index(0) => false,
-            Mode::Probe => refused == self.next.previous(),
+            Mode::Probe | Mode::Snapshot => refused == self.next.previous(),
             Mode::Replicate => refused >= self.matched && refused < self.next,
         }
     }
@@ -181,7 +203,7 @@ impl Progress {
             bytes += sent.bytes;
         }
         assert!(bytes == self.inflight_bytes, "in-flight bytes of {} are their sum", self.id);
-        let waits = !self.inflight.is_empty();
+        let waits = !self.inflight.is_empty() || self.mode == Mode::Snapshot;
         assert!(
             self.answer_by.is_some() == waits,
             "an answer of {} is waited for exactly while it is missing",
@@ -191,6 +213,10 @@ impl Progress {
             Mode::Probe => {
                 assert!(self.inflight.len() == 1, "{} is probed with one message at a time", self.id);
                 assert!(self.tell_by.is_none(), "{} is probed, so the commit index waits", self.id);
+            }
+            Mode::Snapshot => {
+                assert!(self.inflight.is_empty(), "nothing is sent to {}, which waits for a snapshot", self.id);
+                assert!(self.tell_by.is_none(), "{} waits for a snapshot, so the commit index waits", self.id);
             }
             Mode::Replicate => assert!(previous < self.next, "what is in flight to {} is below next", self.id),
         }

@@ -44,6 +44,23 @@ pub const INFLIGHT_BYTES_MAX: usize = 4 << 20;
 /// Most bytes of proposed and not yet committed entries of a group; above it the answer is Busy.
 pub const UNCOMMITTED_BYTES_MAX: usize = 16 << 20;
 
+/// Bytes of a group's newest entries that stay in memory, each counted with what the memory takes for it. They serve the
+/// machine, and the peers as long as they are not far behind: as much as one peer may have in flight.
+pub const WINDOW_BYTES_MAX: usize = INFLIGHT_BYTES_MAX;
+
+/// Bytes of the newest entries of all groups of a core that stay in memory; above it groups let go of what nothing holds
+/// there, one after the other. Half a minute of a busy core's writes, and a small part of the memory of a machine.
+pub const CORE_WINDOW_BYTES_MAX: usize = 128 << 20;
+
+/// Groups that are looked at in one turn for entries that may leave memory. Bounds the turn's time.
+pub const SHED_GROUPS_PER_TURN: usize = 256;
+
+/// Most payload bytes of entries that one fetch reads back from the log: four Append messages.
+pub const FETCH_BYTES_MAX: usize = 4 * APPEND_BYTES_MAX;
+
+/// Most entries of one fetch. Bounds the work of the step that takes them in.
+pub const FETCH_ENTRIES_MAX: usize = APPEND_ENTRIES_MAX;
+
 /// Most requests of all clients waiting on one core; above it the answer is Busy.
 pub const CORE_REQUESTS_MAX: usize = 16 << 10;
 

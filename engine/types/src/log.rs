@@ -99,6 +99,17 @@ impl fmt::Display for WriteNumber {
     }
 }
 
+/// The number of one fetch of one replica: entries that have left memory are read back from the log, and come back under
+/// it. Grows with every fetch, so that an answer to one that nobody waits for any more is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FetchNumber(pub u64);
+
+impl fmt::Display for FetchNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "f{}", self.0)
+    }
+}
+
 /// One write of one replica to the log of its core. Its parts are one ordered unit: all of it survives or none.
 ///
 /// They are written, and replayed, in the order of the fields: creation, term and vote, truncation, entries, restored

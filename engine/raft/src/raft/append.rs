@@ -24,24 +24,27 @@ impl Raft {
             return self.promise(step, from, Body::AppendRefused { refused: previous.index, hint });
         }
         self.follow(from);
-        let matches = self.log.term_at(previous.index) == Some(previous.term)
+        let matches = self.log.holds(previous)
             || (self.config.mutated(Mutation::SkipPreviousCheck) && previous.index <= self.log.last().index);
         let usable = match self.config.mutated(Mutation::AcknowledgeWithoutPayloads) {
             true => previous.index,
             false => self.below_missing(previous.index),
         };
         if !matches || usable < previous.index {
-            let hint = self.log.last_not_above(usable, previous.term);
+            let hint = self.log.last_not_above(usable, previous.term).unwrap_or(self.log.compacted());
             return self.promise(step, from, Body::AppendRefused { refused: previous.index, hint });
         }
         let covered = Index(previous.index.0 + entries.len() as u64);
-        self.merge(previous, entries);
+        let restores = self.merge(previous, entries);
         let commit = commit.min(covered);
         let news = commit > self.log.committed();
         if news {
             self.log.commit(commit);
         }
         if self.knows_its_term() {
+            // A leader that was asked for one lost payload need not send again all that follows it.
+            let whole = self.below_missing(self.log.committed());
+            let covered = if restores { covered.max(whole) } else { covered };
             self.acknowledge(step, from, covered, news);
         } else {
             self.ask_terms(step);
@@ -49,14 +52,14 @@ impl Raft {
     }
 
     /// Appends what is new. Of entries that are here already only a missing payload is taken; the first one that differs
-    /// cuts the log.
-    fn merge(&mut self, previous: LogId, mut entries: Vec<Entry>) {
+    /// cuts the log. Says whether a payload was missing.
+    fn merge(&mut self, previous: LogId, mut entries: Vec<Entry>) -> bool {
+        let mut restores = false;
         if previous.index < self.log.last().index {
-            let known =
-                entries.iter().take_while(|entry| self.log.term_at(entry.id.index) == Some(entry.id.term)).count();
-            self.restore(&entries[..known]);
+            let known = entries.iter().take_while(|entry| self.log.holds(entry.id)).count();
+            restores = self.restore(&entries[..known]);
             entries.drain(..known);
-            let Some(first) = entries.first() else { return };
+            let Some(first) = entries.first() else { return restores };
             if first.id.index <= self.log.last().index {
                 self.log.truncate(first.id.index);
                 self.writes.truncate(first.id.index);
@@ -67,5 +70,6 @@ impl Raft {
             self.log.append(&entries);
             self.writes.append(entries);
         }
+        restores
     }
 }

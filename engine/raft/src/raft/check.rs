@@ -11,9 +11,10 @@ impl Raft {
     /// Panics, naming the invariant, when one of this type does not hold. Every step of a debug build ends with it.
     pub fn check(&self) {
         let last = self.log.last();
-        assert!(self.log.committed() <= last.index, "committed ≤ last");
+        self.check_window();
         assert!(last.term <= self.hard_state.term, "the last entry is not of a term this replica has not seen");
-        assert!(self.log.term_at(last.index.previous()) <= Some(last.term), "terms never fall along the log");
+        let before_last = self.log.term_at(last.index.previous());
+        assert!(before_last.is_ok_and(|term| term <= last.term) || last == self.log.compacted(), "terms never fall");
         self.writes.check(last.index, self.hard_state.term);
         self.check_lost(last.index);
         let voted_for_me = self.hard_state.vote == Some(self.me);
@@ -36,10 +37,9 @@ impl Raft {
             State::Leader(leadership) => {
                 assert!(self.election_deadline.is_none(), "a leader has no election deadline");
                 assert!(voted_for_me, "a leader has voted for itself");
-                let start = self.log.slice(leadership.start, leadership.start).first();
-                let opens =
-                    start.is_some_and(|entry| entry.id.term == self.hard_state.term && entry.payload.is_empty());
-                assert!(opens, "a leader's term opens with a no-op");
+                let is_of_term = self.log.holds(LogId::new(leadership.start, self.hard_state.term));
+                let is_empty = self.log.get(leadership.start).is_none_or(|entry| entry.payload.is_empty());
+                assert!(is_of_term && is_empty, "a leader's term opens with a no-op");
                 for peer in &leadership.peers {
                     peer.check(last.index, self.log.committed(), &self.config);
                 }
@@ -47,13 +47,13 @@ impl Raft {
         }
     }
 
-    /// What the disk has lost takes the right to lead, and stops the commit index.
+    /// What the disk has lost takes the right to lead.
     fn check_lost(&self, last: Index) {
         self.lost.check(last, self.writes.durable(), self.writes.last());
         let Some(missing) = self.lost.first_missing() else { return self.check_lost_vote() };
-        let entry = &self.log.slice(missing, missing)[0];
-        assert!(entry.payload.is_empty(), "a missing payload is not there");
-        assert!(self.log.committed() < missing, "nothing is committed here at or beyond a missing payload");
+        let is_there = self.log.get(missing).is_some_and(|entry| !entry.payload.is_empty());
+        assert!(!is_there, "a missing payload is not there");
+        assert!(self.machine.applied < missing || self.log.get(missing).is_none(), "what was applied was there");
         assert!(matches!(self.state, State::Follower { .. }), "a replica that misses a payload does not campaign");
         self.check_lost_vote();
     }
@@ -120,6 +120,10 @@ impl Before {
         assert!(self.committed <= raft.committed(), "the commit index never falls");
         assert!(self.durable_write <= raft.writes.durable(), "what is durable stays durable");
         assert!(self.last_write <= raft.writes.last(), "write numbers grow");
+        if self.committed < raft.committed() {
+            let whole = raft.lost.first_missing().is_none_or(|missing| raft.committed() < missing);
+            assert!(whole, "nothing becomes committed here at or beyond a missing payload");
+        }
         if self.committed < raft.committed() && self.role == Role::Leader {
             raft.check_quorum_of_commit();
         }

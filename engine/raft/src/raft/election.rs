@@ -158,7 +158,7 @@ impl Raft {
 
     /// A follower without a leader. A deadline that already runs is kept, so that higher terms of replicas that
     /// cannot win do not put off the campaign of one that can.
-    fn wait_for_election(&mut self, step: &mut Step) {
+    pub(super) fn wait_for_election(&mut self, step: &mut Step) {
         self.state = State::Follower { leader: None, supported: false };
         if self.election_deadline.is_none() {
             self.restart_election_deadline(step);

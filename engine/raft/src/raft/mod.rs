@@ -1,13 +1,15 @@
 //! The replica: its state, and the one entry through which it changes.
 //!
 //! The verbs live in the files beside this one: [`election`], [`append`] (the follower's side of replication),
-//! [`replicate`] (the leader's side), [`promise`] (what waits for the disk), [`restore`] (payloads that the disk has lost),
-//! [`lost_vote`] (a term and vote that it has lost), [`refuse`] (what contradicts a law), [`query`] (what others may
+//! [`replicate`] (the leader's side), [`promise`] (what waits for the disk), [`fetch`] (entries that have left memory),
+//! [`compact`] (those that are given up), [`restore`] (payloads that the disk has lost), [`lost_vote`] (a term and vote that it has lost), [`refuse`] (what contradicts a law), [`query`] (what others may
 //! ask) and [`check`] (the invariants).
 
 mod append;
 mod check;
+mod compact;
 mod election;
+mod fetch;
 mod lost_vote;
 mod promise;
 mod query;
@@ -27,16 +29,19 @@ use crate::progress::Progress;
 use crate::quorum::{Ballot, quorum};
 use crate::random::Random;
 use crate::{Config, Effect, Event, Restored, Role};
+use fetch::{FetchNumbers, Machine};
 
 /// One replica of one group.
 ///
 /// Invariants (each is asserted in `check.rs`, after every step of a debug build):
-/// - committed ≤ last and durable ≤ last; the last entry's term is not above the replica's;
+/// - compacted ≤ applied ≤ committed ≤ last and durable ≤ last; the last entry's term is not above the replica's;
 /// - a candidate and a leader have voted for themselves;
 /// - a follower has a supported leader, or an election deadline, and never both;
 /// - a leader has no election deadline, its term opens with an empty entry, and whatever it commits of its own term is
 ///   held durably by a quorum at that moment;
-/// - committed is below the first missing payload, and a replica that misses one, or has lost its vote, is a follower;
+/// - what was not durable, not committed or not applied in this life of the replica is in memory;
+/// - the commit index never moves to or beyond a missing payload, and a replica that misses one, or has lost its vote, is
+///   a follower;
 /// - term, committed, durable and write numbers never fall; within a term a vote never changes and a leader never
 ///   cuts its log.
 #[derive(Debug)]
@@ -49,6 +54,10 @@ pub struct Raft {
     log: Log,
     writes: Writes,
     lost: Lost,
+    /// When a follower that misses payloads asks its leader for them again.
+    ask_by: Option<Time>,
+    machine: Machine,
+    numbers: FetchNumbers,
     /// Set when term and vote were lost: the voters that have told their terms since.
     lost_vote: Option<Ballot>,
     state: State,
@@ -109,15 +118,13 @@ impl Raft {
         assert!(voters.windows(2).all(|pair| pair[0] != pair[1]), "a replica is a voter once");
         assert!(voters.len() <= MEMBERS_MAX, "a group has at most {MEMBERS_MAX} voters");
         assert!(voters.contains(&me), "{me} is a voter of its group");
-        let Restored { mut hard_state, entries, lost, vote_lost } = restored;
-        let log = Log::new(entries);
+        let Restored { mut hard_state, compacted, older, entries, lost, vote_lost } = restored;
+        let log = Log::new(compacted, &older, entries);
         assert!(lost.is_sorted(), "lost entries are in rising order");
         for index in &lost {
-            let entry = log.slice(*index, *index).first();
-            assert!(
-                entry.is_some_and(|entry| entry.payload.is_empty()),
-                "lost entries are in the log, without payload"
-            );
+            let is_there = *index > compacted.index && *index <= log.last().index;
+            let is_empty = log.get(*index).is_none_or(|entry| entry.payload.is_empty());
+            assert!(is_there && is_empty, "lost entries are in the log, without payload");
         }
         if vote_lost {
             // An entry shows that its term was reached.
@@ -132,6 +139,9 @@ impl Raft {
         Raft {
             writes: Writes::new(log.last().index),
             lost: Lost::new(lost),
+            ask_by: None,
+            machine: Machine { applied: compacted.index, handed: compacted.index, fetch: None },
+            numbers: FetchNumbers::default(),
             lost_vote: vote_lost.then(Ballot::default),
             state: State::Follower { leader: None, supported: false },
             election_deadline: Some(now + wait),
@@ -159,6 +169,10 @@ impl Raft {
             Event::PeerUp(peer) => self.on_peer_up(step, peer),
             Event::PeerRestarted(peer) => self.on_peer_restarted(step, peer),
             Event::Lost(indexes) => self.on_lost(step, indexes),
+            Event::Applied(index) => self.on_applied(index),
+            Event::Fetched { number, result } => self.on_fetched(step, number, result),
+            Event::Shed => self.evict(0),
+            Event::Compact(to) => self.on_compact(step, to),
             Event::Postpone => self.on_postpone(step),
         }
         self.flush(step);
@@ -168,6 +182,8 @@ impl Raft {
                 self.flush(step);
             }
         }
+        self.evict(self.config.window_bytes_max);
+        self.fetch_for_machine(step);
         before.report_changes(self, step.effects);
         if cfg!(debug_assertions) {
             self.check();
@@ -179,11 +195,14 @@ impl Raft {
     pub fn deadline(&self) -> Option<Time> {
         match &self.state {
             State::Leader(leadership) => leadership.peers.iter().filter_map(Progress::deadline).min(),
-            _ => self.election_deadline,
+            _ => [self.election_deadline, self.ask_by].into_iter().flatten().min(),
         }
     }
 
     fn on_timer(&mut self, step: &mut Step) {
+        if self.ask_by.is_some_and(|time| time <= step.now) {
+            self.ask_for_payloads(step);
+        }
         match &self.state {
             State::Leader(_) => self.on_leader_timer(step),
             _ if self.election_deadline.is_some_and(|deadline| deadline <= step.now) => self.campaign(step),

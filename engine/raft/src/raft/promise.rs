@@ -49,10 +49,14 @@ impl Raft {
         if !self.writes.complete(number) {
             return;
         }
-        self.lost.complete(number);
+        let restored = self.lost.complete(number);
         self.release(step);
         self.count_own_vote(step);
         self.advance_commit(step);
+        if restored {
+            // Peers may have waited for what can be read only now.
+            self.replicate_all(step);
+        }
     }
 
     /// Sends the held messages whose writes are durable. Of a run of acknowledgements only the highest leaves.

@@ -3,7 +3,7 @@
 use pontoon_types::{Entry, Index, LogId, ReplicaId, Term};
 
 use super::{Raft, State};
-use crate::{ProposalRefused, Role};
+use crate::{NoTerm, ProposalRefused, Role};
 
 impl Raft {
     /// Whether a proposal of this many payload bytes may be made in this turn. A leader without uncommitted bytes
@@ -98,13 +98,33 @@ impl Raft {
         self.log.committed()
     }
 
-    /// The term of the entry at `index`; zero at index zero; none beyond the log.
-    pub fn term_at(&self, index: Index) -> Option<Term> {
+    /// How far the caller has applied, as it has said.
+    pub fn applied(&self) -> Index {
+        self.machine.applied
+    }
+
+    /// Everything up to here is given up; `0@0` as long as nothing is.
+    pub fn compacted(&self) -> LogId {
+        self.log.compacted()
+    }
+
+    /// The term of the entry at `index`. Known at [`Raft::compacted`] and behind it; zero at index zero.
+    pub fn term_at(&self, index: Index) -> Result<Term, NoTerm> {
         self.log.term_at(index)
     }
 
-    /// The entries in `[from, through]`, as far as they exist.
-    pub fn entries(&self, from: Index, through: Index) -> &[Entry] {
-        self.log.slice(from, through)
+    /// The first entry that is in memory with its payload; the index behind the last entry when none is.
+    pub fn first_held(&self) -> Index {
+        self.log.first_held()
+    }
+
+    /// The memory that the entries in the window take, bytes.
+    pub fn window_bytes(&self) -> usize {
+        self.log.window_bytes()
+    }
+
+    /// The entries in `[from, through]`, as far as they exist. None at all if `from` is before [`Raft::first_held`].
+    pub fn entries(&self, from: Index, through: Index) -> impl Iterator<Item = &Entry> + Clone {
+        self.log.held(from, through)
     }
 }

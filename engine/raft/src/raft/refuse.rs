@@ -87,7 +87,7 @@ impl Raft {
         let last = self.log.last().index;
         let unchecked = usize::from(self.config.mutated(Mutation::SkipPreviousCheck));
         let ids = std::iter::once(previous).chain(entries.iter().map(|entry| entry.id)).skip(unchecked);
-        let differs = |id: &LogId| self.log.term_at(id.index) != Some(id.term);
+        let differs = |id: &LogId| !self.log.holds(*id);
         ids.take_while(|id| id.index <= last).find(differs).map(|id| id.index)
     }
 }

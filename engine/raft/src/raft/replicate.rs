@@ -10,7 +10,7 @@
 use bytes::Bytes;
 use pontoon_types::{Body, Entry, Index, LogId, Message, ReplicaId, Term, limits::MEMBERS_MAX};
 
-use super::{Raft, State, Step};
+use super::{Raft, State, Step, fetch};
 use crate::log::Log;
 use crate::mutation::Mutation;
 use crate::progress::{Mode, Progress};
@@ -47,26 +47,40 @@ impl Raft {
         self.writes.append(entries);
     }
 
-    fn replicate_all(&mut self, step: &mut Step) {
+    pub(super) fn replicate_all(&mut self, step: &mut Step) {
         for position in 0..self.voters.len() - 1 {
             self.replicate(step, position);
         }
     }
 
-    /// Sends the peer at `position` all that its limits allow, or notes when to tell it the commit index.
-    fn replicate(&mut self, step: &mut Step, position: usize) {
+    /// Sends the peer at `position` all that its limits allow, or notes when to tell it the commit index. What has left
+    /// memory is fetched first.
+    pub(super) fn replicate(&mut self, step: &mut Step, position: usize) {
         let Raft { config, log, state: State::Leader(leadership), .. } = self else { return };
         let peer = &mut leadership.peers[position];
-        if peer.mode == Mode::Probe {
+        if peer.mode != Mode::Replicate {
             return;
         }
         let last = log.last().index;
         while peer.next <= last && !peer.is_full(config) {
-            let entries = log.cut(peer.next, config.append_entries_max, config.append_bytes_max, 1).to_vec();
+            if peer.next < log.first_held() {
+                return self.fetch_for_peer(step, position);
+            }
+            let entries = log.cut(peer.next, config.append_entries_max, config.append_bytes_max, 1);
             send_append(step, config, (self.me, self.hard_state.term), log, peer, entries);
         }
         if peer.next > last && peer.told < log.committed() && !peer.is_full(config) {
             peer.tell_by.get_or_insert(step.now + config.commit_delay);
+        }
+    }
+
+    /// Sends the peer at `position` the entries that were fetched for it.
+    pub(super) fn send_fetched(&mut self, step: &mut Step, position: usize, mut entries: Vec<Entry>) {
+        let Raft { config, log, state: State::Leader(leadership), .. } = self else { return };
+        let peer = &mut leadership.peers[position];
+        while !entries.is_empty() && !peer.is_full(config) {
+            let piece = fetch::take_piece(config, &mut entries);
+            send_append(step, config, (self.me, self.hard_state.term), log, peer, piece);
         }
     }
 
@@ -76,14 +90,20 @@ impl Raft {
         let peer = &mut leadership.peers[position];
         let entries_max = config.append_entries_max.min(PROBE_ENTRIES_MAX);
         let bytes_max = config.append_bytes_max.min(PROBE_BYTES_MAX);
-        let entries = log.cut(peer.next, entries_max, bytes_max, 0).to_vec();
+        let entries = log.cut(peer.next, entries_max, bytes_max, 0);
         send_append(step, config, (self.me, self.hard_state.term), log, peer, entries);
     }
 
     pub(super) fn on_append_response(&mut self, step: &mut Step, from: ReplicaId, matched: Index) {
         let Some(position) = self.peer_position(from) else { return };
         let State::Leader(leadership) = &mut self.state else { return };
-        if !leadership.peers[position].acknowledge(step.now, self.config.retry_interval, matched) {
+        let peer = &mut leadership.peers[position];
+        if peer.mode != Mode::Replicate && matched < self.log.compacted().index {
+            // That the logs agree so far says nothing about where to go on. The answer to the probe will.
+            peer.matched = peer.matched.max(matched);
+            return;
+        }
+        if !peer.acknowledge(step.now, self.config.retry_interval, matched) {
             return;
         }
         self.advance_commit(step);
@@ -100,10 +120,15 @@ impl Raft {
             return;
         }
         let agreed = self.log.last_not_above(hint.index.min(refused.previous()), hint.term);
-        if peer.mode == Mode::Probe {
-            peer.holds_only(agreed.index);
+        let next = match agreed {
+            None if peer.mode != Mode::Replicate => return self.await_snapshot(step, position, hint),
+            None => self.log.compacted().index.next(),
+            Some(agreed) => agreed.index.next(),
+        };
+        if peer.mode != Mode::Replicate {
+            peer.holds_only(next.previous());
         }
-        peer.start_probe(agreed.index.next());
+        peer.start_probe(next);
         self.send_probe(step, position);
     }
 
@@ -139,14 +164,15 @@ impl Raft {
     }
 
     /// Probes a peer from where its log is known to agree, or again from where it may.
-    fn retry(&mut self, step: &mut Step, position: usize) {
+    pub(super) fn retry(&mut self, step: &mut Step, position: usize) {
         let State::Leader(leadership) = &mut self.state else { return };
         let peer = &mut leadership.peers[position];
         let next = match peer.mode {
             Mode::Probe => peer.next,
             Mode::Replicate => peer.matched.next(),
+            Mode::Snapshot => Index(0),
         };
-        peer.start_probe(next);
+        peer.start_probe(next.max(self.log.compacted().index.next()));
         self.send_probe(step, position);
     }
 
@@ -166,10 +192,15 @@ impl Raft {
         if index <= committed || !of_own_term {
             return;
         }
-        let released = self.log.slice(leadership.start.max(committed.next()), index);
-        leadership.uncommitted_bytes -= released.iter().map(|entry| entry.payload.len()).sum::<usize>();
+        let released = self.log.held(leadership.start.max(committed.next()), index);
+        leadership.uncommitted_bytes -= released.map(|entry| entry.payload.len()).sum::<usize>();
         self.log.commit(index);
         self.replicate_all(step);
+    }
+
+    /// How many peers a leader has.
+    pub(super) fn peers(&self) -> usize {
+        self.voters.len() - 1
     }
 
     /// The place of a peer in the leader's list, which is the list of voters without the leader.

@@ -30,13 +30,19 @@
 //!
 //! # Rot that is found while the replica runs
 //!
-//! All payloads of a running replica are in memory, so it writes the rotten ones again at once. No role changes.
-//! Until the new copy is durable the log counts as durable only below it, and acknowledgements that wait for an older write
-//! wait for this one too.
+//! A payload that is in memory is written again at once, and no role changes. Until the new copy is durable the log counts
+//! as durable only below it, and acknowledgements that wait for an older write wait for this one too.
+//!
+//! One that has left memory is missing from then on, with all that was said above, though the entry may be committed and
+//! applied here. A leader resigns, so that a replica that has the payload leads; acknowledgements that reach the entry
+//! are dropped. A follower tells its leader with a refusal that nothing has caused, and says it again as long as the
+//! payload does not come. The Append that fills it in is acknowledged as far as the commit index: what is committed here
+//! is what the leader has, so it need not send again all that follows.
 
-use pontoon_types::{Entry, Index};
+use pontoon_types::{Body, Entry, Index};
 
-use super::{Raft, Step};
+use super::{Raft, State, Step};
+use crate::mutation::Mutation;
 
 impl Raft {
     /// The highest index that an Append may begin behind, when its previous entry is at `previous`: nothing at or
@@ -45,27 +51,37 @@ impl Raft {
         self.lost.first_missing().map_or(previous, |missing| previous.min(missing.previous()))
     }
 
-    /// Fills in the payloads that are missing among these entries, which are in the log under the same identities.
-    pub(super) fn restore(&mut self, entries: &[Entry]) {
+    /// Fills in the payloads that are missing among these entries, which are in the log under the same identities. Says
+    /// whether there were any.
+    pub(super) fn restore(&mut self, entries: &[Entry]) -> bool {
         let missing = |entry: &&Entry| self.lost.is_missing(entry.id.index);
         let found: Vec<Entry> = entries.iter().filter(missing).cloned().collect();
         for entry in &found {
             self.log.fill_in(entry);
         }
+        let restores = !found.is_empty();
         self.write_again(found);
+        restores
     }
 
     /// The disk does not hold the payloads of these entries any more. What is not in the log is of no interest, and what
-    /// is missing here too comes from the leader.
+    /// is missing here already comes from the leader.
     pub(super) fn on_lost(&mut self, step: &mut Step, mut indexes: Vec<Index>) {
         indexes.sort_unstable();
         indexes.dedup();
-        indexes.retain(|index| *index > Index(0) && *index <= self.log.last().index && !self.lost.is_missing(*index));
+        let (compacted, last) = (self.log.compacted().index, self.log.last().index);
+        indexes.retain(|index| *index > compacted && *index <= last && !self.lost.is_missing(*index));
+        let in_memory = indexes.split_off(indexes.partition_point(|index| *index < self.log.first_held()));
+        self.write_again_from_memory(step, &in_memory);
+        indexes.retain(|index| !self.lost.is_restoring(*index));
+        self.miss(step, &indexes);
+    }
+
+    fn write_again_from_memory(&mut self, step: &mut Step, indexes: &[Index]) {
         let Some(first) = indexes.first().copied() else { return };
         let mut entries = Vec::new();
         let mut bytes = 0;
-        for index in indexes {
-            let entry = self.log.slice(index, index)[0].clone();
+        for entry in indexes.iter().filter_map(|index| self.log.get(*index)).cloned().collect::<Vec<_>>() {
             if !entries.is_empty() && bytes + entry.payload.len() > self.config.append_bytes_max {
                 self.write_again(std::mem::take(&mut entries));
                 self.flush(step);
@@ -77,6 +93,28 @@ impl Raft {
         self.write_again(entries);
         self.flush(step);
         self.writes.hold_longer(first);
+    }
+
+    /// The payloads of these entries, in rising order, are neither on the disk nor in memory.
+    fn miss(&mut self, step: &mut Step, indexes: &[Index]) {
+        let Some(first) = indexes.first().copied() else { return };
+        indexes.iter().for_each(|index| self.lost.miss(*index));
+        self.writes.withdraw_acknowledgements(first);
+        if !matches!(self.state, State::Follower { .. }) && !self.config.mutated(Mutation::LeadWithoutPayloads) {
+            self.wait_for_election(step);
+        }
+        self.ask_for_payloads(step);
+    }
+
+    /// Tells the leader, if one is known, which entry is the last before a missing one, and when to do so again. A leader
+    /// that comes later asks by itself.
+    pub(super) fn ask_for_payloads(&mut self, step: &mut Step) {
+        self.ask_by = None;
+        let Some(missing) = self.lost.first_missing() else { return };
+        let State::Follower { leader: Some(leader), .. } = self.state else { return };
+        let (refused, hint) = (self.log.last().index, self.log.id_at(missing.previous()));
+        self.promise(step, leader, Body::AppendRefused { refused, hint });
+        self.ask_by = Some(step.now + self.config.retry_interval);
     }
 
     fn write_again(&mut self, entries: Vec<Entry>) {

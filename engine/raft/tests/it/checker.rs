@@ -4,14 +4,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use pontoon_raft::{Raft, Restored, Role};
-use pontoon_types::{Body, Entry, HardState, Index, Message, ReplicaId, Term, Write};
+use pontoon_raft::{Fetch, Identities, Raft, Restored, Role, Unfetched};
+use pontoon_types::{Body, Entry, HardState, Index, LogId, Message, ReplicaId, Term, Write};
 
 /// What a crash leaves of one replica. It replays writes in their order (law 14) and knows nothing else.
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
     pub hard_state: HardState,
+    /// All entries that ever stood in the log and were not cut, also those that were given up.
     pub entries: Vec<Entry>,
+    /// The log begins behind this one.
+    pub compacted: LogId,
+    /// Of the rotten payloads those that nobody has come upon yet.
+    pub unseen: BTreeSet<Index>,
     /// Entries whose payload is rotten. What it was is kept here all the same, to compare with what is written again.
     pub lost: BTreeSet<Index>,
     /// Term and vote are rotten, for good.
@@ -30,6 +35,7 @@ impl Disk {
             assert!(from.0 as usize <= self.entries.len(), "a truncation cuts something");
             self.entries.truncate(from.0 as usize - 1);
             self.lost.split_off(&from);
+            self.unseen.split_off(&from);
         }
         for entry in write.entries {
             assert_eq!(entry.id.index.0 as usize, self.entries.len() + 1, "a write appends where the log ends");
@@ -40,7 +46,47 @@ impl Disk {
             let held = self.entries.get(entry.id.index.0 as usize - 1);
             assert_eq!(held, Some(&entry), "what is restored is what was lost, byte for byte");
             self.lost.remove(&entry.id.index);
+            self.unseen.remove(&entry.id.index);
         }
+        if let Some(compaction) = write.compact {
+            let to = compaction.to;
+            assert_eq!(self.entries[to.index.0 as usize - 1].id, to, "what is given up is in the log");
+            assert!(to.index > self.compacted.index && !compaction.reset, "a log is given up forwards");
+            self.compacted = to;
+            self.lost = self.lost.split_off(&to.index.next());
+            self.unseen = self.unseen.split_off(&to.index.next());
+        }
+    }
+
+    /// Reads what was asked for, as a log does.
+    pub fn fetch(&mut self, fetch: &Fetch) -> Result<Vec<Entry>, Unfetched> {
+        let Fetch { from, through, bytes_max, .. } = *fetch;
+        if from <= self.compacted.index {
+            return Err(Unfetched::Compacted);
+        }
+        if from.0 as usize > self.entries.len() {
+            return Err(Unfetched::Missing);
+        }
+        let through = through.min(Index(self.entries.len() as u64));
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        for entry in &self.entries[from.0 as usize - 1..through.0 as usize] {
+            bytes += entry.payload.len();
+            if !entries.is_empty() && (bytes > bytes_max || self.lost.contains(&entry.id.index)) {
+                break;
+            }
+            if self.lost.contains(&entry.id.index) {
+                self.unseen.remove(&entry.id.index);
+                return Err(Unfetched::Rotten(entry.id.index));
+            }
+            entries.push(entry.clone());
+        }
+        assert!(!entries.is_empty(), "a fetch asks for something");
+        Ok(entries)
+    }
+
+    /// The rotten payloads that somebody has come upon.
+    pub fn seen(&self) -> BTreeSet<Index> {
+        self.lost.difference(&self.unseen).copied().collect()
     }
 
     /// The payload of this entry rots.
@@ -61,14 +107,24 @@ impl Disk {
         self.hard_state.term.max(of_entries)
     }
 
-    /// What a log shows of it that is opened.
-    pub fn restored(&self) -> Restored {
+    /// What a log shows of it that is opened, with the payloads of the last `window` entries.
+    pub fn restored(&self, window: usize) -> Restored {
         let mut entries = self.entries.clone();
         for index in &self.lost {
             entries[index.0 as usize - 1].payload = Bytes::new();
         }
-        let lost = self.lost.iter().copied().collect();
-        Restored { hard_state: self.hard_state, entries, lost, vote_lost: self.vote_lost }
+        let compacted = self.compacted.index.0 as usize;
+        let first = compacted.max(entries.len().saturating_sub(window));
+        let entries = entries.split_off(first);
+        let mut older = Identities::default();
+        for entry in &self.entries[compacted..first] {
+            if older.starts.last().is_none_or(|start| start.term < entry.id.term) {
+                older.starts.push(entry.id);
+            }
+            older.last = entry.id.index;
+        }
+        let (hard_state, lost) = (self.hard_state, self.lost.iter().copied().collect());
+        Restored { hard_state, compacted: self.compacted, older, entries, lost, vote_lost: self.vote_lost }
     }
 
     /// Whether something is lost that limits the replica.
@@ -93,7 +149,7 @@ pub struct Checker {
 
 impl Checker {
     /// What a replica says must be true of its disk at that moment.
-    pub fn on_send(&mut self, message: &Message, raft: &Raft, disk: &Disk) {
+    pub fn on_send(&mut self, message: &Message, log: &[Entry], disk: &Disk) {
         let says_term = !matches!(message.body, Body::PreVote { .. } | Body::PreVoteResponse { .. });
         if says_term {
             assert!(message.term <= disk.term(), "law 13: {message:?} shows a term that is not durable");
@@ -111,49 +167,73 @@ impl Checker {
         }
         if let Body::AppendResponse { matched } = message.body {
             let durable = &disk.entries[..disk.entries.len().min(matched.0 as usize)];
-            assert_eq!(durable, raft.entries(Index(1), matched), "law 13: an acknowledged entry is durable");
             assert_eq!(durable.len() as u64, matched.0, "law 13: an acknowledged entry is durable");
-            assert!(disk.lost.first().is_none_or(|lost| *lost > matched), "a lost payload is not acknowledged");
+            assert_eq!(durable, &log[..matched.0 as usize], "law 13: an acknowledged entry is durable");
+            assert!(disk.seen().first().is_none_or(|lost| *lost > matched), "a lost payload is not acknowledged");
         }
     }
 
-    /// After every step of `raft`.
-    pub fn on_step(&mut self, raft: &Raft) {
+    /// After every step of `raft`, whose log is what its writes say: `log`.
+    pub fn on_step(&mut self, raft: &Raft, log: &[Entry]) {
         raft.check();
+        check_memory(raft, log);
         if raft.role() == Role::Leader {
-            self.check_leader(raft);
+            self.check_leader(raft, log);
         }
-        let known = self.committed.len().min(raft.committed().0 as usize);
-        for (committed, entry) in self.committed[..known].iter().zip(raft.entries(Index(1), raft.committed())) {
+        let committed = raft.committed().0 as usize;
+        let known = self.committed.len().min(committed);
+        for (committed, entry) in self.committed[..known].iter().zip(log) {
             assert_eq!(&committed.entry, entry, "state machine safety: {} is committed twice", entry.id.index);
         }
-        for entry in raft.entries(Index(known as u64 + 1), raft.committed()) {
+        for entry in &log[known..committed] {
             self.committed.push(Committed { entry: entry.clone(), by: raft.term() });
         }
     }
 
-    fn check_leader(&mut self, raft: &Raft) {
+    /// What is handed to the machine is what is committed.
+    pub fn on_apply(&self, entries: &[Entry]) {
+        for entry in entries {
+            let committed = &self.committed[entry.id.index.0 as usize - 1].entry;
+            assert_eq!(committed, entry, "state machine safety: {} is applied", entry.id.index);
+        }
+    }
+
+    fn check_leader(&mut self, raft: &Raft, log: &[Entry]) {
         let first = *self.leaders.entry(raft.term()).or_insert(raft.me());
         assert_eq!(first, raft.me(), "election safety: term {} has one leader", raft.term());
         for committed in self.committed.iter().filter(|committed| committed.by < raft.term()) {
-            let held = raft.entries(committed.entry.id.index, committed.entry.id.index).first();
+            let held = log.get(committed.entry.id.index.0 as usize - 1);
             assert_eq!(held, Some(&committed.entry), "leader completeness of {} in term {}", raft.me(), raft.term());
         }
     }
 
     /// Log matching between two replicas: where they share a position, everything before it is equal.
-    pub fn check_pair(left: &Raft, right: &Raft) {
-        let both = left.last().index.min(right.last().index);
-        let missing: BTreeSet<Index> = left.missing().chain(right.missing()).collect();
-        let (left, right) = (left.entries(Index(1), both), right.entries(Index(1), both));
+    pub fn check_pair(left: &[Entry], right: &[Entry]) {
         let shared = left.iter().zip(right).rposition(|(left, right)| left.id == right.id);
         for (left, right) in left.iter().zip(right).take(shared.map_or(0, |shared| shared + 1)) {
-            assert_eq!(left.id, right.id, "log matching");
-            assert!(left.payload == right.payload || missing.contains(&left.id.index), "log matching of {}", left.id);
+            assert_eq!(left, right, "log matching");
         }
     }
 
     pub fn committed(&self) -> usize {
         self.committed.len()
     }
+}
+
+/// What a replica knows of its log is what it has written: all identities behind what is given up, and the payloads from
+/// its window on.
+fn check_memory(raft: &Raft, log: &[Entry]) {
+    assert_eq!(raft.last().index.0 as usize, log.len(), "the log ends where the writes end");
+    let missing: BTreeSet<Index> = raft.missing().collect();
+    for entry in &log[raft.compacted().index.0 as usize..] {
+        assert_eq!(raft.term_at(entry.id.index), Ok(entry.id.term), "the identity of {} is known", entry.id);
+    }
+    let mut next = raft.first_held();
+    for held in raft.entries(next, Index(u64::MAX)) {
+        let written = &log[next.0 as usize - 1];
+        assert_eq!(held.id, written.id, "the window is the end of the log");
+        assert!(held.payload == written.payload || missing.contains(&next), "the payload of {} is in memory", held.id);
+        next = next.next();
+    }
+    assert_eq!(next, raft.last().index.next(), "the window reaches to the end of the log");
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use pontoon_raft::{Config, Effect, Event, Raft, Role, quorum};
+use pontoon_raft::{Config, Effect, Event, Fetch, Raft, Reader, Role, Unfetched, quorum};
 use pontoon_types::{Body, Entry, Index, Message, ReplicaId, Time, Write, WriteNumber};
 
 use crate::checker::{Checker, Disk};
@@ -14,10 +14,37 @@ use crate::checker::{Checker, Disk};
 pub struct Node {
     pub raft: Option<Raft>,
     pub disk: Disk,
+    /// What the disk will be when all writes under way are on it.
+    pub written: Disk,
+    /// What was asked for from the log and not answered yet.
+    pub fetches: BTreeMap<Reader, Fetch>,
+    /// How far its machine has applied.
+    pub applied: Index,
+    /// Its log answers only when told.
+    pub cold: bool,
+    /// Its machine applies only when told.
+    pub lazy: bool,
     pub writes: VecDeque<Write>,
     /// Its writes complete only when told one by one.
     pub slow: bool,
     starts: u64,
+}
+
+impl Node {
+    fn new(disk: Disk) -> Node {
+        Node {
+            raft: None,
+            written: disk.clone(),
+            disk,
+            fetches: BTreeMap::new(),
+            applied: Index(0),
+            cold: false,
+            lazy: false,
+            writes: VecDeque::new(),
+            slow: false,
+            starts: 0,
+        }
+    }
 }
 
 pub struct Cluster {
@@ -34,6 +61,8 @@ pub struct Cluster {
     pub tolerant: bool,
     /// Disks are damaged without regard for whether the group can come back.
     pub merciless: bool,
+    /// How many of the newest entries a start brings into memory.
+    pub restored_entries: usize,
     seed: u64,
 }
 
@@ -43,7 +72,7 @@ impl Cluster {
         let ids = (1..=count).map(ReplicaId);
         let nodes = ids.map(|id| {
             let disk = disks.remove(&id).unwrap_or_default();
-            (id, Node { raft: None, disk, writes: VecDeque::new(), slow: false, starts: 0 })
+            (id, Node::new(disk))
         });
         let mut cluster = Cluster {
             now: Time(0),
@@ -55,12 +84,23 @@ impl Cluster {
             trace: String::new(),
             tolerant: false,
             merciless: false,
+            restored_entries: usize::MAX,
             seed,
         };
         for id in cluster.ids() {
             cluster.start(id);
         }
         cluster
+    }
+
+    /// The same, where a start brings only so many entries into memory.
+    pub fn with_restored_entries(mut self, restored_entries: usize) -> Cluster {
+        self.restored_entries = restored_entries;
+        for id in self.ids() {
+            self.crash(id, 0);
+            self.start(id);
+        }
+        self
     }
 
     pub fn ids(&self) -> Vec<ReplicaId> {
@@ -91,19 +131,23 @@ impl Cluster {
             self.queue.retain(|message| message.to != id);
         }
         let (config, voters, now) = (self.config.clone(), self.ids(), self.now);
-        let base = self.seed;
+        let (base, window) = (self.seed, self.restored_entries);
         let node = self.node(id);
         node.starts += 1;
         let seed = base + id.0 * 1000 + node.starts;
-        let restored = node.disk.restored();
+        node.disk.unseen.clear();
+        let restored = node.disk.restored(window);
+        (node.written, node.applied) = (node.disk.clone(), restored.compacted.index);
         node.raft = Some(Raft::new(config, id, voters, restored, seed, now));
-        self.checker.on_step(self.nodes[&id].raft.as_ref().expect("just made"));
+        let node = &self.nodes[&id];
+        self.checker.on_step(node.raft.as_ref().expect("just made"), &node.written.entries);
     }
 
     /// Stops a replica. Of its writes under way the first `kept` reach the disk all the same.
     pub fn crash(&mut self, id: ReplicaId, kept: usize) {
         let node = self.node(id);
         node.raft = None;
+        node.fetches.clear();
         let writes = std::mem::take(&mut node.writes);
         for write in writes.into_iter().take(kept) {
             node.disk.apply(write);
@@ -119,23 +163,75 @@ impl Cluster {
         for effect in effects {
             self.carry_out(id, effect);
         }
-        let raft = self.raft(id);
-        for other in self.running().filter(|other| other.me() != id) {
-            Checker::check_pair(raft, other);
+        for (_, other) in self.nodes.iter().filter(|(other, node)| **other != id && node.raft.is_some()) {
+            Checker::check_pair(&self.nodes[&id].written.entries, &other.written.entries);
         }
-        let raft = self.nodes[&id].raft.as_ref().expect("it has just stepped");
-        self.checker.on_step(raft);
+        let node = &self.nodes[&id];
+        self.checker.on_step(node.raft.as_ref().expect("it has just stepped"), &node.written.entries);
+        if !node.lazy {
+            self.apply(id, Index(u64::MAX));
+        }
+    }
+
+    /// Lets the machine of a replica apply what it finds in memory, up to an index, and say so.
+    pub fn apply(&mut self, id: ReplicaId, through: Index) {
+        let node = self.node(id);
+        let Some(raft) = &node.raft else { return };
+        let entries: Vec<Entry> = raft.entries(node.applied.next(), raft.committed().min(through)).cloned().collect();
+        let told = raft.applied();
+        self.applies(id, &entries);
+        let applied = self.nodes[&id].applied;
+        if applied > told {
+            self.step(id, Event::Applied(applied));
+        }
+    }
+
+    fn applies(&mut self, id: ReplicaId, entries: &[Entry]) {
+        self.checker.on_apply(entries);
+        for entry in entries {
+            assert_eq!(entry.id.index, self.nodes[&id].applied.next(), "entries are applied in order");
+            self.node(id).applied = entry.id.index;
+        }
+    }
+
+    /// The log of a replica answers what a reader asked for.
+    pub fn serve(&mut self, id: ReplicaId, reader: Reader) {
+        let Some(fetch) = self.node(id).fetches.remove(&reader) else { return };
+        let result = self.node(id).disk.fetch(&fetch);
+        let what = match &result {
+            Ok(entries) => format_entries(entries),
+            Err(why) => why.to_string(),
+        };
+        self.print(format_args!("{id} fetched {} {what}", fetch.number));
+        let rotten = result.as_ref().err().copied();
+        self.step(id, Event::Fetched { number: fetch.number, result });
+        if let Some(Unfetched::Rotten(index)) = rotten
+            && !self.raft(id).missing().any(|missing| missing == index)
+        {
+            // Nobody waited for the answer any more, so the next one comes upon it.
+            self.node(id).disk.unseen.insert(index);
+        }
+    }
+
+    /// Somebody who waits for a log that answers.
+    fn next_fetch(&self) -> Option<(ReplicaId, Reader)> {
+        let waits = |(id, node): (&ReplicaId, &Node)| {
+            let reader = node.fetches.keys().next().filter(|_| !node.cold)?;
+            Some((*id, *reader))
+        };
+        self.nodes.iter().find_map(waits)
     }
 
     fn carry_out(&mut self, id: ReplicaId, effect: Effect) {
         match effect {
             Effect::Append(write) => {
                 self.print(format_args!("  {id} write {}", format_write(&write)));
+                self.node(id).written.apply(write.clone());
                 self.node(id).writes.push_back(write);
             }
             Effect::Send(message) => {
                 let node = &self.nodes[&id];
-                self.checker.on_send(&message, node.raft.as_ref().expect("it has just stepped"), &node.disk);
+                self.checker.on_send(&message, &node.written.entries, &node.disk);
                 let lost = self.cut.contains(&(message.from, message.to));
                 let mark = if lost { " (lost)" } else { "" };
                 self.print(format_args!("  {}{mark}", format_message(&message)));
@@ -146,6 +242,22 @@ impl Cluster {
             Effect::Refused { from, law } => {
                 assert!(self.tolerant, "{id} refuses what {from} says: {law}");
                 self.print(format_args!("  {id} refuses what {from} says: {law}"));
+            }
+            Effect::Fetch(fetch) => {
+                let Fetch { reader, number, from, through, .. } = fetch;
+                let reader_name = match reader {
+                    Reader::Machine => "its machine".to_string(),
+                    Reader::Peer(peer) => peer.to_string(),
+                };
+                self.print(format_args!("  {id} fetch {number} for {reader_name} [{from}..{through}]"));
+                self.node(id).fetches.insert(reader, fetch);
+            }
+            Effect::Apply(entries) => {
+                self.print(format_args!("  {id} applies {}", format_entries(&entries)));
+                self.applies(id, &entries);
+            }
+            Effect::NeedsSnapshot { peer, compacted } => {
+                self.print(format_args!("  {id}: {peer} needs a snapshot up to {compacted}"));
             }
             Effect::Committed(index) => self.print(format_args!("  {id} committed {index}")),
             Effect::Role { role, term, leader } => {
@@ -188,10 +300,10 @@ impl Cluster {
 
     fn check_settled(&self, id: ReplicaId) {
         let (raft, disk) = (self.raft(id), &self.nodes[&id].disk);
-        let shown = disk.restored();
-        assert_eq!(raft.entries(Index(1), Index(u64::MAX)), shown.entries, "without writes under way disk = log");
-        assert_eq!(raft.missing().collect::<Vec<_>>(), shown.lost, "without writes under way what is lost is missing");
-        let intact = shown.lost.first().map_or(raft.last().index, |lost| lost.previous());
+        assert_eq!(self.nodes[&id].written.entries, disk.entries, "without writes under way disk = log");
+        let lost = disk.seen();
+        assert_eq!(raft.missing().collect::<BTreeSet<_>>(), lost, "without writes under way what is lost is missing");
+        let intact = lost.first().map_or(raft.last().index, |lost| lost.previous());
         assert_eq!(raft.durable(), intact, "without writes under way the log is durable");
     }
 
@@ -215,9 +327,10 @@ impl Cluster {
             }
             let ready =
                 self.nodes.iter().find(|(_, node)| !node.slow && node.raft.is_some() && !node.writes.is_empty());
-            match ready.map(|(id, node)| (*id, node.writes.len())) {
-                Some((id, count)) => self.durable(id, count),
-                None => return,
+            match (ready.map(|(id, node)| (*id, node.writes.len())), self.next_fetch()) {
+                (Some((id, count)), _) => self.durable(id, count),
+                (None, Some((id, reader))) => self.serve(id, reader),
+                (None, None) => return,
             }
         }
         panic!("the cluster does not become quiet");
@@ -299,6 +412,9 @@ fn format_write(write: &Write) -> String {
     }
     if !write.restored.is_empty() {
         write!(line, " restored={}", format_entries(&write.restored)).expect("a string takes any text");
+    }
+    if let Some(compaction) = write.compact {
+        write!(line, " compact={}", compaction.to).expect("a string takes any text");
     }
     line
 }

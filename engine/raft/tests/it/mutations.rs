@@ -1,6 +1,5 @@
 //! Every bug put in on purpose is caught by the random schedules. Runs with `--features mutations` only.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pontoon_raft::{Config, Event, Mutation};
@@ -9,8 +8,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config as RunnerConfig, TestRunner};
 
-use crate::cluster::Cluster;
-use crate::properties::{action, calm_down, config, perform};
+use crate::properties::{action, calm_down, config, perform, start};
 use crate::scripts::run;
 
 /// How many schedules of a fixed row pass before one breaks a law, or none if all pass.
@@ -21,8 +19,7 @@ fn schedules_until_caught(mutation: Option<Mutation>, schedules: usize) -> Optio
     (0..schedules).find(|&seed| {
         let actions = strategy.new_tree(&mut runner).expect("a schedule").current();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let config = Config { mutation, ..config() };
-            let mut cluster = Cluster::new(config, 3, seed as u64, BTreeMap::new());
+            let mut cluster = start(Config { mutation, ..config() }, 3, seed as u64);
             cluster.step(ReplicaId(1), Event::Campaign);
             for action in &actions {
                 perform(&mut cluster, action);
@@ -52,6 +49,8 @@ fn every_bug_put_in_on_purpose_is_caught() {
         Mutation::LeadWithoutPayloads,
         Mutation::AcknowledgeWithoutPayloads,
         Mutation::VoteAfterLostVote,
+        Mutation::EvictUnapplied,
+        Mutation::TakeStaleFetch,
     ];
     let found: Vec<_> = mutations.iter().map(|&it| (it, schedules_until_caught(Some(it), 5_000))).collect();
     println!("{found:?}");

@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pontoon_raft::{Config, Effect, Event, Law, Raft, Restored, Role, TERM_MAX};
+use pontoon_raft::{Config, Effect, Event, Law, Raft, Reader, Restored, Role, TERM_MAX};
 use pontoon_types::{Body, Entry, Index, LogId, Message, ReplicaId, Term, Time, WriteNumber};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
+use crate::checker::Disk;
 use crate::cluster::Cluster;
 
 /// One thing that happens. Numbers are taken modulo what there is.
@@ -34,6 +35,14 @@ pub enum Action {
     RotVote(usize),
     /// Rot that is found while the replica runs.
     Scrub(usize, usize),
+    /// Rot that nobody has seen yet.
+    Decay(usize, usize),
+    /// The log of a replica answers one of its readers.
+    Serve(usize),
+    /// A machine stops applying, or goes on.
+    Lazy(usize),
+    Shed(usize),
+    Compact(usize),
     Postpone(usize),
     PeerUp(usize, usize),
     Isolate(usize),
@@ -59,6 +68,11 @@ pub fn action() -> impl Strategy<Value = Action> {
         // A vote lost for good makes the rest of a schedule dull, so most schedules have none.
         1 => (n(), 0..20).prop_map(|(at, dice)| if dice == 0 { Action::RotVote(at) } else { Action::DeliverFirst(at % 8) }),
         1 => (n(), n()).prop_map(|(at, place)| Action::Scrub(at, place)),
+        1 => (n(), n()).prop_map(|(at, place)| Action::Decay(at, place)),
+        8 => n().prop_map(Action::Serve),
+        1 => n().prop_map(Action::Lazy),
+        1 => n().prop_map(Action::Shed),
+        1 => n().prop_map(Action::Compact),
         1 => n().prop_map(Action::Postpone),
         1 => (n(), n()).prop_map(|(at, peer)| Action::PeerUp(at, peer)),
         2 => n().prop_map(Action::Isolate),
@@ -76,6 +90,16 @@ pub fn config() -> Config {
         uncommitted_bytes_max: 64,
         ..Config::default()
     }
+}
+
+/// The same with windows of all sizes, and a cluster whose replicas start with more or less of them.
+pub fn start(config: Config, count: u64, seed: u64) -> Cluster {
+    let pick = |sizes: [usize; 3], by: u64| sizes[(seed / by % 3) as usize];
+    let window_bytes_max = pick([1, 200, usize::MAX], 1);
+    let config = Config { window_bytes_max, fetch_bytes_max: pick([1, 30, 1000], 3), ..config };
+    let mut cluster = Cluster::new(config, count, seed, BTreeMap::new());
+    cluster.restored_entries = pick([0, 3, usize::MAX], 9);
+    cluster
 }
 
 pub fn perform(cluster: &mut Cluster, action: &Action) {
@@ -108,8 +132,21 @@ pub fn perform(cluster: &mut Cluster, action: &Action) {
             cluster.crash(pick(at), kept);
             cluster.start(pick(at));
         }
-        Action::Rot(at, place) => rot(cluster, pick(at), place, false),
-        Action::Scrub(at, place) => rot(cluster, pick(at), place, true),
+        Action::Rot(at, place) => rot(cluster, pick(at), place, Found::AtStart),
+        Action::Scrub(at, place) => rot(cluster, pick(at), place, Found::Scrubbing),
+        Action::Decay(at, place) => rot(cluster, pick(at), place, Found::Later),
+        Action::Serve(at) => {
+            let waiting: Vec<Reader> = cluster.nodes[&pick(at)].fetches.keys().copied().collect();
+            if !waiting.is_empty() {
+                cluster.serve(pick(at), waiting[at / 7 % waiting.len()]);
+            }
+        }
+        Action::Lazy(at) => {
+            let lazy = &mut cluster.node(pick(at)).lazy;
+            *lazy = !*lazy;
+        }
+        Action::Shed(at) => cluster.step(pick(at), Event::Shed),
+        Action::Compact(at) => compact(cluster, pick(at)),
         Action::RotVote(at) => {
             let id = pick(at);
             if cluster.merciless || cluster.may_damage(id) {
@@ -126,24 +163,53 @@ pub fn perform(cluster: &mut Cluster, action: &Action) {
     }
 }
 
-/// A payload of a replica rots, and is found by the scrubber or at the next start.
-fn rot(cluster: &mut Cluster, id: ReplicaId, place: usize, scrubbed: bool) {
+/// Who comes upon a rotten payload.
+enum Found {
+    AtStart,
+    Scrubbing,
+    Later,
+}
+
+/// A payload of a replica rots. What others have given up could not be given back, so it stays.
+fn rot(cluster: &mut Cluster, id: ReplicaId, place: usize, found: Found) {
     let entries = cluster.nodes[&id].disk.entries.len();
+    let compacted = cluster.nodes.values().map(|node| node.written.compacted.index).max().unwrap_or_default();
     if entries == 0 || !(cluster.merciless || cluster.may_damage(id)) {
         return;
     }
     // A no-op has no payload that could rot.
     let index = Index(1 + (place % entries) as u64);
     let disk = &mut cluster.node(id).disk;
-    if disk.entries[place % entries].payload.is_empty() {
+    if disk.entries[place % entries].payload.is_empty() || index <= compacted {
         return;
     }
-    disk.rot(index);
-    if scrubbed {
-        cluster.step(id, Event::Lost(vec![index]));
-    } else {
-        cluster.crash(id, 0);
-        cluster.start(id);
+    let is_news = disk.lost.insert(index);
+    match found {
+        Found::AtStart => {
+            cluster.crash(id, 0);
+            cluster.start(id);
+        }
+        Found::Scrubbing => {
+            disk.unseen.remove(&index);
+            cluster.step(id, Event::Lost(vec![index]));
+        }
+        Found::Later if is_news => drop(disk.unseen.insert(index)),
+        Found::Later => {}
+    }
+}
+
+/// Gives up as much of a log as nobody will ask for.
+fn compact(cluster: &mut Cluster, id: ReplicaId) {
+    let Some(raft) = &cluster.nodes[&id].raft else { return };
+    let is_everywhere = |index: &u64| {
+        let place = *index as usize - 1;
+        let own = cluster.nodes[&id].disk.entries.get(place);
+        let has = |disk: &Disk| disk.entries.get(place) == own && disk.lost.first().is_none_or(|lost| lost.0 > *index);
+        own.is_some() && cluster.nodes.values().all(|node| has(&node.disk))
+    };
+    let to = (1..=raft.applied().0.min(raft.durable().0)).rev().find(is_everywhere);
+    if let Some(to) = to {
+        cluster.step(id, Event::Compact(Index(to)));
     }
 }
 
@@ -189,6 +255,13 @@ fn claim(cluster: &mut Cluster, at: usize) {
 /// The storm is over: nothing is lost any more, and beacons tell the truth. Returns how many timers it took.
 pub fn calm_down(cluster: &mut Cluster) -> usize {
     cluster.cut.clear();
+    for id in cluster.ids() {
+        cluster.node(id).lazy = false;
+        cluster.apply(id, Index(u64::MAX));
+        // A scrubber reads everything sooner or later.
+        let unseen = std::mem::take(&mut cluster.node(id).disk.unseen);
+        cluster.step(id, Event::Lost(unseen.into_iter().collect()));
+    }
     // A beacon of a new incarnation tells every leader that its peers may have forgotten the commit index.
     for leader in cluster.leaders() {
         for peer in cluster.ids() {
@@ -226,6 +299,10 @@ fn check_agreement(cluster: &Cluster) {
         assert_eq!((raft.leader(), raft.term()), (Some(leader.me()), leader.term()), "all follow the leader");
         assert_eq!((raft.last(), raft.committed()), (leader.last(), leader.committed()), "all have its log and commit");
         assert_eq!(raft.deadline(), None, "{} sleeps", raft.me());
+        assert_eq!(raft.applied(), leader.committed(), "{} has applied all of it", raft.me());
+        let held = raft.entries(raft.first_held(), Index(u64::MAX)).count();
+        let is_small = raft.window_bytes() <= cluster.config.window_bytes_max;
+        assert!(is_small && (cluster.config.window_bytes_max > 1 || held == 0), "{}'s window is small", raft.me());
         assert_eq!(raft.missing().count(), 0, "{} has all its payloads again", raft.me());
         assert_eq!(raft.durable(), leader.last().index, "{} has the log on its disk", raft.me());
     }
@@ -233,7 +310,7 @@ fn check_agreement(cluster: &Cluster) {
 }
 
 fn survive(count: u64, seed: u64, actions: &[Action]) {
-    let mut cluster = Cluster::new(config(), count, seed, BTreeMap::new());
+    let mut cluster = start(config(), count, seed);
     cluster.step(ReplicaId(1), Event::Campaign);
     for action in actions {
         perform(&mut cluster, action);
@@ -257,19 +334,24 @@ fn the_schedules_reach_the_rare_paths() {
     let mut trace = String::new();
     for seed in 0..100 {
         let actions = strategy.new_tree(&mut runner).expect("a schedule").current();
-        let mut cluster = Cluster::new(config(), 3, seed, BTreeMap::new());
+        let mut cluster = start(config(), 3, seed);
         actions.iter().for_each(|action| perform(&mut cluster, action));
         trace += &cluster.trace;
     }
     let rare = [
         ("is leader", 60),
-        ("truncate=", 10),
+        ("truncate=", 5),
         ("AppendRefused", 60),
         ("VoteResponse term=", 100),
         ("granted", 100),
         ("refused", 100),
         ("committed", 500),
         ("restored=", 20),
+        ("for its machine", 50),
+        ("applies [", 50),
+        (" for r", 50),
+        ("is rotten", 5),
+        ("compact=", 20),
     ];
     for (mark, least) in rare {
         let count = trace.matches(mark).count();
@@ -425,7 +507,7 @@ proptest! {
         seed in 0u64..1_000_000,
         actions in prop::collection::vec(action(), 1..300),
     ) {
-        let mut cluster = Cluster::new(config(), count, seed, BTreeMap::new());
+        let mut cluster = start(config(), count, seed);
         cluster.merciless = true;
         cluster.step(ReplicaId(1), Event::Campaign);
         for action in &actions {

@@ -9,11 +9,16 @@
 //! Commands (a replica is a number; `A>B` names the direction from A to B):
 //!
 //! - `cluster n=3 …`: starts replicas 1 to n. Options: `seed`, `append_entries`, `append_bytes`, `inflight_messages`,
-//!   `inflight_bytes`, `uncommitted_bytes`, and `log1=1,1,2 term1=3` for what replica 1's disk holds (terms by index).
+//!   `inflight_bytes`, `uncommitted_bytes`, `window_bytes`, `fetch_bytes`, `restored` (how many of the newest entries a
+//!   start brings into memory), and `log1=1,1,2 term1=3` for what replica 1's disk holds (terms by index).
 //! - `campaign R`, `timer R`, `claim R [to=S] [term=T]`, `lapse R…`, `peer-up R S`, `peer-restarted R S`: events.
 //! - `propose R a b`: one batch, after asking whether it is admitted. `xN` is a payload of N bytes.
 //! - `rot R I…`: these payloads rot on the disk and are missing at the next start; `rot-vote R`: term and vote do.
 //!   `mend R I…`: these are there again; `scrub R I…`: these rot and are reported while the replica runs. `postpone R`: an event.
+//!   `decay R I…`: these rot, and nobody is told.
+//! - `fetched R [S]`: the log of R answers all that it was asked for, or only what S needs; `cold R` / `warm R`: whether
+//!   `stabilize` leaves that to `fetched`. `lazy R`: its machine applies only with `apply R [I]`. `compact R I`, `shed R`:
+//!   events. `window R` prints what is in memory.
 //! - `durable R [wN]`: writes under way, all or through wN, are durable. `slow R` / `fast R`: whether `stabilize`
 //!   leaves that replica's writes under way.
 //! - `deliver` (all that is queued now), `deliver A>B [K] [copy]` (the K-th message on that way, counted from 1, else all;
@@ -36,7 +41,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pontoon_raft::{Config, Event, Raft};
+use pontoon_raft::{Config, Event, Raft, Reader};
 use pontoon_types::{Body, Entry, HardState, Index, LogId, Message, ReplicaId, Term, WriteNumber};
 
 use crate::checker::Disk;
@@ -153,20 +158,37 @@ impl Runner {
         }
         let cluster = self.cluster();
         match *verb {
-            "campaign" | "timer" | "postpone" | "claim" | "lapse" | "peer-up" | "peer-restarted" | "propose" => {
+            "campaign" | "timer" | "postpone" | "claim" | "lapse" | "peer-up" | "peer-restarted" | "propose"
+            | "shed" | "compact" => {
                 event(cluster, verb, arguments);
             }
             "deliver" | "drop" | "queue" => messages(cluster, verb, arguments),
             "inject" => inject(cluster, arguments),
             "durable" => durable(cluster, arguments),
+            "fetched" => {
+                let one = arguments.get(1).map(|word| Reader::Peer(replica(word)));
+                let id = replica(arguments[0]);
+                let readers: Vec<Reader> = cluster.nodes[&id].fetches.keys().copied().collect();
+                let chosen = readers.into_iter().filter(|reader| one.is_none_or(|one| one == *reader));
+                chosen.for_each(|reader| cluster.serve(id, reader));
+            }
+            "cold" | "warm" => cluster.node(replica(arguments[0])).cold = *verb == "cold",
+            "lazy" => cluster.node(replica(arguments[0])).lazy = true,
+            "apply" => {
+                let id = replica(arguments[0]);
+                let through = arguments.get(1).map_or(Index(u64::MAX), |word| Index(word.parse().expect("an index")));
+                cluster.apply(id, through);
+                let applied = cluster.nodes[&id].applied;
+                cluster.print(format_args!("{id} has applied {applied}"));
+            }
             "slow" | "fast" => cluster.node(replica(arguments[0])).slow = *verb == "slow",
             "stabilize" => cluster.stabilize(),
             "advance" => cluster.advance(span(arguments[0]), false),
             "run" => cluster.advance(span(arguments[0]), true),
             "partition" | "cut" | "heal" => network(cluster, verb, arguments),
             "crash" | "restart" => restart(cluster, verb, arguments),
-            "rot" | "rot-vote" | "scrub" | "mend" => rot(cluster, verb, arguments),
-            "status" | "log" | "read" | "confirms" => show(cluster, verb, arguments),
+            "rot" | "rot-vote" | "scrub" | "decay" | "mend" => rot(cluster, verb, arguments),
+            "status" | "log" | "window" | "read" | "confirms" => show(cluster, verb, arguments),
             _ => panic!("there is no command {verb}"),
         }
     }
@@ -178,7 +200,7 @@ impl Runner {
 
 fn start(mut config: Config, arguments: &[&str]) -> Cluster {
     let mut disks: BTreeMap<ReplicaId, Disk> = BTreeMap::new();
-    let (mut count, mut seed) = (3, 1);
+    let (mut count, mut seed, mut restored) = (3, 1, usize::MAX);
     for (key, value) in arguments.iter().map(|argument| argument.split_once('=').expect("an option is key=value")) {
         let number = || value.parse::<usize>().expect("the option is a number");
         match key {
@@ -189,6 +211,9 @@ fn start(mut config: Config, arguments: &[&str]) -> Cluster {
             "inflight_messages" => config.inflight_messages_max = number(),
             "inflight_bytes" => config.inflight_bytes_max = number(),
             "uncommitted_bytes" => config.uncommitted_bytes_max = number(),
+            "window_bytes" => config.window_bytes_max = number(),
+            "fetch_bytes" => config.fetch_bytes_max = number(),
+            "restored" => restored = number(),
             _ if key.starts_with("log") => {
                 let disk = disks.entry(replica(&key[3..])).or_default();
                 disk.entries = value.split(',').enumerate().map(|(place, term)| stored(place, term)).collect();
@@ -202,7 +227,8 @@ fn start(mut config: Config, arguments: &[&str]) -> Cluster {
             _ => panic!("there is no option {key}"),
         }
     }
-    Cluster::new(config, count, seed, disks)
+    let cluster = Cluster::new(config, count, seed, disks);
+    if restored < usize::MAX { cluster.with_restored_entries(restored) } else { cluster }
 }
 
 fn stored(place: usize, term: &str) -> Entry {
@@ -229,6 +255,15 @@ fn event(cluster: &mut Cluster, verb: &str, arguments: &[&str]) {
         "postpone" => {
             cluster.print(format_args!("{id} postpone"));
             cluster.step(id, Event::Postpone);
+        }
+        "shed" => {
+            cluster.print(format_args!("{id} shed"));
+            cluster.step(id, Event::Shed);
+        }
+        "compact" => {
+            let to = Index(arguments[1].parse().expect("an index"));
+            cluster.print(format_args!("{id} compact up to {to}"));
+            cluster.step(id, Event::Compact(to));
         }
         "timer" => {
             let now = cluster.now;
@@ -381,6 +416,13 @@ fn rot(cluster: &mut Cluster, verb: &str, arguments: &[&str]) {
             cluster.node(id).disk.rot_vote();
         }
         "mend" => cluster.node(id).disk.lost.retain(|index| !indexes.contains(index)),
+        "decay" => {
+            cluster.print(format_args!("{id}'s payloads rot, unseen: {shown}"));
+            for index in &indexes {
+                cluster.node(id).disk.rot(*index);
+                cluster.node(id).disk.unseen.insert(*index);
+            }
+        }
         _ => {
             cluster.print(format_args!("{id}'s payloads rot: {shown}"));
             let held = cluster.nodes[&id].disk.entries.len() as u64;
@@ -400,7 +442,8 @@ fn show(cluster: &mut Cluster, verb: &str, arguments: &[&str]) {
             None => "is down".into(),
             Some(raft) => match verb {
                 "status" => status(raft),
-                "log" => log(raft),
+                "log" => log(&cluster.nodes[&id].written),
+                "window" => window(raft),
                 "confirms" => {
                     let term = Term(arguments[1].parse().expect("a term"));
                     format!("confirms term {term}: {}", raft.confirms(term))
@@ -430,9 +473,17 @@ fn status(raft: &Raft) -> String {
     )
 }
 
-fn log(raft: &Raft) -> String {
+/// What is in memory, and what is known of the rest.
+fn window(raft: &Raft) -> String {
+    let held: Vec<String> =
+        raft.entries(raft.first_held(), Index(u64::MAX)).map(|entry| entry.id.to_string()).collect();
+    format!("holds [{}] of {}..{}, applied={}", held.join(" "), raft.compacted(), raft.last(), raft.applied())
+}
+
+fn log(written: &Disk) -> String {
+    let shown = written.restored(usize::MAX);
     let entry = |entry: &Entry| format!("{}={}", entry.id, entry.payload.escape_ascii());
-    let entries: Vec<String> = raft.entries(Index(1), Index(u64::MAX)).iter().map(entry).collect();
+    let entries: Vec<String> = shown.entries.iter().map(entry).collect();
     format!("log {}", if entries.is_empty() { "is empty".into() } else { entries.join(" ") })
 }
 
