@@ -85,7 +85,8 @@
 //!
 //! - Applying: the caller reads [`Raft::entries`] and [`Raft::committed`].
 //! - Snapshots: a peer that needs one is named ([`Effect::NeedsSnapshot`]), and nobody gives it one.
-//! - Membership changes, learners and leader transfer: the voters are those given to [`Raft::new`].
+//! - Membership changes, learners and leader transfer: the voters are those given to [`Raft::new`]. The arithmetic of
+//!   changes is in [`membership`]; no replica uses it yet.
 //! - The quorum round of a linearizable read: [`Raft::read_index`] and [`Raft::confirms`] are its two halves, and
 //!   one round serves all groups of a core.
 //! - Check-quorum: whether a quorum still hears a leader is known outside; [`Event::Lapsed`] makes it resign.
@@ -98,6 +99,7 @@ mod effect;
 mod event;
 mod log;
 mod lost;
+pub mod membership;
 mod mutation;
 mod progress;
 mod quorum;

@@ -3,6 +3,8 @@
 
 mod checker;
 mod cluster;
+mod membership;
+mod membership_compared;
 #[cfg(feature = "mutations")]
 mod mutations;
 mod properties;
