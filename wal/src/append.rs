@@ -78,7 +78,7 @@ pub(crate) fn segment_room(segment_bytes: u64) -> usize {
 
 /// Whether two entries that follow each other in a list can stand in one run.
 fn one_run(one: &Entry, next: &Entry) -> bool {
-    one.id.term == next.id.term && one.id.index.next() == next.id.index
+    one.kind == next.kind && one.id.term == next.id.term && one.id.index.next() == next.id.index
 }
 
 /// One group of records while it is gathered.
@@ -189,8 +189,7 @@ impl GroupBuffer {
 
     fn put_entries(&mut self, group: GroupId, entries: &[Entry], as_kind: impl Fn(RunHead) -> RunHead) {
         for run in entries.chunk_by(one_run) {
-            let first = run[0].id;
-            self.put_run(as_kind(RunHead::entries(group, first.index, first.term, run.len() as u32)));
+            self.put_run(as_kind(RunHead::entries(group, run[0].id, run[0].kind, run.len() as u32)));
             for entry in run {
                 self.put_payload(&entry.payload);
             }
@@ -375,7 +374,7 @@ mod tests {
     use pontoon_types::{Index, LogId, Term};
 
     fn write(payload_bytes: usize) -> Vec<(GroupId, Write)> {
-        let entry = Entry { id: LogId::new(Index(1), Term(1)), payload: Bytes::from(vec![7; payload_bytes]) };
+        let entry = Entry::command(LogId::new(Index(1), Term(1)), Bytes::from(vec![7; payload_bytes]));
         vec![(GroupId(2), Write { entries: vec![entry], ..Write::default() })]
     }
 

@@ -147,8 +147,8 @@ impl Log {
                 if !intact {
                     loaded.lost.push(entry.id.index);
                 }
-                let payload = if intact { entry.payload } else { Bytes::new() };
-                loaded.entries.push(Entry { id: entry.id, payload });
+                let payload = if intact { entry.payload.clone() } else { Bytes::new() };
+                loaded.entries.push(Entry { payload, ..entry });
                 Ok(true)
             })?;
         }
@@ -190,7 +190,7 @@ fn walk(
         all_intact &= intact;
         // An empty slice of a mapping would keep the mapping for nothing.
         let payload = if payload.is_empty() { Bytes::new() } else { bytes.slice(offset..offset + record.length) };
-        let entry = Entry { id: LogId::new(index, Term(placed.head.term)), payload };
+        let entry = Entry { id: LogId::new(index, Term(placed.head.term)), kind: placed.head.entry_kind(), payload };
         let file = if intact { String::new() } else { file.clone() };
         if !see(Found { entry, intact, file, offset: offset as u64 })? {
             all_seen = false;

@@ -187,7 +187,7 @@ impl Batch {
             }
             let payload = self.payloads.get(self.made);
             write.compact = write.compact.or(compaction);
-            write.entries.push(Entry { id: LogId::new(Index(index), Self::TERM), payload });
+            write.entries.push(Entry::command(LogId::new(Index(index), Self::TERM), payload));
             self.made += 1;
         }
     }

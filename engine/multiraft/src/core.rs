@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use pontoon_raft::membership::Configuration;
 use pontoon_raft::{Effect as RaftEffect, Event as RaftEvent, Law, Raft, Restored, Role};
 use pontoon_router::{RoutingTable, preferred_leader};
 use pontoon_types::{CoreWriteNumber, GroupId, Index, NodeId, ReplicaId, Time, Write, WriteNumber};
@@ -267,14 +268,15 @@ impl Core {
 fn restore(config: &CoreConfig, group: GroupState, now: Time) -> Replica {
     let GroupState { descriptor, hard_state, entries, lost, vote_lost } = group;
     let me = descriptor.replica_on(config.node).expect("law: a log holds groups of its own node only");
-    let voters = descriptor.members.iter().map(|member| member.replica).collect();
+    let members = Configuration::of_voters(descriptor.members.iter().copied());
+    let members = members.expect("law: a descriptor names each replica and each node once");
     // Groups and nodes must draw different timeouts from one seed; odd multipliers keep them apart.
     let seed = config.seed
         ^ descriptor.group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
         ^ config.node.0.wrapping_mul(0xbf58_476d_1ce4_e5b9)
         ^ config.incarnation.0.wrapping_mul(0x94d0_49bb_1331_11eb);
-    let restored = Restored { hard_state, entries, lost, vote_lost, ..Restored::default() };
-    let raft = Raft::new(config.raft.clone(), me, voters, restored, seed, now);
+    let restored = Restored { hard_state, entries, members, lost, vote_lost, ..Restored::default() };
+    let raft = Raft::new(config.raft.clone(), me, restored, seed, now);
     Replica {
         descriptor,
         me,

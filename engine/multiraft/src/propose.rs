@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 use pontoon_raft::Event as RaftEvent;
-use pontoon_types::{Index, LogId, Time};
+use pontoon_types::{EntryKind, Index, LogId, Time};
 use pontoon_wire::client::{Outcome, Refusal};
 use pontoon_wire::command::Command;
 
@@ -123,7 +123,7 @@ fn apply_next(replica: &mut Replica) -> (LogId, Result<Outcomes, Refusal>) {
     let entry = replica.raft.entries(index, index).next().expect("law: a committed entry is in the log");
     let id = entry.id;
     replica.applied = index;
-    if entry.payload.is_empty() {
+    if entry.payload.is_empty() || entry.kind == EntryKind::Configuration {
         return (id, Ok(Vec::new()));
     }
     match Command::decode(entry.payload.clone()) {

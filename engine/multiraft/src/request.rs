@@ -125,7 +125,7 @@ impl Core {
         match replica.raft.admit(gathered + command.len()) {
             Ok(()) => Ok(()),
             Err(ProposalRefused::NotLeader { .. }) => Err(Refusal::NotLeader { leader: replica.leader_node() }),
-            Err(ProposalRefused::Full) => Err(BUSY),
+            Err(ProposalRefused::Full | ProposalRefused::Transferring { .. } | ProposalRefused::Leaving) => Err(BUSY),
         }
     }
 

@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn what_the_disk_has_damaged_is_named() {
         let descriptor = initial_descriptors(1, &[NodeId(1)]).remove(0);
-        let entry = |index| Entry { id: LogId::new(Index(index), Term(3)), payload: Bytes::new() };
+        let entry = |index| Entry::command(LogId::new(Index(index), Term(3)), Bytes::new());
         let mut state = GroupState::new(descriptor, HardState::default(), (1..=20).map(entry).collect());
         assert_eq!(loss(&state), None);
         state.lost = vec![Index(7)];

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use pontoon_types::{Entry, HardState, Index, LogId, limits};
 
+use crate::membership::Configuration;
+
 /// Intervals and limits of one replica. The same for all groups of a core.
 ///
 /// Invariants: `election_timeout_min < election_timeout_max`; no limit and no interval but `commit_delay` is zero.
@@ -72,7 +74,7 @@ impl Config {
     }
 }
 
-/// What the log of the core held for this replica. A new replica restores from the default: nothing.
+/// What the log of the core held for this replica. The default holds nothing: a replica that waits to hear from a leader.
 ///
 /// Invariants: `older` and then `entries` follow `compacted` without a gap, terms never fall, and none is above the hard
 /// state's term; `lost` rises and names entries that are there, in `entries` with an empty payload.
@@ -87,6 +89,11 @@ pub struct Restored {
     /// The entries behind those, up to the end of the log. All of the log is durable, but for the payloads of the lost
     /// entries.
     pub entries: Vec<Entry>,
+    /// The members of the group as far as they are settled: what was in force at `compacted`, for a whole log those of the
+    /// descriptor. No entry at or before that position says anything about them any more.
+    pub members: Configuration,
+    /// The entries among `older` that change the members, in order, with an empty payload if it is lost.
+    pub configurations: Vec<Entry>,
     /// The entries whose payload was rotten. Their identities are intact; `raft/restore.rs` says what follows.
     pub lost: Vec<Index>,
     /// The last term and vote written are not known: what `hard_state` says may be older. The replica then never votes;

@@ -4,6 +4,8 @@ use std::fmt;
 
 use pontoon_types::{Entry, FetchNumber, Index, LogId, Message, ReplicaId, Term, Write};
 
+use crate::membership::MembershipRefused;
+
 /// One effect. The list of a step is in order: a write stands before the messages that go with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -125,4 +127,86 @@ pub enum ProposalRefused {
     /// Ask again later: too many bytes are proposed and not committed.
     #[error("the group has too many uncommitted bytes")]
     Full,
+    /// Ask the new leader soon: the leadership is being handed over.
+    #[error("the leadership is being handed over to {to}")]
+    Transferring {
+        /// Who will lead, if all goes well.
+        to: ReplicaId,
+    },
+    /// Ask the new leader soon: this one is no voter any more, and leaves.
+    #[error("this leader is no voter any more and leaves")]
+    Leaving,
+}
+
+/// Why the members cannot be changed now. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeRefused {
+    /// Ask the leader instead.
+    #[error("this replica does not lead the group")]
+    NotLeader {
+        /// Who leads, if known.
+        leader: Option<ReplicaId>,
+    },
+    /// Ask again soon: the leader has not committed an entry of its own term, so a change of an earlier leader may be
+    /// alive elsewhere.
+    #[error("the leader has not committed anything in its term yet")]
+    TermNotCommitted,
+    /// Ask again later: one change at a time.
+    #[error("the change at index {at} is not committed yet")]
+    InFlight {
+        /// Where the entry of the earlier change stands.
+        at: Index,
+    },
+    /// Ask again later, or the new leader.
+    #[error("the leadership is being handed over to {to}")]
+    Transferring {
+        /// Who will lead, if all goes well.
+        to: ReplicaId,
+    },
+    /// Ask the new leader soon: this one is no voter any more, and leaves.
+    #[error("this leader is no voter any more and leaves")]
+    Leaving,
+    /// The change itself is wrong.
+    #[error(transparent)]
+    Membership(#[from] MembershipRefused),
+}
+
+/// Why the leadership cannot be handed over. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransferRefused {
+    /// Ask the leader instead.
+    #[error("this replica does not lead the group")]
+    NotLeader {
+        /// Who leads, if known.
+        leader: Option<ReplicaId>,
+    },
+    /// It leads already.
+    #[error("{0} leads the group already")]
+    LeadsAlready(ReplicaId),
+    /// Not of this group.
+    #[error("{0} is no member of the group")]
+    NoMember(ReplicaId),
+    /// A learner does not lead, nor does a voter that is about to go.
+    #[error("{0} is no voter, or will not be one for long")]
+    NoVoter(ReplicaId),
+    /// It has not answered lately.
+    #[error("{0} does not answer")]
+    Silent(ReplicaId),
+    /// It could not catch up in time.
+    #[error("{to} lacks {entries} entries, more than {}", pontoon_types::limits::TRANSFER_LAG_ENTRIES_MAX)]
+    Behind {
+        /// Who.
+        to: ReplicaId,
+        /// How many entries it has not acknowledged.
+        entries: u64,
+    },
+    /// One at a time.
+    #[error("the leadership is being handed over to {to} already")]
+    InProgress {
+        /// To whom.
+        to: ReplicaId,
+    },
+    /// It leaves, and hands the leadership over by itself.
+    #[error("this leader is no voter any more and leaves")]
+    Leaving,
 }

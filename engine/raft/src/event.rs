@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use pontoon_types::{Entry, FetchNumber, Index, Message, ReplicaId, Term, WriteNumber};
 
+use crate::membership::Change;
+
 /// One event. Together with the time it is all that [`crate::Raft::step`] ever learns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -15,6 +17,12 @@ pub enum Event {
     /// Append these commands as consecutive entries, in one write. The caller has asked [`crate::Raft::admit`] in the
     /// same turn: proposing to a replica that does not lead is a broken law.
     Propose(Vec<Bytes>),
+    /// Change the members. The caller has asked [`crate::Raft::admit_change`] in the same turn.
+    Change(MembersChange),
+    /// Hand the leadership over to this voter. The caller has asked [`crate::Raft::admit_transfer`] in the same turn.
+    Transfer(ReplicaId),
+    /// How eager this replica is to lead from now on.
+    Prefer(Priority),
     /// This write and all before it are durable.
     Durable(WriteNumber),
     /// A beacon says that `leader` leads this group in `term`. It means what an empty Append without a commit index
@@ -68,4 +76,29 @@ pub enum Unfetched {
     /// The log ends before it. What is fetched was durable, so nobody can wait for it any more.
     #[error("the log ends before the entry")]
     Missing,
+}
+
+/// A change of the members of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MembersChange {
+    /// In one step, if at most one voter comes or goes.
+    Simple(Vec<Change>),
+    /// Through a joint configuration. With `auto_leave` the leader leaves it as soon as it is committed.
+    Joint {
+        /// What is to become of whom.
+        changes: Vec<Change>,
+        /// Whether no [`MembersChange::Leave`] is needed.
+        auto_leave: bool,
+    },
+    /// Out of a joint configuration.
+    Leave,
+}
+
+/// How eager a replica is to lead: zero campaigns first. A hint: it decides who campaigns when, and never who wins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Priority(pub u8);
+
+impl Priority {
+    /// The least eager. It waits for two shortest election timeouts more than the most eager.
+    pub const LAST: Priority = Priority(8);
 }

@@ -59,6 +59,15 @@
 //! vote, truncation and entries of one step are one [`pontoon_types::Write`], survive together, and are replayed in
 //! the order of writing (law 14). The code is in `durable.rs` and `raft/promise.rs`.
 //!
+//! # Members and leaders that change
+//!
+//! Members come and go by entries of the log, one voter at a time or through a joint configuration from any set to any
+//! other. A configuration is in force as soon as its entry is in the log. `raft/members.rs` has the rules and the
+//! argument, [`membership`] the arithmetic. A learner receives everything and counts for nothing.
+//!
+//! A leader hands over to a voter that has its whole log, with a permit that is good for one campaign against it
+//! (`raft/transfer.rs`). [`Priority`] says who campaigns first, and decides nothing.
+//!
 //! # Faults of the disk
 //!
 //! A log that was opened again may know an entry without its payload, or not know what was voted. Such a replica follows,
@@ -70,7 +79,9 @@
 //! - *Election safety:* a term has at most one leader. A second one is refused.
 //! - *Log matching:* logs that share an entry share everything before it.
 //! - *Leader completeness:* a leader has every committed entry; nothing committed is ever cut.
-//! - *Law 11:* a message for another replica, or from a stranger, is ignored.
+//! - *Law 5:* a permit to campaign against a leader is for one campaign, in the next term, against that leader.
+//! - *Law 11:* a message for another replica is ignored, and so is the answer of a stranger. That a replica is who it says
+//!   is checked before its message gets here.
 //! - *Law 13:* what is said is durable first.
 //! - *Missing payloads:* a replica that misses one follows, and commits and acknowledges nothing at or beyond it.
 //! - *Lost vote:* a replica that has lost it never votes, and promises nothing before all others have told their terms.
@@ -85,8 +96,7 @@
 //!
 //! - Applying: the caller reads [`Raft::entries`] and [`Raft::committed`].
 //! - Snapshots: a peer that needs one is named ([`Effect::NeedsSnapshot`]), and nobody gives it one.
-//! - Membership changes, learners and leader transfer: the voters are those given to [`Raft::new`]. The arithmetic of
-//!   changes is in [`membership`]; no replica uses it yet.
+//! - Where members live, and what a removed replica does with its data: the caller reads [`Raft::configuration`].
 //! - The quorum round of a linearizable read: [`Raft::read_index`] and [`Raft::confirms`] are its two halves, and
 //!   one round serves all groups of a core.
 //! - Check-quorum: whether a quorum still hears a leader is known outside; [`Event::Lapsed`] makes it resign.
@@ -107,8 +117,8 @@ mod raft;
 mod random;
 
 pub use config::{Config, Identities, Restored};
-pub use effect::{Effect, Fetch, Law, ProposalRefused, Reader, Role};
-pub use event::{Event, Unfetched};
+pub use effect::{ChangeRefused, Effect, Fetch, Law, ProposalRefused, Reader, Role, TransferRefused};
+pub use event::{Event, MembersChange, Priority, Unfetched};
 pub use log::NoTerm;
 #[cfg(feature = "mutations")]
 pub use mutation::Mutation;

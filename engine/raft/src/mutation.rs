@@ -35,6 +35,20 @@ pub enum Mutation {
     EvictUnapplied,
     /// What was fetched for one purpose, maybe in an older term, is sent to whoever is replicated to.
     TakeStaleFetch,
+    /// A leader changes the members before it has committed an entry of its own term.
+    ChangeBeforeOwnCommit,
+    /// A joint commit asks the incoming half only.
+    CommitWithoutOutgoing,
+    /// A joint election asks the incoming half only.
+    VoteWithoutOutgoing,
+    /// A learner counts like a voter.
+    LearnerCounts,
+    /// A configuration stays in force when its entry is cut.
+    KeepCutConfiguration,
+    /// A leader that is no member any more goes on.
+    RemovedLeaderStays,
+    /// A permit to campaign is used for every later term too, and honoured for it.
+    PermitReused,
 }
 
 #[cfg(feature = "mutations")]

@@ -89,6 +89,11 @@ impl Progress {
         }
     }
 
+    /// Whether nothing was ever sent to it.
+    pub(crate) fn is_new(&self) -> bool {
+        self.mode == Mode::Probe && self.answer_by.is_none()
+    }
+
     /// Whether a limit forbids another message. The bytes may be exceeded by less than one message.
     pub(crate) fn is_full(&self, config: &Config) -> bool {
         self.inflight.len() >= config.inflight_messages_max || self.inflight_bytes >= config.inflight_bytes_max
@@ -187,6 +192,11 @@ impl Progress {
             Mode::Probe | Mode::Snapshot => refused == self.next.previous(),
             Mode::Replicate => refused >= self.matched && refused < self.next,
         }
+    }
+
+    /// Whether the peer has been told, for sure, that everything up to `index` is committed.
+    pub(crate) fn knows(&self, index: Index) -> bool {
+        self.told >= index && self.inflight.is_empty()
     }
 
     /// Panics when an invariant of the type does not hold.

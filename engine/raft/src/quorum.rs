@@ -45,7 +45,8 @@ pub fn vote_result(voters: usize, quorum: usize, granted: usize, refused: usize)
     }
 }
 
-/// The votes of one election, by the voters' positions in the sorted list of voters.
+/// The votes of one election, by the voters' places among the members of the configuration, which does not change while
+/// an election runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ballot {
     granted: u16,
@@ -65,12 +66,13 @@ impl Ballot {
         }
     }
 
-    pub(crate) fn result(&self, voters: usize, quorum: usize) -> VoteResult {
-        vote_result(voters, quorum, self.granted.count_ones() as usize, self.refused.count_ones() as usize)
-    }
-
-    /// Whether this voter granted its vote.
-    pub(crate) fn granted_by(&self, position: usize) -> bool {
-        self.granted & (1 << position) != 0
+    /// What this voter has answered.
+    pub(crate) fn answer_of(&self, position: usize) -> Option<bool> {
+        let bit = 1 << position;
+        match (self.granted & bit != 0, self.refused & bit != 0) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
+        }
     }
 }

@@ -238,7 +238,11 @@ impl fmt::Display for MessageLine<'_> {
         match body {
             Body::PreVote { last } => write!(f, "PreVote last {last}"),
             Body::PreVoteResponse { granted } => write!(f, "PreVoteResponse granted {granted}"),
-            Body::Vote { last } => write!(f, "Vote last {last}"),
+            Body::Vote { last, permit: None } => write!(f, "Vote last {last}"),
+            Body::Vote { last, permit: Some(permit) } => {
+                write!(f, "Vote last {last} permit of {} in term {}", permit.leader, permit.term)
+            }
+            Body::TimeoutNow => write!(f, "TimeoutNow"),
             Body::VoteResponse { granted } => write!(f, "VoteResponse granted {granted}"),
             Body::Append { previous, entries, commit } => {
                 write!(f, "Append after {previous} {} entries", entries.len())?;

@@ -16,7 +16,7 @@ pub mod range;
 pub mod time;
 
 pub use ids::{ClientId, ClusterId, CoreId, CoreWriteNumber, Generation, GroupId, Incarnation, NodeId, ReplicaId};
-pub use log::{Compaction, Creation, Entry, FetchNumber, HardState, Index, LogId, Term, Write, WriteNumber};
-pub use message::{Body, Message};
+pub use log::{Compaction, Creation, Entry, EntryKind, FetchNumber, HardState, Index, LogId, Term, Write, WriteNumber};
+pub use message::{Body, Message, Permit};
 pub use range::{Descriptor, KeyRange, Member};
 pub use time::Time;

@@ -77,8 +77,12 @@ pub const CORE_CLIENTS_MAX: usize = 4096;
 /// Most groups on one core.
 pub const CORE_GROUPS_MAX: usize = 1 << 20;
 
-/// Most replicas of one group.
+/// Most replicas of one group, counting voters, learners and those that leave.
 pub const MEMBERS_MAX: usize = 9;
+
+/// Most entries that a replica may lack to which the leadership is handed over. It has to get them within an election
+/// timeout, and proposals wait meanwhile.
+pub const TRANSFER_LAG_ENTRIES_MAX: u64 = 4096;
 
 /// Most ReadIndex rounds of one core without a quorum of answers; later reads gather for the next round.
 pub const READ_ROUNDS_MAX: usize = 64;

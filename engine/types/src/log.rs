@@ -70,13 +70,37 @@ impl fmt::Display for LogId {
     }
 }
 
-/// One entry of a group's log. An empty payload is the no-op that opens a term.
+/// What the payload of an entry is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EntryKind {
+    /// The state machine. An empty payload is the no-op that opens a term.
+    #[default]
+    Command,
+    /// The group itself: the payload says who its members are from this entry on.
+    Configuration,
+}
+
+/// One entry of a group's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Where it stands.
     pub id: LogId,
-    /// The command, as the state machine will read it. At most [`crate::limits::COMMAND_BYTES_MAX`] bytes.
+    /// What its payload is for.
+    pub kind: EntryKind,
+    /// The bytes, at most [`crate::limits::COMMAND_BYTES_MAX`].
     pub payload: Bytes,
+}
+
+impl Entry {
+    /// An entry for the state machine.
+    pub fn command(id: LogId, payload: Bytes) -> Entry {
+        Entry { id, kind: EntryKind::Command, payload }
+    }
+
+    /// An entry that says who the members of the group are.
+    pub fn configuration(id: LogId, payload: Bytes) -> Entry {
+        Entry { id, kind: EntryKind::Configuration, payload }
+    }
 }
 
 /// What a replica must remember besides its entries: the paper's `currentTerm` and `votedFor`.

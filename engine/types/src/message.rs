@@ -35,6 +35,8 @@ pub enum Body {
     Vote {
         /// The end of the sender's log.
         last: LogId,
+        /// What allows the sender to campaign against a leader that is alive.
+        permit: Option<Permit>,
     },
     /// The answer, sent only after the vote is durable.
     VoteResponse {
@@ -63,4 +65,16 @@ pub enum Body {
         /// is not above the term asked for.
         hint: LogId,
     },
+    /// The leader asks the receiver to campaign at once, in the term after the sender's: it wants to be succeeded.
+    TimeoutNow,
+}
+
+/// The word of a leader that one replica may campaign against it, in exactly the term after `term` (law 5). A voter
+/// honours it only while it accepts this leader in this term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Permit {
+    /// The leader that gave it.
+    pub leader: ReplicaId,
+    /// The term in which it leads.
+    pub term: Term,
 }

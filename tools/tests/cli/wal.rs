@@ -36,7 +36,7 @@ fn fdatasync(fd: i32) -> std::io::Result<()> {
 }
 
 fn entry(index: u64, bytes: usize) -> Entry {
-    Entry { id: LogId::new(Index(index), Term(3)), payload: Bytes::from(vec![index as u8; bytes]) }
+    Entry::command(LogId::new(Index(index), Term(3)), Bytes::from(vec![index as u8; bytes]))
 }
 
 /// One log with thirty entries of group 2 and one of group 3, in the place where a node has it.

@@ -11,7 +11,7 @@
 //!
 //! | kind | index | term | records |
 //! |---|---|---|---|
-//! | `ENTRIES` | of the first entry | of all entries | one for each consecutive entry |
+//! | `ENTRIES` | of the first entry | of all entries | one for each consecutive entry; flag 1 says that they are configurations |
 //! | `HARD_STATE` | the replica voted for | the term | none; flag 1 says that there is a vote |
 //! | `TRUNCATE` | the first index that is cut | 0 | none |
 //! | `GROUP_CREATE` | the replica | 0 | one: the descriptor, opaque here |
@@ -31,11 +31,11 @@
 //!
 //! A reader skips unknown kinds from 0x80 on, and refuses the log for an unknown kind below.
 
-use pontoon_types::{Compaction, GroupId, HardState, Index, LogId, ReplicaId, Term};
+use pontoon_types::{Compaction, EntryKind, GroupId, HardState, Index, LogId, ReplicaId, Term};
 
 use super::{Fault, PAYLOAD_ALIGN_BYTES, put, u32_at, u64_at};
 
-/// Consecutive entries of one Raft group and one term.
+/// Consecutive entries of one Raft group, one term and one kind.
 pub const KIND_ENTRIES: u8 = 1;
 /// Term and vote of one Raft group.
 pub const KIND_HARD_STATE: u8 = 2;
@@ -71,6 +71,7 @@ pub const RECORD_BYTES: usize = RECORD_CRC_AT + 4;
 
 const FLAG_VOTED: u8 = 1;
 const FLAG_RESET: u8 = 1;
+const FLAG_CONFIGURATION: u8 = 1;
 
 const KIND_AT: usize = 0;
 const FLAGS_AT: usize = KIND_AT + 1;
@@ -112,9 +113,15 @@ pub struct Record {
 }
 
 impl RunHead {
-    /// Entries from `first` on, all of `term`.
-    pub fn entries(group: GroupId, first: Index, term: Term, count: u32) -> RunHead {
-        RunHead { kind: KIND_ENTRIES, flags: 0, count, group, index: first.0, term: term.0 }
+    /// Entries from `first` on, all of its term and of `kind`.
+    pub fn entries(group: GroupId, first: LogId, kind: EntryKind, count: u32) -> RunHead {
+        let flags = if kind == EntryKind::Configuration { FLAG_CONFIGURATION } else { 0 };
+        RunHead { kind: KIND_ENTRIES, flags, count, group, index: first.index.0, term: first.term.0 }
+    }
+
+    /// What the entries of an `ENTRIES` or `RESTORED` run are for.
+    pub fn entry_kind(&self) -> EntryKind {
+        if self.flags & FLAG_CONFIGURATION != 0 { EntryKind::Configuration } else { EntryKind::Command }
     }
 
     /// Term and vote.
@@ -191,7 +198,8 @@ impl RunHead {
     fn check(&self) -> Result<(), Fault> {
         let fits = match self.kind {
             KIND_ENTRIES | KIND_RESTORED => {
-                self.flags == 0 && self.count > 0 && self.index.checked_add(self.count.into()).is_some()
+                let known = self.flags & !FLAG_CONFIGURATION == 0;
+                known && self.count > 0 && self.index.checked_add(self.count.into()).is_some()
             }
             KIND_HARD_STATE | KIND_HARD_STATE_ECHO => self.flags & !FLAG_VOTED == 0 && self.count == 0,
             KIND_COMPACT => self.flags & !FLAG_RESET == 0 && self.count == 0,

@@ -142,7 +142,8 @@ impl Copying<'_> {
             }
             let directory_offset = self.buffer.room().directory;
             let (from, count) = (run.segment, payloads.len() as u32);
-            self.buffer.put_run(RunHead::entries(group, next, Term(placed.head.term), count));
+            let first = LogId::new(next, Term(placed.head.term));
+            self.buffer.put_run(RunHead::entries(group, first, placed.head.entry_kind(), count));
             for payload in payloads {
                 self.buffer.put_payload(payload);
             }

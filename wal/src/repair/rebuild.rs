@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use pontoon_types::{Compaction, Creation, GroupId, Incarnation, Index, Term};
+use pontoon_types::{Compaction, Creation, EntryKind, GroupId, Incarnation, Index, LogId, Term};
 
 use super::fold::{Fold, KeptGroup};
 use crate::LogError;
@@ -128,8 +128,8 @@ impl Building<'_> {
                 self.flush()?;
                 continue;
             }
-            let first = Index(run.first.0 + next as u64);
-            self.buffer.put_run(RunHead::entries(group, first, source.term, count as u32));
+            let first = LogId::new(Index(run.first.0 + next as u64), source.term);
+            self.buffer.put_run(RunHead::entries(group, first, source.kind, count as u32));
             for record in &source.records[next..next + count] {
                 self.buffer.put_copy(source.payload(record), record.crc);
             }
@@ -180,6 +180,7 @@ impl Building<'_> {
 /// The records and payloads of one run, read from the damaged log.
 struct Source {
     term: Term,
+    kind: EntryKind,
     records: Vec<Record>,
     bytes: Vec<u8>,
     /// Where `bytes` starts, from the first payload of the group of records.
@@ -207,7 +208,7 @@ impl Source {
             return Err(gone());
         }
         let bytes = disk::load_range(file.as_ref(), start, until - from);
-        Ok(Source { term: Term(head.term), records, bytes, from })
+        Ok(Source { term: Term(head.term), kind: head.entry_kind(), records, bytes, from })
     }
 
     fn payload(&self, record: &Record) -> &[u8] {

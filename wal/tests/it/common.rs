@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pontoon_types::{
-    ClusterId, Compaction, CoreWriteNumber, Creation, Entry, GroupId, HardState, Index, LogId, NodeId, ReplicaId, Term,
-    Write,
+    ClusterId, Compaction, CoreWriteNumber, Creation, Entry, EntryKind, GroupId, HardState, Index, LogId, NodeId,
+    ReplicaId, Term, Write,
 };
 use pontoon_wal::format::control::Control;
 use pontoon_wal::format::group::GroupHeader;
@@ -176,8 +176,10 @@ pub fn compact(group: u64, index: u64, term: u64) -> (GroupId, Write) {
     (GroupId(group), Write { compact: Some(Compaction { to, reset: false }), ..Write::default() })
 }
 
+/// An entry. Now and then one that holds a configuration, so that every test has runs of both kinds.
 pub fn entry(index: u64, term: u64, payload: impl Into<Bytes>) -> Entry {
-    Entry { id: LogId::new(Index(index), Term(term)), payload: payload.into() }
+    let kind = if index % 100 == 17 { EntryKind::Configuration } else { EntryKind::Command };
+    Entry { id: LogId::new(Index(index), Term(term)), kind, payload: payload.into() }
 }
 
 pub fn entries(group: u64, entries: Vec<Entry>) -> (GroupId, Write) {

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use pontoon_types::{ClusterId, GroupId, Incarnation, Index, NodeId, Write};
+use pontoon_types::{ClusterId, EntryKind, GroupId, Incarnation, Index, LogId, NodeId, Term, Write};
 use pontoon_wal::LogIdentity;
 use pontoon_wal::Options;
 use pontoon_wal::format::checkpoint::{GroupFact, Head, RunPlace, SegmentFact};
@@ -171,7 +171,7 @@ fn runs_that_give_up_and_repeat() {
     let (_, Write { hard_state, .. }) = vote(2, 0x55, 0x66);
     let reset =
         pontoon_types::Compaction { to: pontoon_types::LogId::new(Index(7), pontoon_types::Term(9)), reset: true };
-    let entries = RunHead::entries(group, Index(7), pontoon_types::Term(9), 5);
+    let entries = RunHead::entries(group, LogId::new(Index(7), Term(9)), EntryKind::Command, 5);
     let lines = [
         hex(&RunHead::compact(group, pontoon_types::Compaction { reset: false, ..reset }).encode()),
         hex(&RunHead::compact(group, reset).encode()),
@@ -208,7 +208,8 @@ fn runs_and_records() {
     let (_, Write { hard_state, .. }) = vote(2, 0x55, 0x66);
     let group = GroupId(0x0102_0304);
     let lines = [
-        hex(&RunHead::entries(group, Index(7), pontoon_types::Term(9), 5).encode()),
+        hex(&RunHead::entries(group, LogId::new(Index(7), Term(9)), EntryKind::Command, 5).encode()),
+        hex(&RunHead::entries(group, LogId::new(Index(7), Term(9)), EntryKind::Configuration, 5).encode()),
         hex(&RunHead::hard_state(group, hard_state.unwrap()).encode()),
         hex(&RunHead::truncate(group, Index(7)).encode()),
         hex(&RunHead::create(group, pontoon_types::ReplicaId(7)).encode()),

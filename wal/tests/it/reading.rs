@@ -44,6 +44,24 @@ fn on_files(test: impl Fn(TempDir, Log)) {
     });
 }
 
+/// A configuration is no command, in the running log and after a restart, whatever stands beside it in one write.
+#[test]
+fn the_kind_of_an_entry_is_kept() {
+    use pontoon_types::{Entry, EntryKind};
+    let rig = Rig::new(small(), 2);
+    let (mut log, _) = rig.open();
+    let kinds = [EntryKind::Command, EntryKind::Configuration, EntryKind::Configuration, EntryKind::Command];
+    let written = kinds.iter().zip(1..).map(|(kind, index)| Entry { kind: *kind, ..entry(index, 1, "the same bytes") });
+    let written: Vec<Entry> = written.collect();
+    rig.commit(&mut log, 1, &[entries(2, written.clone())]);
+    let restored = Write { restored: written[1..3].to_vec(), ..Write::default() };
+    rig.commit(&mut log, 2, &[(GroupId(2), restored)]);
+    assert_eq!(log.read(GroupId(2), Index(1), Index(4), usize::MAX).unwrap(), written);
+    drop(log);
+    let (mut log, _) = rig.open();
+    assert_eq!(log.load(GroupId(2)).unwrap().entries, written);
+}
+
 /// Fills segments with entries from `index` on and gives them up, until so many more became free. Returns the next one.
 fn churn(log: &mut Log, index: u64, freed: u64) -> u64 {
     let before = log.stats().freed_segments;

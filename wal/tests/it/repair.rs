@@ -281,7 +281,7 @@ impl History {
             let Some(of) = self.model.get(group) else { continue };
             let kept = write.truncate_from.map_or(of.entries.len(), |from| (from.0 - of.first()) as usize);
             let mut before = of.entries[..kept].last().map_or(of.compacted, |entry| entry.id).term;
-            for Entry { id, payload } in &write.entries {
+            for Entry { id, payload, .. } in &write.entries {
                 self.written.insert((*group, of.replica, id.index.0, id.term.0), (payload.clone(), before));
                 before = id.term;
             }
@@ -345,7 +345,7 @@ fn no_damage_makes_a_repaired_log_lie() {
             let state = &(*found).groups[id];
             let truth = history.model.get(id);
             let mut before = of.compacted;
-            for Entry { id: at, payload } in &of.entries {
+            for Entry { id: at, payload, .. } in &of.entries {
                 let Some((bytes, follows)) = history.written.get(&(*id, of.replica, at.index.0, at.term.0)) else {
                     // Of another replica, if the end of this one was lost.
                     assert!(state.vote_lost, "seed {seed} {id}: {at} was never written");

@@ -72,7 +72,7 @@ fn look(dir: &Path) -> (State, Vec<Incarnation>) {
 
 fn entries(group: GroupId, indexes: std::ops::RangeInclusive<u64>, term: u64) -> Vec<Entry> {
     let payload = |index| Bytes::from(format!("{group} {index} {}", "x".repeat((index * 37 % 900) as usize)));
-    indexes.map(|index| Entry { id: LogId::new(Index(index), Term(term)), payload: payload(index) }).collect()
+    indexes.map(|index| Entry::command(LogId::new(Index(index), Term(term)), payload(index))).collect()
 }
 
 fn appended(entries: Vec<Entry>) -> Write {
@@ -110,7 +110,7 @@ fn life(group: GroupId) -> Vec<Write> {
         4 => vec![voted(9, None), appended(entries(group, 1..=3, 1)), compact(77, 6, true)],
         // One entry that is larger than a batch.
         5 => {
-            vec![appended(vec![Entry { id: LogId::new(Index(1), Term(1)), payload: Bytes::from(vec![5; 700 << 10]) }])]
+            vec![appended(vec![Entry::command(LogId::new(Index(1), Term(1)), Bytes::from(vec![5; 700 << 10]))])]
         }
         // Removed for good.
         6 => vec![appended(entries(group, 1..=20, 1)), remove(44)],
@@ -350,14 +350,13 @@ fn a_rotten_payload_stays_where_its_peers_can_repair_it() {
     let dir = nodes.dir(0);
     with_logs(dir, |log, recovered| {
         let group = *recovered.groups.keys().next().unwrap();
-        let rotten =
-            Entry { id: LogId::new(Index(1), Term(1)), payload: Bytes::from_static(b"to be found on the disk") };
+        let rotten = Entry::command(LogId::new(Index(1), Term(1)), Bytes::from_static(b"to be found on the disk"));
         let write = Write { entries: vec![rotten], ..voted(1, None) };
         log.append(CoreWriteNumber(1), &[(group, write)]);
         // So much behind it that its segment is closed.
         for number in 2..=40 {
             let payload = Bytes::from(vec![number as u8; 60 << 10]);
-            let entry = Entry { id: LogId::new(Index(number), Term(1)), payload };
+            let entry = Entry::command(LogId::new(Index(number), Term(1)), payload);
             log.append(CoreWriteNumber(number), &[(group, appended(vec![entry]))]);
         }
     });
@@ -388,7 +387,7 @@ fn groups_that_do_not_fit_into_fewer_logs_stay() {
         let group = *recovered.groups.keys().next().unwrap();
         for number in 1..=40 {
             let payload = Bytes::from(vec![number as u8; 60 << 10]);
-            let entry = Entry { id: LogId::new(Index(number), Term(1)), payload };
+            let entry = Entry::command(LogId::new(Index(number), Term(1)), payload);
             log.append(CoreWriteNumber(number), &[(group, appended(vec![entry]))]);
         }
     });

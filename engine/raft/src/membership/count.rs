@@ -1,9 +1,9 @@
 //! What the members of a configuration have decided: the arithmetic of majorities over both halves.
 
 use pontoon_types::limits::MEMBERS_MAX;
-use pontoon_types::{Index, ReplicaId};
+use pontoon_types::{Index, Member, ReplicaId};
 
-use super::{Configuration, Half};
+use super::{Configuration, Half, Standing};
 use crate::quorum::{VoteResult, committed_index, quorum, vote_result};
 
 impl Configuration {
@@ -20,6 +20,15 @@ impl Configuration {
     /// Whether the replicas that `holds` names contain a majority of each half.
     pub fn is_quorum(&self, holds: impl Fn(ReplicaId) -> bool) -> bool {
         self.vote_result(|replica| holds(replica).then_some(true)) == VoteResult::Won
+    }
+
+    /// The bug in which learners count.
+    pub(crate) fn promoted(&self) -> Configuration {
+        let vote = |(member, standing): &(Member, Standing)| match standing {
+            Standing::Learner => (*member, Standing::Voter),
+            other => (*member, *other),
+        };
+        Configuration { members: self.members.iter().map(vote).collect(), phase: self.phase }
     }
 
     /// The same for one half, where `short` voters less than a majority are enough. No correct caller wants that.

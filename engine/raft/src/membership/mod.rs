@@ -30,9 +30,12 @@
 mod change;
 mod count;
 mod encode;
+mod history;
 
 pub use change::{Change, MembershipRefused};
+pub(crate) use count::both;
 pub use encode::{CONFIGURATION_BYTES_MAX, ConfigurationFault};
+pub(crate) use history::History;
 
 use std::fmt;
 
@@ -165,7 +168,8 @@ impl Configuration {
         self.members.iter().find(|(member, _)| member.node == node).map(|(member, _)| member.replica)
     }
 
-    fn place(&self, replica: ReplicaId) -> Option<usize> {
+    /// The place of `replica` among the members.
+    pub(crate) fn place(&self, replica: ReplicaId) -> Option<usize> {
         self.members.binary_search_by_key(&replica, |(member, _)| member.replica).ok()
     }
 }

@@ -6,6 +6,7 @@
 
 use pontoon_types::{Body, Entry, Index, LogId, ReplicaId};
 
+use super::members::put_all;
 use super::{Raft, Step};
 use crate::mutation::Mutation;
 
@@ -39,7 +40,7 @@ impl Raft {
         let commit = commit.min(covered);
         let news = commit > self.log.committed();
         if news {
-            self.log.commit(commit);
+            self.commit(commit);
         }
         if self.knows_its_term() {
             // A leader that was asked for one lost payload need not send again all that follows it.
@@ -64,10 +65,14 @@ impl Raft {
                 self.log.truncate(first.id.index);
                 self.writes.truncate(first.id.index);
                 self.lost.truncate(first.id.index);
+                if !self.config.mutated(Mutation::KeepCutConfiguration) {
+                    self.members.truncate(first.id.index);
+                }
             }
         }
         if !entries.is_empty() {
             self.log.append(&entries);
+            put_all(&mut self.members, &entries, &[]);
             self.writes.append(entries);
         }
         restores

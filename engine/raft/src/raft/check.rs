@@ -5,6 +5,7 @@
 use pontoon_types::{HardState, Index, LogId, ReplicaId, Term, WriteNumber};
 
 use super::{Raft, State};
+use crate::quorum::Ballot;
 use crate::{Effect, Role};
 
 impl Raft {
@@ -17,6 +18,7 @@ impl Raft {
         assert!(before_last.is_ok_and(|term| term <= last.term) || last == self.log.compacted(), "terms never fall");
         self.writes.check(last.index, self.hard_state.term);
         self.check_lost(last.index);
+        self.members.check(last.index);
         let voted_for_me = self.hard_state.vote == Some(self.me);
         match &self.state {
             State::Follower { leader, supported } => {
@@ -26,13 +28,16 @@ impl Raft {
             }
             State::PreCandidate(ballot) => {
                 assert!(self.election_deadline.is_some(), "a pre-candidate has a deadline");
-                assert!(ballot.granted_by(self.position(self.me)), "a pre-candidate would vote for itself");
+                assert!(self.is_eligible(), "a pre-candidate may be needed");
+                assert!(self.has_own_vote(ballot) != Some(false), "a pre-candidate would vote for itself");
             }
-            State::Candidate { ballot, vote_write } => {
+            State::Candidate { ballot, vote_write, .. } => {
                 assert!(self.election_deadline.is_some(), "a candidate has a deadline");
                 assert!(voted_for_me, "a candidate has voted for itself");
-                let counted = ballot.granted_by(self.position(self.me));
-                assert!(!counted || *vote_write <= self.writes.durable(), "law 13: the own vote counts when durable");
+                assert!(
+                    self.has_own_vote(ballot) != Some(true) || *vote_write <= self.writes.durable(),
+                    "law 13: the own vote counts when durable"
+                );
             }
             State::Leader(leadership) => {
                 assert!(self.election_deadline.is_none(), "a leader has no election deadline");
@@ -40,11 +45,19 @@ impl Raft {
                 let is_of_term = self.log.holds(LogId::new(leadership.start, self.hard_state.term));
                 let is_empty = self.log.get(leadership.start).is_none_or(|entry| entry.payload.is_empty());
                 assert!(is_of_term && is_empty, "a leader's term opens with a no-op");
+                let others = self.members.current().replicas().filter(|replica| *replica != self.me);
+                assert!(others.eq(leadership.peers.iter().map(|peer| peer.id)), "a leader tracks the other members");
                 for peer in &leadership.peers {
                     peer.check(last.index, self.log.committed(), &self.config);
                 }
             }
         }
+    }
+
+    /// Whether a candidate has its own vote, or none if that does not count.
+    fn has_own_vote(&self, ballot: &Ballot) -> Option<bool> {
+        let place = self.members.current().place(self.me)?;
+        Some(ballot.answer_of(place) == Some(true))
     }
 
     /// What the disk has lost takes the right to lead.
@@ -67,11 +80,7 @@ impl Raft {
 
     /// What a leader has just committed is durable on a quorum, payloads included.
     fn check_quorum_of_commit(&self) {
-        let State::Leader(leadership) = &self.state else { return };
-        let committed = self.log.committed();
-        let peers = leadership.peers.iter().filter(|peer| peer.matched >= committed).count();
-        let holders = peers + usize::from(self.durable() >= committed);
-        assert!(holders >= self.quorum(), "what is being committed is durable on a quorum");
+        assert!(self.held_by_quorum() >= self.log.committed(), "what is being committed is durable on a quorum");
     }
 }
 
@@ -82,6 +91,7 @@ pub(super) struct Before {
     leader: Option<ReplicaId>,
     last: LogId,
     committed: Index,
+    configuration_at: Index,
     durable_write: WriteNumber,
     last_write: WriteNumber,
 }
@@ -94,6 +104,7 @@ impl Before {
             leader: raft.leader(),
             last: raft.last(),
             committed: raft.committed(),
+            configuration_at: raft.configuration_at(),
             durable_write: raft.writes.durable(),
             last_write: raft.writes.last(),
         }
@@ -124,7 +135,10 @@ impl Before {
             let whole = raft.lost.first_missing().is_none_or(|missing| raft.committed() < missing);
             assert!(whole, "nothing becomes committed here at or beyond a missing payload");
         }
-        if self.committed < raft.committed() && self.role == Role::Leader {
+        // One change may commit another; the second one's quorum is then of the next configuration.
+        let same_members = self.configuration_at == raft.configuration_at();
+        if self.committed < raft.committed() && self.role == Role::Leader && raft.role() == Role::Leader && same_members
+        {
             raft.check_quorum_of_commit();
         }
         if self.hard_state.term == raft.term() {

@@ -4,13 +4,18 @@
 //! anywhere, so a replica that was cut off comes back without pushing the term up and the leader down. Only when a
 //! quorum would agree does the replica write its new term and its own vote. The requests for votes leave, and the
 //! own vote counts, once that write is durable; a vote for another is promised under the same rule.
+//!
+//! Whom to ask, and whose answers count, says the configuration in force here. Whoever is asked answers, even if it
+//! does not know the one who asks or takes itself for a learner: its own configuration may be the older one. A replica
+//! whose leader is confirmed is *content*. It refuses pre-votes, and a request for votes in a higher term passes it by
+//! without a trace (thesis, section 4.2.3), so that a replica that was removed, or was let down by a link, deposes
+//! nobody. Only a permit of that leader changes its mind (`raft/transfer.rs`).
 
 use bytes::Bytes;
-use pontoon_types::{Body, Entry, HardState, LogId, ReplicaId, Term};
+use pontoon_types::{Body, Entry, HardState, LogId, Permit, ReplicaId, Term};
 
 use super::{Leadership, Raft, State, Step};
 use crate::mutation::Mutation;
-use crate::progress::Progress;
 use crate::quorum::{Ballot, VoteResult};
 
 impl Raft {
@@ -26,21 +31,27 @@ impl Raft {
         if !self.may_campaign() {
             return self.on_postpone(step);
         }
+        if let State::Candidate { permit: Some(permit), .. } = self.state
+            && self.config.mutated(Mutation::PermitReused)
+        {
+            return self.stand(step, Some(permit));
+        }
         self.restart_election_deadline(step);
         let mut ballot = Ballot::default();
-        ballot.record(self.position(self.me), true);
+        self.record(&mut ballot, self.me, true);
         self.state = State::PreCandidate(ballot);
         let last = self.log.last();
-        for peer in self.others().collect::<Vec<_>>() {
+        for peer in self.others() {
             self.send(step, self.message(peer, self.hard_state.term.next(), Body::PreVote { last }));
         }
         self.decide_pre_vote(step, ballot);
     }
 
-    /// One that misses payloads could not send its log, and one that has lost its vote cannot give it to itself.
-    fn may_campaign(&self) -> bool {
+    /// One that votes neither now nor in a configuration that may come back leaves it to the others. One that misses
+    /// payloads could not send its log, and one that has lost its vote cannot give it to itself.
+    pub(super) fn may_campaign(&self) -> bool {
         let complete = self.lost.first_missing().is_none() || self.config.mutated(Mutation::LeadWithoutPayloads);
-        complete && self.may_vote()
+        complete && self.may_vote() && self.is_eligible()
     }
 
     /// Waits once more instead of campaigning. Held back requests for votes are dropped with the candidacy.
@@ -55,42 +66,40 @@ impl Raft {
 
     /// A pre-vote is granted if an election could help (no leader is confirmed) and would get this replica's vote.
     pub(super) fn on_pre_vote(&mut self, step: &mut Step, from: ReplicaId, term: Term, last: LogId) {
-        let content = matches!(self.state, State::Leader(_) | State::Follower { supported: true, .. });
-        let granted = !content && self.may_vote() && term > self.hard_state.term && last >= self.log.last();
+        let granted = !self.is_content() && self.may_vote() && term > self.hard_state.term && last >= self.log.last();
         let term = if granted { term } else { self.hard_state.term };
         self.send(step, self.message(from, term, Body::PreVoteResponse { granted }));
     }
 
     pub(super) fn on_pre_vote_response(&mut self, step: &mut Step, from: ReplicaId, term: Term, granted: bool) {
-        let position = self.position(from);
-        let State::PreCandidate(ballot) = &mut self.state else { return };
+        let State::PreCandidate(mut ballot) = self.state else { return };
         if granted && term != self.hard_state.term.next() {
             return;
         }
         if !granted && term > self.hard_state.term {
             return self.adopt(step, term);
         }
-        ballot.record(position, granted);
-        let ballot = *ballot;
+        self.record(&mut ballot, from, granted);
+        self.state = State::PreCandidate(ballot);
         self.decide_pre_vote(step, ballot);
     }
 
     fn decide_pre_vote(&mut self, step: &mut Step, ballot: Ballot) {
-        match ballot.result(self.voters.len(), self.quorum()) {
-            VoteResult::Won => self.stand(step),
+        match self.election_result(&ballot) {
+            VoteResult::Won => self.stand(step, None),
             VoteResult::Lost => self.wait_for_election(step),
             VoteResult::Pending => {}
         }
     }
 
     /// Becomes a candidate: a new term and the own vote in one write, and behind it the requests.
-    fn stand(&mut self, step: &mut Step) {
+    pub(super) fn stand(&mut self, step: &mut Step, permit: Option<Permit>) {
         self.restart_election_deadline(step);
         self.write_hard_state(HardState { term: self.hard_state.term.next(), vote: Some(self.me) });
-        self.state = State::Candidate { ballot: Ballot::default(), vote_write: self.writes.last() };
+        self.state = State::Candidate { ballot: Ballot::default(), vote_write: self.writes.last(), permit };
         let last = self.log.last();
-        for peer in self.others().collect::<Vec<_>>() {
-            self.writes.hold(self.message(peer, self.hard_state.term, Body::Vote { last }));
+        for peer in self.others() {
+            self.writes.hold(self.message(peer, self.hard_state.term, Body::Vote { last, permit }));
         }
     }
 
@@ -124,11 +133,10 @@ impl Raft {
     }
 
     fn record_vote(&mut self, step: &mut Step, from: ReplicaId, granted: bool) {
-        let position = self.position(from);
-        let State::Candidate { ballot, .. } = &mut self.state else { return };
-        ballot.record(position, granted);
-        let ballot = *ballot;
-        match ballot.result(self.voters.len(), self.quorum()) {
+        let State::Candidate { mut ballot, vote_write, permit } = self.state else { return };
+        self.record(&mut ballot, from, granted);
+        self.state = State::Candidate { ballot, vote_write, permit };
+        match self.election_result(&ballot) {
             VoteResult::Won => self.lead(step),
             VoteResult::Lost => self.wait_for_election(step),
             VoteResult::Pending => {}
@@ -139,14 +147,18 @@ impl Raft {
     /// committed.
     fn lead(&mut self, step: &mut Step) {
         let start = self.log.last().index.next();
-        let peers = self.others().map(|peer| Progress::new(peer, start)).collect();
-        self.state = State::Leader(Leadership { start, uncommitted_bytes: 0, peers });
+        self.state = State::Leader(Leadership {
+            start,
+            uncommitted_bytes: 0,
+            peers: Vec::new(),
+            transfer: None,
+            leave_by: None,
+            has_given_permit: false,
+        });
         self.election_deadline = None;
-        self.append_own(vec![Entry { id: LogId::new(start, self.hard_state.term), payload: Bytes::new() }]);
+        self.append_own(vec![Entry::command(LogId::new(start, self.hard_state.term), Bytes::new())]);
         self.flush(step);
-        for position in 0..self.voters.len() - 1 {
-            self.send_probe(step, position);
-        }
+        self.renew_peers(step);
     }
 
     /// Takes over a higher term. Who leads it is not known yet.
@@ -175,7 +187,7 @@ impl Raft {
 
     /// A beacon speaks for a leader. A stale one is told the newer term, so that it steps down.
     pub(super) fn on_claimed(&mut self, step: &mut Step, leader: ReplicaId, term: Term) {
-        if leader == self.me || !self.voters.contains(&leader) {
+        if leader == self.me || !self.members.names(leader) {
             return;
         }
         if let Some(law) = self.law_broken_by_claim(leader, term) {
@@ -205,7 +217,9 @@ impl Raft {
 
     fn restart_election_deadline(&mut self, step: &Step) {
         let wait = self.random.span(self.config.election_timeout_min, self.config.election_timeout_max);
-        self.election_deadline = Some(step.now + wait);
+        // An eager replica goes first. The others follow soon enough if it cannot.
+        let patience = self.config.election_timeout_min * u32::from(self.priority.0) / 4;
+        self.election_deadline = Some(step.now + wait + patience);
     }
 
     fn write_hard_state(&mut self, hard_state: HardState) {

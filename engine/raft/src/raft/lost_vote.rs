@@ -11,6 +11,13 @@
 //! disk before it asked for it, and its term never falls. Once *every* other voter has said its term to this incarnation,
 //! the highest of them, which is adopted like every higher term, is high enough.
 //!
+//! Every other voter is every voter of the configuration in force and of those that a cut of the log could bring back. The
+//! vote may also have gone to a candidate that none of them names. It was elected by a configuration that is at most
+//! one change away, so with three voters or more a quorum of it contains somebody, other than itself and this replica,
+//! who is asked and has adopted its term. With two voters there would be nobody; that is why two become three only through a
+//! joint configuration (`raft/members.rs`), in which both must agree. A replica that does not know one of its configurations, because its
+//! payload is lost, promises nothing either.
+//!
 //! Nobody says his term to a follower unasked, so an Append that cannot be acknowledged makes it ask all voters not
 //! heard from. The question is a pre-vote for an empty log, which nobody grants who has a log and which changes nothing
 //! anywhere; its answer carries a term. A leader repeats an Append without an answer, and the question goes along. With a
@@ -23,13 +30,25 @@ use pontoon_types::{Body, LogId, ReplicaId, Term};
 
 use super::{Raft, Step};
 use crate::mutation::Mutation;
-use crate::quorum::Ballot;
 
 impl Raft {
     /// Whether no term in which this replica may have voted is above its own.
     pub(super) fn knows_its_term(&self) -> bool {
-        let heard = |ballot: &Ballot| self.others().all(|voter| ballot.granted_by(self.position(voter)));
-        self.lost_vote.as_ref().is_none_or(heard) || self.config.mutated(Mutation::TrustLostTerm)
+        self.lost_vote.is_none() || self.has_heard_all() || self.config.mutated(Mutation::TrustLostTerm)
+    }
+
+    fn has_heard_all(&self) -> bool {
+        self.unheard().is_empty() && self.members.is_complete()
+    }
+
+    /// The voters that have not told their terms since these were lost.
+    fn unheard(&self) -> Vec<ReplicaId> {
+        let Some(heard) = &self.lost_vote else { return Vec::new() };
+        let mut unheard: Vec<ReplicaId> = self.members.voters().collect();
+        unheard.retain(|voter| *voter != self.me && !heard.contains(voter));
+        unheard.sort_unstable();
+        unheard.dedup();
+        unheard
     }
 
     /// Whether a vote may be given: it is known that none was given in this term.
@@ -39,9 +58,10 @@ impl Raft {
 
     /// The term of `from` is not above the own one. Heard from it in this incarnation.
     pub(super) fn heard_term_of(&mut self, from: ReplicaId) {
-        if let Some(mut heard) = self.lost_vote {
-            heard.record(self.position(from), true);
-            self.lost_vote = Some(heard);
+        if let Some(heard) = &mut self.lost_vote
+            && self.members.names(from)
+        {
+            heard.insert(from);
         }
     }
 
@@ -59,9 +79,7 @@ impl Raft {
 
     /// Asks the voters not yet heard from for their terms.
     pub(super) fn ask_terms(&mut self, step: &mut Step) {
-        let Some(heard) = self.lost_vote else { return };
-        let unheard = self.others().filter(|voter| !heard.granted_by(self.position(*voter)));
-        for voter in unheard.collect::<Vec<_>>() {
+        for voter in self.unheard() {
             let question = Body::PreVote { last: LogId::default() };
             self.send(step, self.message(voter, self.hard_state.term.next(), question));
         }

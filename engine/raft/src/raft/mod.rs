@@ -1,8 +1,9 @@
 //! The replica: its state, and the one entry through which it changes.
 //!
 //! The verbs live in the files beside this one: [`election`], [`append`] (the follower's side of replication),
-//! [`replicate`] (the leader's side), [`promise`] (what waits for the disk), [`fetch`] (entries that have left memory),
-//! [`compact`] (those that are given up), [`restore`] (payloads that the disk has lost), [`lost_vote`] (a term and vote that it has lost), [`refuse`] (what contradicts a law), [`query`] (what others may
+//! [`replicate`] (the leader's side), [`members`] (who belongs to the group), [`transfer`] (who leads next), [`promise`] (what
+//! waits for the disk), [`fetch`] (entries that have left memory), [`compact`] (those that are given up), [`restore`]
+//! (payloads that the disk has lost), [`lost_vote`] (a term and vote that it has lost), [`refuse`] (what contradicts a law), [`query`] (what others may
 //! ask) and [`check`] (the invariants).
 
 mod append;
@@ -11,31 +12,38 @@ mod compact;
 mod election;
 mod fetch;
 mod lost_vote;
+mod members;
 mod promise;
 mod query;
 mod refuse;
 mod replicate;
 mod restore;
+mod transfer;
 
 pub use refuse::TERM_MAX;
 
-use pontoon_types::{Body, HardState, Index, Message, ReplicaId, Term, Time, limits::MEMBERS_MAX};
+use std::collections::BTreeSet;
+
+use pontoon_types::{Body, HardState, Index, Message, Permit, ReplicaId, Term, Time};
 
 use crate::durable::Writes;
 use crate::log::Log;
 use crate::lost::Lost;
+use crate::membership::History;
 use crate::mutation::Mutation;
 use crate::progress::Progress;
-use crate::quorum::{Ballot, quorum};
+use crate::quorum::Ballot;
 use crate::random::Random;
-use crate::{Config, Effect, Event, Restored, Role};
+use crate::{Config, Effect, Event, Priority, Restored, Role};
 use fetch::{FetchNumbers, Machine};
 
 /// One replica of one group.
 ///
 /// Invariants (each is asserted in `check.rs`, after every step of a debug build):
 /// - compacted ≤ applied ≤ committed ≤ last and durable ≤ last; the last entry's term is not above the replica's;
-/// - a candidate and a leader have voted for themselves;
+/// - a candidate and a leader have voted for themselves, and a candidate is a voter of the configuration in force or of
+///   one that may come back;
+/// - a leader keeps a progress for each other member of the configuration in force, and for nobody else;
 /// - a follower has a supported leader, or an election deadline, and never both;
 /// - a leader has no election deadline, its term opens with an empty entry, and whatever it commits of its own term is
 ///   held durably by a quorum at that moment;
@@ -48,8 +56,7 @@ use fetch::{FetchNumbers, Machine};
 pub struct Raft {
     config: Config,
     me: ReplicaId,
-    /// Sorted.
-    voters: Vec<ReplicaId>,
+    members: History,
     hard_state: HardState,
     log: Log,
     writes: Writes,
@@ -58,10 +65,11 @@ pub struct Raft {
     ask_by: Option<Time>,
     machine: Machine,
     numbers: FetchNumbers,
-    /// Set when term and vote were lost: the voters that have told their terms since.
-    lost_vote: Option<Ballot>,
+    /// Set when term and vote were lost: the replicas that have told their terms since.
+    lost_vote: Option<BTreeSet<ReplicaId>>,
     state: State,
     election_deadline: Option<Time>,
+    priority: Priority,
     random: Random,
 }
 
@@ -78,6 +86,8 @@ enum State {
         ballot: Ballot,
         /// The write that holds the own vote.
         vote_write: pontoon_types::WriteNumber,
+        /// What its requests for votes carry.
+        permit: Option<Permit>,
     },
     Leader(Leadership),
 }
@@ -89,8 +99,13 @@ struct Leadership {
     start: Index,
     /// Payload bytes of the entries of the own term that are not committed.
     uncommitted_bytes: usize,
-    /// All voters but the leader.
+    /// All other members, learners included, in the order of replicas.
     peers: Vec<Progress>,
+    transfer: Option<transfer::Transfer>,
+    /// Set when the leader is no voter of a committed configuration any more: when it goes at the latest.
+    leave_by: Option<Time>,
+    /// Somebody was allowed to campaign against this leader in the next term.
+    has_given_permit: bool,
 }
 
 /// What a step works on besides the replica.
@@ -103,22 +118,14 @@ impl Raft {
     /// A follower with what its log held. `seed` decides its election timeouts and nothing else; two replicas of a
     /// group should not share one.
     ///
-    /// Panics when `me` is no voter, when the voters are too many or not distinct, or when `restored` is no log or names
-    /// lost entries that it does not hold.
-    pub fn new(
-        config: Config,
-        me: ReplicaId,
-        mut voters: Vec<ReplicaId>,
-        restored: Restored,
-        seed: u64,
-        now: Time,
-    ) -> Raft {
+    /// Panics when `restored` is no log, names lost entries that it does not hold, or has a configuration that cannot be
+    /// read. A replica that is no member may be made: it waits to be one.
+    pub fn new(config: Config, me: ReplicaId, restored: Restored, seed: u64, now: Time) -> Raft {
         config.check();
-        voters.sort_unstable();
-        assert!(voters.windows(2).all(|pair| pair[0] != pair[1]), "a replica is a voter once");
-        assert!(voters.len() <= MEMBERS_MAX, "a group has at most {MEMBERS_MAX} voters");
-        assert!(voters.contains(&me), "{me} is a voter of its group");
-        let Restored { mut hard_state, compacted, older, entries, lost, vote_lost } = restored;
+        let Restored { mut hard_state, compacted, older, configurations, entries, members, lost, vote_lost } = restored;
+        let mut members = History::new(compacted.index, members);
+        members::put_all(&mut members, &configurations, &lost);
+        members::put_all(&mut members, &entries, &lost);
         let log = Log::new(compacted, &older, entries);
         assert!(lost.is_sorted(), "lost entries are in rising order");
         for index in &lost {
@@ -142,14 +149,15 @@ impl Raft {
             ask_by: None,
             machine: Machine { applied: compacted.index, handed: compacted.index, fetch: None },
             numbers: FetchNumbers::default(),
-            lost_vote: vote_lost.then(Ballot::default),
+            lost_vote: vote_lost.then(BTreeSet::new),
             state: State::Follower { leader: None, supported: false },
             election_deadline: Some(now + wait),
             config,
             me,
-            voters,
+            members,
             hard_state,
             log,
+            priority: Priority::default(),
             random,
         }
     }
@@ -163,6 +171,9 @@ impl Raft {
             Event::Timer => self.on_timer(step),
             Event::Receive(message) => self.receive(step, message),
             Event::Propose(payloads) => self.propose(step, payloads),
+            Event::Change(change) => self.change_members(step, &change),
+            Event::Transfer(to) => self.transfer(step, to),
+            Event::Prefer(priority) => self.priority = priority.min(Priority::LAST),
             Event::Durable(number) => self.on_durable(step, number),
             Event::Claimed { leader, term } => self.on_claimed(step, leader, term),
             Event::Lapsed => self.on_lapsed(step),
@@ -194,7 +205,11 @@ impl Raft {
     /// The earliest time at which [`Event::Timer`] should come. None: the replica sleeps until something happens.
     pub fn deadline(&self) -> Option<Time> {
         match &self.state {
-            State::Leader(leadership) => leadership.peers.iter().filter_map(Progress::deadline).min(),
+            State::Leader(leadership) => {
+                let give_up_at = leadership.transfer.as_ref().map(|transfer| transfer.give_up_at);
+                let peers = leadership.peers.iter().filter_map(Progress::deadline);
+                peers.chain(give_up_at).chain(leadership.leave_by).min()
+            }
             _ => [self.election_deadline, self.ask_by].into_iter().flatten().min(),
         }
     }
@@ -211,7 +226,7 @@ impl Raft {
     }
 
     fn receive(&mut self, step: &mut Step, message: Message) {
-        if message.to != self.me || message.from == self.me || !self.voters.contains(&message.from) {
+        if message.to != self.me || message.from == self.me || self.is_of_no_interest(&message) {
             return;
         }
         if let Some(law) = self.law_broken_by_message(&message) {
@@ -231,7 +246,8 @@ impl Raft {
         self.heard_term_of(from);
         let current = term == self.hard_state.term;
         match body {
-            Body::Vote { last } => self.on_vote(step, from, current, last),
+            Body::Vote { last, .. } => self.on_vote(step, from, current, last),
+            Body::TimeoutNow if current => self.on_timeout_now(step, from),
             Body::Append { previous, entries, commit } => {
                 self.on_append(step, from, current, previous, entries, commit)
             }
@@ -243,18 +259,9 @@ impl Raft {
         }
     }
 
-    /// How many voters decide.
-    fn quorum(&self) -> usize {
-        quorum(self.voters.len()) - usize::from(self.config.mutated(Mutation::QuorumShortByOne))
-    }
-
-    /// The place of a voter in the sorted list.
-    fn position(&self, voter: ReplicaId) -> usize {
-        self.voters.binary_search(&voter).expect("only voters are asked for their place")
-    }
-
-    fn others(&self) -> impl Iterator<Item = ReplicaId> + use<'_> {
-        self.voters.iter().copied().filter(|&voter| voter != self.me)
+    /// The other voters of the configuration in force.
+    fn others(&self) -> Vec<ReplicaId> {
+        self.members.current().voters().filter(|&voter| voter != self.me).collect()
     }
 
     fn message(&self, to: ReplicaId, term: Term, body: Body) -> Message {

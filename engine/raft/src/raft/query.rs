@@ -3,6 +3,7 @@
 use pontoon_types::{Entry, Index, LogId, ReplicaId, Term};
 
 use super::{Raft, State};
+use crate::membership::Configuration;
 use crate::{NoTerm, ProposalRefused, Role};
 
 impl Raft {
@@ -12,6 +13,12 @@ impl Raft {
         let State::Leader(leadership) = &self.state else {
             return Err(ProposalRefused::NotLeader { leader: self.leader() });
         };
+        if let Some(transfer) = &leadership.transfer {
+            return Err(ProposalRefused::Transferring { to: transfer.to });
+        }
+        if leadership.leave_by.is_some() {
+            return Err(ProposalRefused::Leaving);
+        }
         let uncommitted = leadership.uncommitted_bytes;
         if uncommitted > 0 && uncommitted.saturating_add(bytes) > self.config.uncommitted_bytes_max {
             return Err(ProposalRefused::Full);
@@ -38,9 +45,37 @@ impl Raft {
         self.me
     }
 
-    /// All voters, this replica included, sorted.
-    pub fn voters(&self) -> &[ReplicaId] {
-        &self.voters
+    /// The configuration in force: that of the last such entry in the log, committed or not.
+    pub fn configuration(&self) -> &Configuration {
+        self.members.current()
+    }
+
+    /// Where the configuration in force stands.
+    pub fn configuration_at(&self) -> Index {
+        self.members.at()
+    }
+
+    /// To whom this leader is handing over, if it is.
+    pub fn transferring_to(&self) -> Option<ReplicaId> {
+        match &self.state {
+            State::Leader(leadership) => leadership.transfer.as_ref().map(|transfer| transfer.to),
+            _ => None,
+        }
+    }
+
+    /// Whether this leader has allowed somebody to campaign against it in the next term. Whoever relies on its term, like
+    /// a lease, must not do so any more: the permit may be used at any time.
+    pub fn has_given_permit(&self) -> bool {
+        matches!(&self.state, State::Leader(leadership) if leadership.has_given_permit)
+    }
+
+    /// The other members and how far each holds this leader's log durably; empty if this replica does not lead.
+    pub fn matched(&self) -> impl Iterator<Item = (ReplicaId, Index)> + use<'_> {
+        let peers = match &self.state {
+            State::Leader(leadership) => leadership.peers.as_slice(),
+            _ => &[],
+        };
+        peers.iter().map(|peer| (peer.id, peer.matched))
     }
 
     /// The role.

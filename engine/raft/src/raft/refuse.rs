@@ -10,10 +10,11 @@
 //!
 //! What is left out: a wrong peer that contradicts nothing known here. That is what law 12 is for.
 
-use pontoon_types::{Body, Entry, Index, LogId, Message, ReplicaId, Term};
+use pontoon_types::{Body, Entry, EntryKind, Index, LogId, Message, ReplicaId, Term};
 
 use super::{Raft, State, Step};
 use crate::log::follows;
+use crate::membership::Configuration;
 use crate::mutation::Mutation;
 use crate::{Effect, Law};
 
@@ -30,7 +31,7 @@ impl Raft {
         step.effects.push(Effect::Refused { from, law });
     }
 
-    /// The law that this message of another voter contradicts.
+    /// The law that this message of another replica contradicts.
     pub(super) fn law_broken_by_message(&self, message: &Message) -> Option<Law> {
         let Message { from, term, .. } = *message;
         if term > TERM_MAX {
@@ -39,7 +40,12 @@ impl Raft {
         let own = self.hard_state.term;
         match &message.body {
             // Entries of a term are made by its leader, so a candidate cannot have one of the term it asks for.
-            Body::PreVote { last } | Body::Vote { last } => (last.term >= term).then_some(Law::WellFormed),
+            Body::PreVote { last } => (last.term >= term).then_some(Law::WellFormed),
+            Body::Vote { last, permit } => {
+                let is_of_next_term = permit.is_none_or(|permit| permit.term < term && permit.term.next() == term)
+                    || self.config.mutated(Mutation::PermitReused);
+                (last.term >= term || !is_of_next_term).then_some(Law::WellFormed)
+            }
             Body::Append { previous, entries, .. } if term >= own => {
                 self.law_broken_by_append(from, term, *previous, entries)
             }
@@ -100,6 +106,10 @@ fn is_well_formed(term: Term, previous: LogId, entries: &[Entry]) -> bool {
     let mut last = previous;
     for entry in entries {
         if !follows(last, entry.id) {
+            return false;
+        }
+        let is_command = entry.kind == EntryKind::Command;
+        if !is_command && Configuration::decode(&entry.payload).is_err() {
             return false;
         }
         last = entry.id;

@@ -8,13 +8,12 @@
 //! that nothing is left to do, and the leader sleeps.
 
 use bytes::Bytes;
-use pontoon_types::{Body, Entry, Index, LogId, Message, ReplicaId, Term, limits::MEMBERS_MAX};
+use pontoon_types::{Body, Entry, Index, LogId, Message, ReplicaId, Term};
 
 use super::{Raft, State, Step, fetch};
 use crate::log::Log;
 use crate::mutation::Mutation;
 use crate::progress::{Mode, Progress};
-use crate::quorum::committed_index;
 use crate::{Config, Effect};
 
 /// Most payload bytes in a probe. Where the logs agree is often found with the first probe, and then a few small
@@ -35,7 +34,7 @@ impl Raft {
         leadership.uncommitted_bytes += payloads.iter().map(Bytes::len).sum::<usize>();
         let term = self.hard_state.term;
         let first = self.log.last().index.0 + 1;
-        let entry = |(index, payload)| Entry { id: LogId::new(Index(index), term), payload };
+        let entry = |(index, payload)| Entry::command(LogId::new(Index(index), term), payload);
         self.append_own((first..).zip(payloads).map(entry).collect());
         self.flush(step);
         self.replicate_all(step);
@@ -48,8 +47,16 @@ impl Raft {
     }
 
     pub(super) fn replicate_all(&mut self, step: &mut Step) {
-        for position in 0..self.voters.len() - 1 {
+        for position in 0..self.peers() {
             self.replicate(step, position);
+        }
+    }
+
+    /// How many peers this leader has.
+    pub(super) fn peers(&self) -> usize {
+        match &self.state {
+            State::Leader(leadership) => leadership.peers.len(),
+            _ => 0,
         }
     }
 
@@ -107,7 +114,12 @@ impl Raft {
             return;
         }
         self.advance_commit(step);
-        self.replicate(step, position);
+        // The commit may have changed who is a peer, or ended the leadership.
+        if let Some(position) = self.peer_position(from) {
+            self.replicate(step, position);
+        }
+        self.review_departure(step);
+        self.review_transfer(step);
     }
 
     /// The logs differ, or something between was lost: goes back to the last place at which they can agree. A refused probe
@@ -133,19 +145,28 @@ impl Raft {
     }
 
     pub(super) fn on_leader_timer(&mut self, step: &mut Step) {
-        for position in 0..self.voters.len() - 1 {
+        self.review_departure(step);
+        self.give_up_transfer(step);
+        for position in 0..self.peers() {
             let State::Leader(leadership) = &mut self.state else { return };
             let peer = &mut leadership.peers[position];
             if peer.answer_by.is_some_and(|time| time <= step.now) {
                 self.retry(step, position);
             } else if peer.tell_by.is_some_and(|time| time <= step.now) {
-                peer.tell_by = None;
-                // A peer to which entries wait is full, and the first one of them will carry the commit index.
-                if peer.next > self.log.last().index && !peer.is_full(&self.config) {
-                    let id = (self.me, self.hard_state.term);
-                    send_append(step, &self.config, id, &self.log, peer, Vec::new());
-                }
+                self.tell_commit(step, position);
             }
+        }
+    }
+
+    /// Sends a peer that replicates the commit index alone, if no entry will carry it.
+    pub(super) fn tell_commit(&mut self, step: &mut Step, position: usize) {
+        let State::Leader(leadership) = &mut self.state else { return };
+        let peer = &mut leadership.peers[position];
+        peer.tell_by = None;
+        // A peer to which entries wait is full, and the first one of them will carry the commit index.
+        if peer.mode == Mode::Replicate && peer.next > self.log.last().index && !peer.is_full(&self.config) {
+            let id = (self.me, self.hard_state.term);
+            send_append(step, &self.config, id, &self.log, peer, Vec::new());
         }
     }
 
@@ -179,14 +200,8 @@ impl Raft {
     /// Commits what a quorum holds, if it is of the own term: an entry of an older term can be replaced even if a
     /// quorum holds it (the paper's figure 8), and is committed together with the first own entry behind it.
     pub(super) fn advance_commit(&mut self, step: &mut Step) {
-        let (quorum, own) = (self.quorum(), self.durable());
+        let index = self.held_by_quorum();
         let State::Leader(leadership) = &mut self.state else { return };
-        let mut held = [Index(0); MEMBERS_MAX];
-        held[0] = own;
-        for (slot, peer) in held[1..].iter_mut().zip(&leadership.peers) {
-            *slot = peer.matched;
-        }
-        let index = committed_index(&held[..self.voters.len()], quorum);
         let committed = self.log.committed();
         let of_own_term = index >= leadership.start || self.config.mutated(Mutation::CommitOldTerm);
         if index <= committed || !of_own_term {
@@ -194,17 +209,13 @@ impl Raft {
         }
         let released = self.log.held(leadership.start.max(committed.next()), index);
         leadership.uncommitted_bytes -= released.map(|entry| entry.payload.len()).sum::<usize>();
-        self.log.commit(index);
+        self.commit(index);
         self.replicate_all(step);
+        self.review_members(step);
     }
 
-    /// How many peers a leader has.
-    pub(super) fn peers(&self) -> usize {
-        self.voters.len() - 1
-    }
-
-    /// The place of a peer in the leader's list, which is the list of voters without the leader.
-    fn peer_position(&self, peer: ReplicaId) -> Option<usize> {
+    /// The place of a peer in the leader's list.
+    pub(super) fn peer_position(&self, peer: ReplicaId) -> Option<usize> {
         let State::Leader(leadership) = &self.state else { return None };
         leadership.peers.iter().position(|progress| progress.id == peer)
     }

@@ -41,6 +41,7 @@
 
 use pontoon_types::{Body, Entry, Index};
 
+use super::members::put_all;
 use super::{Raft, State, Step};
 use crate::mutation::Mutation;
 
@@ -59,6 +60,7 @@ impl Raft {
         for entry in &found {
             self.log.fill_in(entry);
         }
+        put_all(&mut self.members, &found, &[]);
         let restores = !found.is_empty();
         self.write_again(found);
         restores

@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use pontoon_raft::membership::Configuration;
 use pontoon_raft::{Fetch, Identities, Raft, Restored, Role, Unfetched};
-use pontoon_types::{Body, Entry, HardState, Index, LogId, Message, ReplicaId, Term, Write};
+use pontoon_types::{Body, Entry, EntryKind, HardState, Index, LogId, Message, Permit, ReplicaId, Term, Write};
 
 /// What a crash leaves of one replica. It replays writes in their order (law 14) and knows nothing else.
 #[derive(Clone, Debug, Default)]
@@ -108,7 +109,7 @@ impl Disk {
     }
 
     /// What a log shows of it that is opened, with the payloads of the last `window` entries.
-    pub fn restored(&self, window: usize) -> Restored {
+    pub fn restored(&self, window: usize, founders: &Configuration) -> Restored {
         let mut entries = self.entries.clone();
         for index in &self.lost {
             entries[index.0 as usize - 1].payload = Bytes::new();
@@ -124,7 +125,20 @@ impl Disk {
             older.last = entry.id.index;
         }
         let (hard_state, lost) = (self.hard_state, self.lost.iter().copied().collect());
-        Restored { hard_state, compacted: self.compacted, older, entries, lost, vote_lost: self.vote_lost }
+        let of_members = |entry: &&Entry| entry.kind == EntryKind::Configuration;
+        let configurations = self.entries[compacted..first].iter().filter(of_members).cloned().collect();
+        let settled = self.entries[..compacted].iter().rev().find(of_members);
+        let settled = settled.map(|entry| Configuration::decode(&entry.payload).expect("a configuration"));
+        Restored {
+            hard_state,
+            compacted: self.compacted,
+            older,
+            configurations,
+            entries,
+            members: settled.unwrap_or_else(|| founders.clone()),
+            lost,
+            vote_lost: self.vote_lost,
+        }
     }
 
     /// Whether something is lost that limits the replica.
@@ -145,6 +159,8 @@ pub struct Checker {
     leaders: BTreeMap<Term, ReplicaId>,
     votes: BTreeMap<(Term, ReplicaId), ReplicaId>,
     committed: Vec<Committed>,
+    /// Who was asked to campaign by whom.
+    permits: BTreeSet<(Term, ReplicaId, ReplicaId)>,
 }
 
 impl Checker {
@@ -153,6 +169,14 @@ impl Checker {
         let says_term = !matches!(message.body, Body::PreVote { .. } | Body::PreVoteResponse { .. });
         if says_term {
             assert!(message.term <= disk.term(), "law 13: {message:?} shows a term that is not durable");
+        }
+        match message.body {
+            Body::TimeoutNow => drop(self.permits.insert((message.term, message.from, message.to))),
+            Body::Vote { permit: Some(Permit { leader, term }), .. } => {
+                assert_eq!(term.next(), message.term, "law 5: a permit is for one term");
+                assert!(self.permits.contains(&(term, leader, message.from)), "law 5: a permit was given");
+            }
+            _ => {}
         }
         let vote = match message.body {
             Body::Vote { .. } => Some(message.from),
@@ -174,9 +198,10 @@ impl Checker {
     }
 
     /// After every step of `raft`, whose log is what its writes say: `log`.
-    pub fn on_step(&mut self, raft: &Raft, log: &[Entry]) {
+    pub fn on_step(&mut self, raft: &Raft, log: &[Entry], founders: &Configuration) {
         raft.check();
         check_memory(raft, log);
+        check_members(raft, log, founders);
         if raft.role() == Role::Leader {
             self.check_leader(raft, log);
         }
@@ -236,4 +261,16 @@ fn check_memory(raft: &Raft, log: &[Entry]) {
         next = next.next();
     }
     assert_eq!(next, raft.last().index.next(), "the window reaches to the end of the log");
+}
+
+/// The last configuration in the log is in force, and the founders before the first. With one that is missing, what is in
+/// force depends on when it was lost.
+fn check_members(raft: &Raft, log: &[Entry], founders: &Configuration) {
+    let mut known = log.iter().filter(|entry| entry.kind == EntryKind::Configuration);
+    if raft.missing().any(|missing| log[missing.0 as usize - 1].kind == EntryKind::Configuration) {
+        return;
+    }
+    let last = known.next_back().map(|entry| Configuration::decode(&entry.payload).expect("a configuration"));
+    let expected = last.as_ref().unwrap_or(founders);
+    assert_eq!(raft.configuration(), expected, "{}: the last configuration in the log is in force", raft.me());
 }

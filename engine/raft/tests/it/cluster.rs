@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use pontoon_raft::membership::Configuration;
 use pontoon_raft::{Config, Effect, Event, Fetch, Raft, Reader, Role, Unfetched, quorum};
-use pontoon_types::{Body, Entry, Index, Message, ReplicaId, Time, Write, WriteNumber};
+use pontoon_types::{Body, Entry, EntryKind, Index, Message, ReplicaId, Time, Write, WriteNumber};
 
 use crate::checker::{Checker, Disk};
+use crate::membership::member;
 
 /// One replica, its disk, and the writes on their way there.
 pub struct Node {
@@ -59,6 +61,10 @@ pub struct Cluster {
     pub trace: String,
     /// Wrong peers are part of the story: what is refused is printed and no violation.
     pub tolerant: bool,
+    /// The members in the beginning. The other replicas wait to be added.
+    pub founders: Configuration,
+    /// Replicas that the group has no use for: their timers do not matter.
+    pub dormant: BTreeSet<ReplicaId>,
     /// Disks are damaged without regard for whether the group can come back.
     pub merciless: bool,
     /// How many of the newest entries a start brings into memory.
@@ -68,7 +74,18 @@ pub struct Cluster {
 
 impl Cluster {
     /// Starts replicas 1 to `count`, with what `disks` holds for them.
-    pub fn new(config: Config, count: u64, seed: u64, mut disks: BTreeMap<ReplicaId, Disk>) -> Cluster {
+    pub fn new(config: Config, count: u64, seed: u64, disks: BTreeMap<ReplicaId, Disk>) -> Cluster {
+        Cluster::with_spares(config, count, count, seed, disks)
+    }
+
+    /// The same, of which the first `founders` are the group and the others wait to be added.
+    pub fn with_spares(
+        config: Config,
+        count: u64,
+        founders: u64,
+        seed: u64,
+        mut disks: BTreeMap<ReplicaId, Disk>,
+    ) -> Cluster {
         let ids = (1..=count).map(ReplicaId);
         let nodes = ids.map(|id| {
             let disk = disks.remove(&id).unwrap_or_default();
@@ -83,6 +100,8 @@ impl Cluster {
             checker: Checker::default(),
             trace: String::new(),
             tolerant: false,
+            founders: Configuration::of_voters((1..=founders).map(member)).expect("the founders are a group"),
+            dormant: BTreeSet::new(),
             merciless: false,
             restored_entries: usize::MAX,
             seed,
@@ -130,17 +149,17 @@ impl Cluster {
             // a lost vote asks of the others depends on that.
             self.queue.retain(|message| message.to != id);
         }
-        let (config, voters, now) = (self.config.clone(), self.ids(), self.now);
+        let (config, founders, now) = (self.config.clone(), self.founders.clone(), self.now);
         let (base, window) = (self.seed, self.restored_entries);
         let node = self.node(id);
         node.starts += 1;
         let seed = base + id.0 * 1000 + node.starts;
         node.disk.unseen.clear();
-        let restored = node.disk.restored(window);
+        let restored = node.disk.restored(window, &founders);
         (node.written, node.applied) = (node.disk.clone(), restored.compacted.index);
-        node.raft = Some(Raft::new(config, id, voters, restored, seed, now));
+        node.raft = Some(Raft::new(config, id, restored, seed, now));
         let node = &self.nodes[&id];
-        self.checker.on_step(node.raft.as_ref().expect("just made"), &node.written.entries);
+        self.checker.on_step(node.raft.as_ref().expect("just made"), &node.written.entries, &self.founders);
     }
 
     /// Stops a replica. Of its writes under way the first `kept` reach the disk all the same.
@@ -167,7 +186,7 @@ impl Cluster {
             Checker::check_pair(&self.nodes[&id].written.entries, &other.written.entries);
         }
         let node = &self.nodes[&id];
-        self.checker.on_step(node.raft.as_ref().expect("it has just stepped"), &node.written.entries);
+        self.checker.on_step(node.raft.as_ref().expect("it has just stepped"), &node.written.entries, &self.founders);
         if !node.lazy {
             self.apply(id, Index(u64::MAX));
         }
@@ -309,6 +328,9 @@ impl Cluster {
 
     /// Whether this replica's disk may be damaged, and those of a quorum stay whole: then the group must come back.
     pub fn may_damage(&self, id: ReplicaId) -> bool {
+        if self.founders.members().len() < self.nodes.len() {
+            return false;
+        }
         let damaged = self.nodes.iter().filter(|(other, node)| **other != id && node.disk.is_damaged()).count();
         damaged + 1 + quorum(self.nodes.len()) <= self.nodes.len()
     }
@@ -338,7 +360,8 @@ impl Cluster {
 
     /// The replica whose deadline comes first.
     pub fn next_deadline(&self) -> Option<(Time, ReplicaId)> {
-        self.running().filter_map(|raft| Some((raft.deadline()?, raft.me()))).min()
+        let awake = self.running().filter(|raft| !self.dormant.contains(&raft.me()));
+        awake.filter_map(|raft| Some((raft.deadline()?, raft.me()))).min()
     }
 
     /// Moves time to the first deadline, if it lies at or before `until`, and fires that timer.
@@ -378,6 +401,7 @@ pub fn body_name(body: &Body) -> &'static str {
         Body::Append { .. } => "Append",
         Body::AppendResponse { .. } => "AppendResponse",
         Body::AppendRefused { .. } => "AppendRefused",
+        Body::TimeoutNow => "TimeoutNow",
     }
 }
 
@@ -386,7 +410,11 @@ pub fn format_message(message: &Message) -> String {
     let name = body_name(body);
     let head = format!("{from}→{to} {name} term={term}");
     match body {
-        Body::PreVote { last } | Body::Vote { last } => format!("{head} last={last}"),
+        Body::PreVote { last } | Body::Vote { last, permit: None } => format!("{head} last={last}"),
+        Body::Vote { last, permit: Some(permit) } => {
+            format!("{head} last={last} permit={}@{}", permit.leader, permit.term)
+        }
+        Body::TimeoutNow => head,
         Body::PreVoteResponse { granted } | Body::VoteResponse { granted } => {
             format!("{head} {}", if *granted { "granted" } else { "refused" })
         }
@@ -420,6 +448,21 @@ fn format_write(write: &Write) -> String {
 }
 
 fn format_entries(entries: &[Entry]) -> String {
-    let ids: Vec<String> = entries.iter().map(|entry| entry.id.to_string()).collect();
+    let ids: Vec<String> = entries.iter().map(format_entry).collect();
     format!("[{}]", ids.join(" "))
+}
+
+fn format_entry(entry: &Entry) -> String {
+    match entry.kind {
+        EntryKind::Command => entry.id.to_string(),
+        EntryKind::Configuration => format!("{}{}", entry.id, members_in(entry)),
+    }
+}
+
+/// The configuration that an entry holds.
+pub fn members_in(entry: &Entry) -> String {
+    match Configuration::decode(&entry.payload) {
+        Ok(configuration) => format!("({configuration})"),
+        Err(_) => "(?)".into(),
+    }
 }

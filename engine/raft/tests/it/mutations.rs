@@ -8,24 +8,39 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config as RunnerConfig, TestRunner};
 
-use crate::properties::{action, calm_down, config, perform, start};
+use crate::properties::{Action, action, calm_down, check_agreement, config, members_action, perform, start};
 use crate::scripts::run;
 
 /// How many schedules of a fixed row pass before one breaks a law, or none if all pass.
 fn schedules_until_caught(mutation: Option<Mutation>, schedules: usize) -> Option<usize> {
+    until_caught(mutation, schedules, 3, action().boxed())
+}
+
+/// The same for a group of three of six replicas whose members change.
+fn member_schedules_until_caught(mutation: Option<Mutation>, schedules: usize) -> Option<usize> {
+    until_caught(mutation, schedules, 6, members_action().boxed())
+}
+
+fn until_caught(
+    mutation: Option<Mutation>,
+    schedules: usize,
+    replicas: u64,
+    action: BoxedStrategy<Action>,
+) -> Option<usize> {
     let rng = proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(RunnerConfig::default(), rng);
-    let strategy = prop::collection::vec(action(), 200..400);
+    let strategy = prop::collection::vec(action, 200..400);
     (0..schedules).find(|&seed| {
         let actions = strategy.new_tree(&mut runner).expect("a schedule").current();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let mut cluster = start(Config { mutation, ..config() }, 3, seed as u64);
+            let mut cluster = start(Config { mutation, ..config() }, replicas, 3, seed as u64);
             cluster.step(ReplicaId(1), Event::Campaign);
             for action in &actions {
                 perform(&mut cluster, action);
                 cluster.trace.clear();
             }
             calm_down(&mut cluster);
+            check_agreement(&cluster);
         }));
         outcome.is_err()
     })
@@ -34,6 +49,7 @@ fn schedules_until_caught(mutation: Option<Mutation>, schedules: usize) -> Optio
 #[test]
 fn without_a_bug_nothing_is_caught() {
     assert_eq!(schedules_until_caught(None, 500), None);
+    assert_eq!(member_schedules_until_caught(None, 500), None);
 }
 
 #[test]
@@ -55,6 +71,29 @@ fn every_bug_put_in_on_purpose_is_caught() {
     let found: Vec<_> = mutations.iter().map(|&it| (it, schedules_until_caught(Some(it), 5_000))).collect();
     println!("{found:?}");
     assert!(found.iter().all(|(_, caught)| caught.is_some()), "a bug was not caught: {found:?}");
+}
+
+#[test]
+fn every_bug_of_membership_and_transfer_is_caught() {
+    let mutations = [
+        Mutation::CommitWithoutOutgoing,
+        Mutation::VoteWithoutOutgoing,
+        Mutation::LearnerCounts,
+        Mutation::KeepCutConfiguration,
+        Mutation::RemovedLeaderStays,
+        Mutation::PermitReused,
+    ];
+    let found: Vec<_> = mutations.iter().map(|&it| (it, member_schedules_until_caught(Some(it), 5_000))).collect();
+    println!("{found:?}");
+    assert!(found.iter().all(|(_, caught)| caught.is_some()), "a bug was not caught: {found:?}");
+}
+
+/// Two leaders that change the members in two directions: the error of the first published rule.
+#[test]
+fn changing_before_an_own_commit_is_caught_by_the_published_error() {
+    let text = include_str!("../scripts/membership_two_directions.txt");
+    let why = caught_by_script("two directions", text, Mutation::ChangeBeforeOwnCommit);
+    assert!(why.contains("leader completeness") || why.contains("state machine safety"), "{why}");
 }
 
 /// Chance hardly ever builds the paper's figure 8, so its script does.

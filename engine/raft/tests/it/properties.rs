@@ -6,14 +6,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pontoon_raft::{Config, Effect, Event, Law, Raft, Reader, Restored, Role, TERM_MAX};
-use pontoon_types::{Body, Entry, Index, LogId, Message, ReplicaId, Term, Time, WriteNumber};
+use pontoon_raft::membership::{Change, Configuration, Phase};
+use pontoon_raft::{Config, Effect, Event, Law, MembersChange, Priority, Raft, Reader, Restored, Role, TERM_MAX};
+use pontoon_types::{Body, Entry, Index, LogId, Message, Permit, ReplicaId, Term, Time, WriteNumber};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 use crate::checker::Disk;
 use crate::cluster::Cluster;
+use crate::membership::{change, member};
 
 /// One thing that happens. Numbers are taken modulo what there is.
 #[derive(Clone, Debug)]
@@ -48,6 +50,9 @@ pub enum Action {
     Isolate(usize),
     Heal,
     Stabilize,
+    Change(usize, MembersChange),
+    Transfer(usize, usize),
+    Prefer(usize, u8),
 }
 
 pub fn action() -> impl Strategy<Value = Action> {
@@ -81,6 +86,23 @@ pub fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
+/// What happens to a group whose members change.
+pub fn members_action() -> impl Strategy<Value = Action> {
+    let n = || 0usize..1000;
+    let changes = prop_oneof![
+        4 => prop::collection::vec(change(), 1..2).prop_map(MembersChange::Simple),
+        4 => (prop::collection::vec(change(), 1..5), any::<bool>())
+            .prop_map(|(changes, auto_leave)| MembersChange::Joint { changes, auto_leave }),
+        2 => Just(MembersChange::Leave),
+    ];
+    prop_oneof![
+        20 => action(),
+        2 => (n(), changes).prop_map(|(at, change)| Action::Change(at, change)),
+        1 => (n(), n()).prop_map(|(at, to)| Action::Transfer(at, to)),
+        1 => (n(), 0u8..10).prop_map(|(at, priority)| Action::Prefer(at, priority)),
+    ]
+}
+
 /// Small limits, so that a short schedule reaches them.
 pub fn config() -> Config {
     Config {
@@ -93,11 +115,11 @@ pub fn config() -> Config {
 }
 
 /// The same with windows of all sizes, and a cluster whose replicas start with more or less of them.
-pub fn start(config: Config, count: u64, seed: u64) -> Cluster {
+pub fn start(config: Config, count: u64, founders: u64, seed: u64) -> Cluster {
     let pick = |sizes: [usize; 3], by: u64| sizes[(seed / by % 3) as usize];
     let window_bytes_max = pick([1, 200, usize::MAX], 1);
     let config = Config { window_bytes_max, fetch_bytes_max: pick([1, 30, 1000], 3), ..config };
-    let mut cluster = Cluster::new(config, count, seed, BTreeMap::new());
+    let mut cluster = Cluster::with_spares(config, count, founders, seed, BTreeMap::new());
     cluster.restored_entries = pick([0, 3, usize::MAX], 9);
     cluster
 }
@@ -160,6 +182,15 @@ pub fn perform(cluster: &mut Cluster, action: &Action) {
         Action::Isolate(at) => isolate(cluster, pick(at)),
         Action::Heal => cluster.cut.clear(),
         Action::Stabilize => cluster.stabilize(),
+        Action::Change(at, ref change) => change_members(cluster, at, change),
+        Action::Transfer(at, to) => {
+            let leaders = cluster.leaders();
+            let leader = leaders.get(at % leaders.len().max(1)).copied();
+            if let Some(leader) = leader.filter(|leader| cluster.raft(*leader).admit_transfer(pick(to)).is_ok()) {
+                cluster.step(leader, Event::Transfer(pick(to)));
+            }
+        }
+        Action::Prefer(at, priority) => cluster.step(pick(at), Event::Prefer(Priority(priority))),
     }
 }
 
@@ -239,6 +270,34 @@ fn propose(cluster: &mut Cluster, at: usize, count: usize) {
     }
 }
 
+/// Asks for a change. Replicas that are not there are left out.
+fn change_members(cluster: &mut Cluster, at: usize, change: &MembersChange) {
+    let leaders = cluster.leaders();
+    let Some(leader) = leaders.get(at % leaders.len().max(1)).copied() else { return };
+    let exists = |change: &Change| cluster.nodes.contains_key(&change.replica());
+    let mut change = change.clone();
+    if let MembersChange::Simple(changes) | MembersChange::Joint { changes, .. } = &mut change {
+        changes.retain(exists);
+    }
+    if cluster.raft(leader).admit_change(&change).is_ok() {
+        cluster.step(leader, Event::Change(change));
+    }
+}
+
+/// What a group leaves undone that is at peace: a joint configuration that nobody leaves, and replicas that wake up
+/// although they are no members any more.
+fn tidy_up(cluster: &mut Cluster) {
+    let Some(leader) = cluster.leaders().into_iter().max_by_key(|leader| cluster.raft(*leader).term()) else { return };
+    if cluster.raft(leader).admit_change(&MembersChange::Leave).is_ok() {
+        cluster.step(leader, Event::Change(MembersChange::Leave));
+    }
+    let raft = cluster.raft(leader);
+    let settled = raft.role() == Role::Leader && raft.read_index() == Some(raft.last().index);
+    let configuration = raft.configuration().clone();
+    let idle = |id: &ReplicaId| settled && *id != leader && configuration.standing(*id).is_none();
+    cluster.dormant = cluster.ids().into_iter().filter(idle).collect();
+}
+
 /// One leader's beacon reaches everybody.
 fn claim(cluster: &mut Cluster, at: usize) {
     let leaders = cluster.leaders();
@@ -270,6 +329,7 @@ pub fn calm_down(cluster: &mut Cluster) -> usize {
     }
     for round in 0..200 {
         cluster.stabilize();
+        tidy_up(cluster);
         for at in 0..cluster.leaders().len() {
             claim(cluster, at);
         }
@@ -282,20 +342,28 @@ pub fn calm_down(cluster: &mut Cluster) -> usize {
             }
         }
         cluster.stabilize();
-        cluster.trace.clear();
+        if round < 195 {
+            cluster.trace.clear();
+        }
         if !cluster.fire_next(Time(u64::MAX)) {
             return round;
         }
     }
-    panic!("the cluster does not fall asleep");
+    let standing = |raft: &Raft| format!("{} {} {:?} {}", raft.me(), raft.role(), raft.leader(), raft.configuration());
+    let standings: Vec<String> = cluster.running().map(standing).collect();
+    panic!("the cluster does not fall asleep:\n{}\n{}", standings.join("\n"), cluster.trace);
 }
 
-fn check_agreement(cluster: &Cluster) {
+pub fn check_agreement(cluster: &Cluster) {
     let leaders = cluster.leaders();
     assert_eq!(leaders.len(), 1, "one replica leads after the storm");
     let leader = cluster.raft(leaders[0]);
     assert_eq!(leader.read_index(), Some(leader.last().index), "the leader has committed its whole log");
-    for raft in cluster.running() {
+    let members = leader.configuration();
+    assert!(members.is_voter(leader.me()), "the leader is a voter");
+    assert_eq!(members.phase(), Phase::Simple, "no change is left half done");
+    for raft in cluster.running().filter(|raft| members.standing(raft.me()).is_some()) {
+        assert_eq!(raft.configuration(), members, "{} knows the members", raft.me());
         assert_eq!((raft.leader(), raft.term()), (Some(leader.me()), leader.term()), "all follow the leader");
         assert_eq!((raft.last(), raft.committed()), (leader.last(), leader.committed()), "all have its log and commit");
         assert_eq!(raft.deadline(), None, "{} sleeps", raft.me());
@@ -309,8 +377,8 @@ fn check_agreement(cluster: &Cluster) {
     assert_eq!(cluster.checker.committed() as u64, leader.committed().0, "nothing committed is missing");
 }
 
-fn survive(count: u64, seed: u64, actions: &[Action]) {
-    let mut cluster = start(config(), count, seed);
+fn survive(count: u64, founders: u64, seed: u64, actions: &[Action]) {
+    let mut cluster = start(config(), count, founders, seed);
     cluster.step(ReplicaId(1), Event::Campaign);
     for action in actions {
         perform(&mut cluster, action);
@@ -334,7 +402,7 @@ fn the_schedules_reach_the_rare_paths() {
     let mut trace = String::new();
     for seed in 0..100 {
         let actions = strategy.new_tree(&mut runner).expect("a schedule").current();
-        let mut cluster = start(config(), 3, seed);
+        let mut cluster = start(config(), 3, 3, seed);
         actions.iter().for_each(|action| perform(&mut cluster, action));
         trace += &cluster.trace;
     }
@@ -373,7 +441,7 @@ fn append() -> impl Strategy<Value = Body> {
     (log_id(), prop::collection::vec((number(), 0u64..20), 0..4), number()).prop_map(|(previous, terms, commit)| {
         let entry = |(place, (term, gap)): (usize, (u64, u64))| {
             let index = previous.index.0.wrapping_add(1 + place as u64 + u64::from(gap == 0));
-            Entry { id: LogId::new(Index(index), Term(term.max(previous.term.0))), payload: Bytes::from_static(b"x") }
+            Entry::command(LogId::new(Index(index), Term(term.max(previous.term.0))), Bytes::from_static(b"x"))
         };
         Body::Append { previous, entries: terms.into_iter().enumerate().map(entry).collect(), commit: Index(commit) }
     })
@@ -383,7 +451,11 @@ fn body() -> impl Strategy<Value = Body> {
     prop_oneof![
         1 => log_id().prop_map(|last| Body::PreVote { last }),
         3 => any::<bool>().prop_map(|granted| Body::PreVoteResponse { granted }),
-        1 => log_id().prop_map(|last| Body::Vote { last }),
+        1 => (log_id(), prop::option::of((2u64..4, number()))).prop_map(|(last, permit)| {
+            let permit = permit.map(|(leader, term)| Permit { leader: ReplicaId(leader), term: Term(term) });
+            Body::Vote { last, permit }
+        }),
+        1 => Just(Body::TimeoutNow),
         3 => any::<bool>().prop_map(|granted| Body::VoteResponse { granted }),
         5 => append(),
         3 => number().prop_map(|matched| Body::AppendResponse { matched: Index(matched) }),
@@ -423,8 +495,9 @@ fn bring_near(raft: &Raft, message: &mut Message) {
 
 /// One replica whose disk is honest and whose peers are not. It checks its own invariants after every step.
 fn hear(events: &[(bool, Event)]) -> Vec<Law> {
-    let voters = (1..=3).map(ReplicaId).collect();
-    let mut raft = Raft::new(config(), ReplicaId(1), voters, Restored::default(), 1, Time(0));
+    let members = Configuration::of_voters((1..=3).map(member)).expect("three voters");
+    let restored = Restored { members, ..Restored::default() };
+    let mut raft = Raft::new(config(), ReplicaId(1), restored, 1, Time(0));
     let (mut effects, mut laws) = (Vec::new(), Vec::new());
     let (mut now, mut written, mut durable) = (Time(0), 0, 0);
     for (near, event) in events {
@@ -463,7 +536,7 @@ fn wrong_peers_reach_every_law() {
     let mut runner = TestRunner::deterministic();
     let strategy = prop::collection::vec(wrong_event(), 100..200);
     let mut laws = BTreeMap::new();
-    for _ in 0..500 {
+    for _ in 0..1000 {
         for law in hear(&strategy.new_tree(&mut runner).expect("a schedule").current()) {
             *laws.entry(law).or_insert(0) += 1;
         }
@@ -480,7 +553,7 @@ proptest! {
         seed in 0u64..1_000_000,
         actions in prop::collection::vec(action(), 1..400),
     ) {
-        survive(3, seed, &actions);
+        survive(3, 3, seed, &actions);
     }
 
     #[test]
@@ -488,7 +561,7 @@ proptest! {
         seed in 0u64..1_000_000,
         actions in prop::collection::vec(action(), 1..400),
     ) {
-        survive(5, seed, &actions);
+        survive(5, 5, seed, &actions);
     }
 
     #[test]
@@ -497,7 +570,32 @@ proptest! {
         seed in 0u64..1_000_000,
         actions in prop::collection::vec(action(), 1..150),
     ) {
-        survive(count, seed, &actions);
+        survive(count, count, seed, &actions);
+    }
+
+    #[test]
+    fn groups_survive_any_change_of_their_members(
+        founders in 1u64..=4,
+        seed in 0u64..1_000_000,
+        actions in prop::collection::vec(members_action(), 1..400),
+    ) {
+        survive(6, founders, seed, &actions);
+    }
+
+    /// The same with disks that rot: nothing false is said or committed.
+    #[test]
+    fn any_rot_is_safe_while_members_change(
+        founders in 1u64..=4,
+        seed in 0u64..1_000_000,
+        actions in prop::collection::vec(members_action(), 1..300),
+    ) {
+        let mut cluster = start(config(), 6, founders, seed);
+        cluster.merciless = true;
+        cluster.step(ReplicaId(1), Event::Campaign);
+        for action in &actions {
+            perform(&mut cluster, action);
+            cluster.trace.clear();
+        }
     }
 
     /// Whatever rots, on however many disks: the group may stop for good, and nothing false is said or committed.
@@ -507,7 +605,7 @@ proptest! {
         seed in 0u64..1_000_000,
         actions in prop::collection::vec(action(), 1..300),
     ) {
-        let mut cluster = start(config(), count, seed);
+        let mut cluster = start(config(), count, count, seed);
         cluster.merciless = true;
         cluster.step(ReplicaId(1), Event::Campaign);
         for action in &actions {

@@ -8,29 +8,34 @@
 //!
 //! Commands (a replica is a number; `A>B` names the direction from A to B):
 //!
-//! - `cluster n=3 …`: starts replicas 1 to n. Options: `seed`, `append_entries`, `append_bytes`, `inflight_messages`,
-//!   `inflight_bytes`, `uncommitted_bytes`, `window_bytes`, `fetch_bytes`, `restored` (how many of the newest entries a
-//!   start brings into memory), and `log1=1,1,2 term1=3` for what replica 1's disk holds (terms by index).
+//! - `cluster n=3 …`: starts replicas 1 to n. Options: `founders` (so many are the group, the others wait), `seed`,
+//!   `append_entries`, `append_bytes`, `inflight_messages`, `inflight_bytes`, `uncommitted_bytes`, `window_bytes`,
+//!   `fetch_bytes`, `restored` (how many of the newest entries a start brings into memory), and `log1=1,1,2 term1=3` for
+//!   what replica 1's disk holds (terms by index).
 //! - `campaign R`, `timer R`, `claim R [to=S] [term=T]`, `lapse R…`, `peer-up R S`, `peer-restarted R S`: events.
-//! - `propose R a b`: one batch, after asking whether it is admitted. `xN` is a payload of N bytes.
+//! - `fill R N`: proposes N small commands. `propose R a b`: one batch, after asking whether it is admitted. `xN` is a payload of N bytes.
 //! - `rot R I…`: these payloads rot on the disk and are missing at the next start; `rot-vote R`: term and vote do.
 //!   `mend R I…`: these are there again; `scrub R I…`: these rot and are reported while the replica runs. `postpone R`: an event.
 //!   `decay R I…`: these rot, and nobody is told.
 //! - `fetched R [S]`: the log of R answers all that it was asked for, or only what S needs; `cold R` / `warm R`: whether
 //!   `stabilize` leaves that to `fetched`. `lazy R`: its machine applies only with `apply R [I]`. `compact R I`, `shed R`:
 //!   events. `window R` prints what is in memory.
+//! - `change R voter=4,5 learner=6 remove=1 [joint] [stay]`: changes the members, after asking; `joint` goes through a joint
+//!   configuration even if it need not, `stay` does not leave it. `leave R`: leaves it. `transfer R S`: hands over.
+//!   `prefer R P`: how eager R is.
 //! - `durable R [wN]`: writes under way, all or through wN, are durable. `slow R` / `fast R`: whether `stabilize`
 //!   leaves that replica's writes under way.
 //! - `deliver` (all that is queued now), `deliver A>B [K] [copy]` (the K-th message on that way, counted from 1, else all;
 //!   `copy` leaves it queued), `drop A>B [K]`, `queue`.
 //! - `inject A>B term=T previous=I@T [entries=I@T,…] [commit=I]`: an Append from nowhere; `inject A>B term=T matched=I`: an
-//!   acknowledgement from nowhere; `inject A>B term=T vote=I@T`: a request for a vote, its log ending there;
+//!   acknowledgement from nowhere; `inject A>B term=T vote=I@T [permit=L@T]`: a request for a vote, its log ending there;
+//!   `inject A>B term=T now`: a TimeoutNow;
 //!   `inject A>B term=T pre-vote=granted`: a pre-vote.
 //! - `stabilize`: delivers and syncs until nothing is under way.
 //! - `advance 1s`: moves time and fires timers; messages wait. `run 1s`: the same, stabilizing after each timer.
 //! - `partition R…` (cuts these off from all others), `cut A>B`, `heal`, `crash R [keep=K]` (K writes under way reach
 //!   the disk all the same), `restart R` (crashes first if it runs).
-//! - `status [R]`, `log [R]`, `read R` (its read index), `confirms R T`.
+//! - `status [R]`, `members [R]` (what is in force), `log [R]`, `read R` (its read index), `confirms R T`.
 //! - `?command` must make a replica refuse what it hears, and no other command may.
 //! - `!command` must panic; the message is printed and the replica it broke is not used again. `(command)` prints nothing.
 
@@ -41,11 +46,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pontoon_raft::{Config, Event, Raft, Reader};
-use pontoon_types::{Body, Entry, HardState, Index, LogId, Message, ReplicaId, Term, WriteNumber};
+use pontoon_raft::membership::Change;
+use pontoon_raft::{Config, Event, MembersChange, Priority, Raft, Reader};
+use pontoon_types::{Body, Entry, EntryKind, HardState, Index, LogId, Message, Permit, ReplicaId, Term, WriteNumber};
 
 use crate::checker::Disk;
-use crate::cluster::{Cluster, format_message};
+use crate::cluster::{Cluster, format_message, members_in};
+use crate::membership::member;
 
 #[test]
 fn scripts_print_their_traces() {
@@ -162,6 +169,8 @@ impl Runner {
             | "shed" | "compact" => {
                 event(cluster, verb, arguments);
             }
+            "fill" => fill(cluster, arguments),
+            "change" | "leave" | "transfer" | "prefer" => govern(cluster, verb, arguments),
             "deliver" | "drop" | "queue" => messages(cluster, verb, arguments),
             "inject" => inject(cluster, arguments),
             "durable" => durable(cluster, arguments),
@@ -188,7 +197,7 @@ impl Runner {
             "partition" | "cut" | "heal" => network(cluster, verb, arguments),
             "crash" | "restart" => restart(cluster, verb, arguments),
             "rot" | "rot-vote" | "scrub" | "decay" | "mend" => rot(cluster, verb, arguments),
-            "status" | "log" | "window" | "read" | "confirms" => show(cluster, verb, arguments),
+            "status" | "members" | "log" | "window" | "read" | "confirms" => show(cluster, verb, arguments),
             _ => panic!("there is no command {verb}"),
         }
     }
@@ -200,11 +209,12 @@ impl Runner {
 
 fn start(mut config: Config, arguments: &[&str]) -> Cluster {
     let mut disks: BTreeMap<ReplicaId, Disk> = BTreeMap::new();
-    let (mut count, mut seed, mut restored) = (3, 1, usize::MAX);
+    let (mut count, mut founders, mut seed, mut restored) = (3, None, 1, usize::MAX);
     for (key, value) in arguments.iter().map(|argument| argument.split_once('=').expect("an option is key=value")) {
         let number = || value.parse::<usize>().expect("the option is a number");
         match key {
             "n" => count = number() as u64,
+            "founders" => founders = Some(number() as u64),
             "seed" => seed = number() as u64,
             "append_entries" => config.append_entries_max = number(),
             "append_bytes" => config.append_bytes_max = number(),
@@ -227,7 +237,7 @@ fn start(mut config: Config, arguments: &[&str]) -> Cluster {
             _ => panic!("there is no option {key}"),
         }
     }
-    let cluster = Cluster::new(config, count, seed, disks);
+    let cluster = Cluster::with_spares(config, count, founders.unwrap_or(count), seed, disks);
     if restored < usize::MAX { cluster.with_restored_entries(restored) } else { cluster }
 }
 
@@ -237,7 +247,7 @@ fn stored(place: usize, term: &str) -> Entry {
 
 /// An entry that carries its own name.
 fn named(id: &str) -> Entry {
-    Entry { id: log_id(id), payload: Bytes::from(id.to_owned()) }
+    Entry::command(log_id(id), Bytes::from(id.to_owned()))
 }
 
 fn log_id(word: &str) -> LogId {
@@ -313,6 +323,48 @@ fn propose(cluster: &mut Cluster, id: ReplicaId, words: &[&str]) {
     }
 }
 
+/// Proposes so many small commands in one batch.
+fn fill(cluster: &mut Cluster, arguments: &[&str]) {
+    let count: usize = arguments[1].parse().expect("a number of commands");
+    cluster.step(replica(arguments[0]), Event::Propose(vec![Bytes::from_static(b"x"); count]));
+}
+
+/// Changes of the members and of the leader.
+fn govern(cluster: &mut Cluster, verb: &str, arguments: &[&str]) {
+    let id = replica(arguments[0]);
+    let line = format!("{id} {verb} {}", arguments[1..].join(" "));
+    let (refused, event) = match verb {
+        "prefer" => (None, Event::Prefer(Priority(arguments[1].parse().expect("a priority")))),
+        "transfer" => {
+            let to = replica(arguments[1]);
+            let refused = cluster.raft(id).admit_transfer(to).err();
+            (refused.map(|refused| format!("{refused} ({refused:?})")), Event::Transfer(to))
+        }
+        _ => {
+            let change = if verb == "leave" { MembersChange::Leave } else { change(&arguments[1..]) };
+            let refused = cluster.raft(id).admit_change(&change).err();
+            (refused.map(|refused| format!("{refused} ({refused:?})")), Event::Change(change))
+        }
+    };
+    cluster.print(format_args!("{}", line.trim_end()));
+    match refused {
+        Some(refused) => cluster.print(format_args!("  {id} refuses: {refused}")),
+        None => cluster.step(id, event),
+    }
+}
+
+fn change(arguments: &[&str]) -> MembersChange {
+    let named = |key| option(arguments, key).map(|ids| ids.split(',').map(replica).collect::<Vec<_>>());
+    let voters = named("voter").into_iter().flatten().map(|id| Change::Voter(member(id.0)));
+    let learners = named("learner").into_iter().flatten().map(|id| Change::Learner(member(id.0)));
+    let removed = named("remove").into_iter().flatten().map(Change::Remove);
+    let changes = voters.chain(learners).chain(removed).collect();
+    match arguments.contains(&"joint") {
+        true => MembersChange::Joint { changes, auto_leave: !arguments.contains(&"stay") },
+        false => MembersChange::Simple(changes),
+    }
+}
+
 fn messages(cluster: &mut Cluster, verb: &str, arguments: &[&str]) {
     let way = arguments.first().map(|argument| direction(argument));
     let on_way: Vec<usize> = (0..cluster.queue.len())
@@ -354,7 +406,8 @@ fn inject(cluster: &mut Cluster, arguments: &[&str]) {
     let term = Term(option(arguments, "term").expect("a term").parse().expect("a term"));
     let body = match (index("matched"), option(arguments, "vote"), option(arguments, "pre-vote")) {
         (Some(matched), ..) => Body::AppendResponse { matched },
-        (_, Some(last), _) => Body::Vote { last: log_id(last) },
+        (_, Some(last), _) => Body::Vote { last: log_id(last), permit: option(arguments, "permit").map(permit) },
+        _ if arguments.contains(&"now") => Body::TimeoutNow,
         (.., Some(answer)) => Body::PreVoteResponse { granted: answer == "granted" },
         _ => Body::Append {
             previous: log_id(option(arguments, "previous").expect("a previous entry")),
@@ -363,6 +416,11 @@ fn inject(cluster: &mut Cluster, arguments: &[&str]) {
         },
     };
     cluster.receive(Message { from, to, term, body });
+}
+
+fn permit(word: &str) -> Permit {
+    let (leader, term) = word.split_once('@').expect("a permit is leader@term");
+    Permit { leader: replica(leader), term: Term(term.parse().expect("a term")) }
 }
 
 fn durable(cluster: &mut Cluster, arguments: &[&str]) {
@@ -442,6 +500,7 @@ fn show(cluster: &mut Cluster, verb: &str, arguments: &[&str]) {
             None => "is down".into(),
             Some(raft) => match verb {
                 "status" => status(raft),
+                "members" => format!("members {} since {}", raft.configuration(), raft.configuration_at()),
                 "log" => log(&cluster.nodes[&id].written),
                 "window" => window(raft),
                 "confirms" => {
@@ -481,9 +540,13 @@ fn window(raft: &Raft) -> String {
 }
 
 fn log(written: &Disk) -> String {
-    let shown = written.restored(usize::MAX);
-    let entry = |entry: &Entry| format!("{}={}", entry.id, entry.payload.escape_ascii());
-    let entries: Vec<String> = shown.entries.iter().map(entry).collect();
+    let lost = |entry: &Entry| written.lost.contains(&entry.id.index);
+    let entry = |entry: &Entry| match entry.kind {
+        _ if lost(entry) => format!("{}=", entry.id),
+        EntryKind::Command => format!("{}={}", entry.id, entry.payload.escape_ascii()),
+        EntryKind::Configuration => format!("{}={}", entry.id, members_in(entry)),
+    };
+    let entries: Vec<String> = written.entries[written.compacted.index.0 as usize..].iter().map(entry).collect();
     format!("log {}", if entries.is_empty() { "is empty".into() } else { entries.join(" ") })
 }
 

@@ -17,7 +17,7 @@ const GROUP: GroupId = GroupId(2);
 const OTHER: GroupId = GroupId(3);
 
 fn entry(index: u64, term: u64) -> Entry {
-    Entry { id: LogId::new(Index(index), Term(term)), payload: Bytes::from(vec![index as u8; 40]) }
+    Entry::command(LogId::new(Index(index), Term(term)), Bytes::from(vec![index as u8; 40]))
 }
 
 fn write(number: u64, entries: Vec<Entry>) -> Write {

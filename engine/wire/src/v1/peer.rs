@@ -1,7 +1,7 @@
 //! The metadata of a peer frame, version 1.
 
 use bytes::Bytes;
-use pontoon_types::{self as types, CoreId, GroupId, Incarnation, Index, NodeId, ReplicaId, Term};
+use pontoon_types::{self as types, CoreId, EntryKind, GroupId, Incarnation, Index, NodeId, ReplicaId, Term};
 use rkyv::{Archive, Serialize};
 
 use super::{ArchivedLogId, LogId, Shares, length};
@@ -72,12 +72,19 @@ struct Message {
 enum Body {
     PreVote { last: LogId },
     PreVoteResponse { granted: bool },
-    Vote { last: LogId },
+    Vote { last: LogId, permit: Option<Permit> },
     VoteResponse { granted: bool },
     // The entries stand in the frame's list; the first one follows `previous` and the others follow it.
     Append { previous: LogId, entries: u32, commit: u64 },
     AppendResponse { matched: u64 },
     AppendRefused { refused: u64, hint: LogId },
+    TimeoutNow,
+}
+
+#[derive(Archive, Serialize)]
+struct Permit {
+    leader: u64,
+    term: u64,
 }
 
 #[derive(Archive, Serialize)]
@@ -85,6 +92,7 @@ struct Entry {
     term: u64,
     length: u32,
     checksum: u32,
+    configuration: bool,
 }
 
 /// What a frame takes when there is nothing in its lists.
@@ -117,7 +125,12 @@ pub(crate) fn encode(value: &peer::PeerFrame, out: &mut Vec<u8>) {
     for (group, message) in &value.messages {
         for entry in entries_of(message) {
             let checksum = crc32fast::hash(&entry.payload);
-            entries.push(Entry { term: entry.id.term.0, length: length(entry.payload.len()), checksum });
+            entries.push(Entry {
+                term: entry.id.term.0,
+                length: length(entry.payload.len()),
+                checksum,
+                configuration: entry.kind == EntryKind::Configuration,
+            });
             parts.push(&entry.payload);
         }
         messages.push(Message {
@@ -153,7 +166,10 @@ fn encode_body(body: &types::Body) -> Body {
     match body {
         types::Body::PreVote { last } => Body::PreVote { last: (*last).into() },
         types::Body::PreVoteResponse { granted } => Body::PreVoteResponse { granted: *granted },
-        types::Body::Vote { last } => Body::Vote { last: (*last).into() },
+        types::Body::Vote { last, permit } => {
+            let permit = permit.map(|permit| Permit { leader: permit.leader.0, term: permit.term.0 });
+            Body::Vote { last: (*last).into(), permit }
+        }
         types::Body::VoteResponse { granted } => Body::VoteResponse { granted: *granted },
         types::Body::Append { previous, entries, commit } => {
             let consecutive =
@@ -165,6 +181,7 @@ fn encode_body(body: &types::Body) -> Body {
         types::Body::AppendRefused { refused, hint } => {
             Body::AppendRefused { refused: refused.0, hint: (*hint).into() }
         }
+        types::Body::TimeoutNow => Body::TimeoutNow,
     }
 }
 
@@ -234,7 +251,13 @@ fn decode_body(
     Ok(match body {
         ArchivedBody::PreVote { last } => types::Body::PreVote { last: last.value() },
         ArchivedBody::PreVoteResponse { granted } => types::Body::PreVoteResponse { granted: *granted },
-        ArchivedBody::Vote { last } => types::Body::Vote { last: last.value() },
+        ArchivedBody::Vote { last, permit } => {
+            let permit = permit.as_ref().map(|permit| types::Permit {
+                leader: ReplicaId(permit.leader.to_native()),
+                term: Term(permit.term.to_native()),
+            });
+            types::Body::Vote { last: last.value(), permit }
+        }
         ArchivedBody::VoteResponse { granted } => types::Body::VoteResponse { granted: *granted },
         ArchivedBody::Append { previous, entries: count, commit } => types::Body::Append {
             previous: previous.value(),
@@ -245,6 +268,7 @@ fn decode_body(
         ArchivedBody::AppendRefused { refused, hint } => {
             types::Body::AppendRefused { refused: Index(refused.to_native()), hint: hint.value() }
         }
+        ArchivedBody::TimeoutNow => types::Body::TimeoutNow,
     })
 }
 
@@ -264,7 +288,8 @@ fn decode_entries(
             return Err(FrameError::PayloadChecksum);
         }
         let id = types::LogId::new(Index(index), Term(entry.term.to_native()));
-        entries.push(types::Entry { id, payload: bytes });
+        let kind = if entry.configuration { EntryKind::Configuration } else { EntryKind::Command };
+        entries.push(types::Entry { id, kind, payload: bytes });
     }
     Ok(entries)
 }

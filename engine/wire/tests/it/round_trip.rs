@@ -95,7 +95,7 @@ fn a_descriptor_does_not_keep_the_frame() {
 #[should_panic(expected = "without a gap")]
 fn entries_with_a_gap_are_not_encoded() {
     let mut frame = samples::peer_empty();
-    let entry = |index| pontoon_types::Entry { id: LogId::new(Index(index), Term(1)), payload: Bytes::new() };
+    let entry = |index| pontoon_types::Entry::command(LogId::new(Index(index), Term(1)), Bytes::new());
     let body =
         Body::Append { previous: LogId::new(Index(1), Term(1)), entries: vec![entry(2), entry(4)], commit: Index(0) };
     frame.messages.push((GroupId(2), Message { from: ReplicaId(1), to: ReplicaId(2), term: Term(1), body }));

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use pontoon_types::{
     Body, ClientId, ClusterId, CoreId, Descriptor, Entry, Generation, GroupId, Incarnation, Index, KeyRange, LogId,
-    Member, Message, NodeId, ReplicaId, Term,
+    Member, Message, NodeId, Permit, ReplicaId, Term,
 };
 use pontoon_wire::client::{
     CoreStatus, Counters, GroupRole, GroupStatus, Operation, OperationOutcome, Outcome, Refusal, Reply, ReplyFrame,
@@ -18,7 +18,7 @@ fn id(index: u64, term: u64) -> LogId {
 }
 
 fn entry(index: u64, term: u64, payload: &'static str) -> Entry {
-    Entry { id: id(index, term), payload: Bytes::from_static(payload.as_bytes()) }
+    Entry::command(id(index, term), Bytes::from_static(payload.as_bytes()))
 }
 
 fn message(group: u64, body: Body) -> (GroupId, Message) {
@@ -89,13 +89,18 @@ pub(crate) fn peer_full() -> PeerFrame {
         messages: vec![
             message(2, Body::PreVote { last: id(8, 3) }),
             message(2, Body::PreVoteResponse { granted: true }),
-            message(3, Body::Vote { last: id(9, 4) }),
+            message(3, Body::Vote { last: id(9, 4), permit: None }),
+            message(3, Body::Vote { last: id(9, 4), permit: Some(Permit { leader: ReplicaId(3), term: Term(4) }) }),
             message(3, Body::VoteResponse { granted: false }),
             message(
                 4,
                 Body::Append {
                     previous: id(7, 4),
-                    entries: vec![entry(8, 5, ""), entry(9, 5, "a command")],
+                    entries: vec![
+                        entry(8, 5, ""),
+                        entry(9, 5, "a command"),
+                        Entry::configuration(id(10, 5), Bytes::from_static(b"members")),
+                    ],
                     commit: Index(7),
                 },
             ),
@@ -103,6 +108,7 @@ pub(crate) fn peer_full() -> PeerFrame {
             message(6, Body::Append { previous: id(1, 1), entries: vec![entry(2, 2, "another")], commit: Index(1) }),
             message(7, Body::AppendResponse { matched: Index(10) }),
             message(8, Body::AppendRefused { refused: Index(12), hint: id(6, 2) }),
+            message(9, Body::TimeoutNow),
         ],
         reads: vec![
             ReadRound { id: 41, groups: vec![(GroupId(4), Term(5)), (GroupId(6), Term(2))] },

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use pontoon_types::{
-    Body, ClientId, CoreId, Descriptor, Entry, Generation, GroupId, Incarnation, Index, KeyRange, LogId, Member,
-    Message, NodeId, ReplicaId, Term,
+    Body, ClientId, CoreId, Descriptor, Entry, EntryKind, Generation, GroupId, Incarnation, Index, KeyRange, LogId,
+    Member, Message, NodeId, Permit, ReplicaId, Term,
 };
 use pontoon_wire::client::{
     CoreStatus, Counters, GroupRole, GroupStatus, Operation, OperationOutcome, Outcome, Refusal, Reply, ReplyFrame,
@@ -30,7 +30,10 @@ fn append() -> impl Strategy<Value = Body> {
         entries: entries
             .into_iter()
             .zip(index + 1..)
-            .map(|((term, payload), index)| Entry { id: LogId::new(Index(index), Term(term)), payload })
+            .map(|((term, payload), index)| {
+                let kind = if term % 3 == 0 { EntryKind::Configuration } else { EntryKind::Command };
+                Entry { id: LogId::new(Index(index), Term(term)), kind, payload }
+            })
             .collect(),
         commit: Index(commit),
     })
@@ -40,7 +43,11 @@ fn message() -> impl Strategy<Value = (GroupId, Message)> {
     let body = prop_oneof![
         log_id().prop_map(|last| Body::PreVote { last }),
         any::<bool>().prop_map(|granted| Body::PreVoteResponse { granted }),
-        log_id().prop_map(|last| Body::Vote { last }),
+        (log_id(), proptest::option::of(any::<(u64, u64)>())).prop_map(|(last, permit)| {
+            let permit = permit.map(|(leader, term)| Permit { leader: ReplicaId(leader), term: Term(term) });
+            Body::Vote { last, permit }
+        }),
+        Just(Body::TimeoutNow),
         any::<bool>().prop_map(|granted| Body::VoteResponse { granted }),
         append(),
         any::<u64>().prop_map(|matched| Body::AppendResponse { matched: Index(matched) }),
