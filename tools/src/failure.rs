@@ -60,7 +60,7 @@ impl From<ClientError> for Failure {
         let code = match error {
             ClientError::TooLarge { .. } => USAGE,
             ClientError::Unreachable { .. } | ClientError::Io(_) => ENVIRONMENT,
-            ClientError::NotLeader { .. } | ClientError::Busy { .. } => UNHEALTHY,
+            ClientError::NotLeader { .. } | ClientError::TooStale { .. } | ClientError::Busy { .. } => UNHEALTHY,
             _ => INTERNAL,
         };
         Failure::new(code, error.to_string())

@@ -26,6 +26,12 @@ pub enum ClientError {
         /// How long to wait before the next try.
         retry_after: Duration,
     },
+    /// A stale read found no replica in time that is known to be fresh enough.
+    #[error("no replica asked is known to be as fresh as the read demands")]
+    TooStale {
+        /// Who leads, as far as the last replica asked knows.
+        leader: Option<NodeId>,
+    },
     /// A key, a value or a batch is over its limit.
     #[error("{limit} is {limit_bytes} bytes, the request has {bytes}")]
     TooLarge {
@@ -75,6 +81,7 @@ impl From<Refusal> for ClientError {
             }
             Refusal::TooLarge { limit, limit_bytes, bytes } => ClientError::TooLarge { limit, limit_bytes, bytes },
             Refusal::Refused { why } => ClientError::Refused { why },
+            Refusal::TooStale { leader } => ClientError::TooStale { leader },
             Refusal::Unknown => ClientError::Unknown,
         }
     }

@@ -341,7 +341,7 @@ impl Session {
                     false
                 }
             },
-            Refusal::Busy { .. } => false,
+            Refusal::Busy { .. } | Refusal::TooStale { .. } => false,
             Refusal::Unknown if !is_write => false,
             Refusal::TooLarge { .. } | Refusal::Refused { .. } | Refusal::Unknown => {
                 return self.complete(slot, Err(refusal.into()), effects);

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use pontoon_types::limits::{KEY_BYTES_MAX, SCAN_BYTES_MAX, SCAN_PAIRS_MAX};
 use pontoon_types::{ClientId, CoreId, Generation, GroupId, NodeId};
-use pontoon_wire::client::{Operation, Outcome};
+use pontoon_wire::client::{Operation, Outcome, ReadLevel};
 use pontoon_wire::command::{Command, KvOperation};
 
 use crate::{ClientError, Request, Response, Ticket};
@@ -128,12 +128,19 @@ impl Work {
     pub(crate) fn operation(&mut self, group: GroupId, generation: Generation, range_end: Option<&Bytes>) -> Operation {
         match self {
             Work::Write { command, .. } => Operation::Write { group, generation, command: command.clone() },
-            Work::Get { key } => Operation::Get { group, generation, key: key.clone() },
+            Work::Get { key } => Operation::Get { group, generation, key: key.clone(), level: ReadLevel::Linearizable },
             Work::Scan(scan) => {
                 let wanted = scan.limit - scan.pairs.len();
                 scan.step_end = [scan.end.as_ref(), range_end].into_iter().flatten().min().cloned();
                 let (start, end) = (scan.cursor.clone(), scan.step_end.clone());
-                Operation::Scan { group, generation, start, end, limit: wanted.min(SCAN_PAIRS_MAX) as u32 }
+                Operation::Scan {
+                    group,
+                    generation,
+                    start,
+                    end,
+                    limit: wanted.min(SCAN_PAIRS_MAX) as u32,
+                    level: ReadLevel::Linearizable,
+                }
             }
             Work::Status { .. } => Operation::Status,
             Work::Routes => Operation::Routes,

@@ -47,9 +47,27 @@ pub struct Core {
     next_write: CoreWriteNumber,
     writes: Vec<(GroupId, Write)>,
     written: Vec<(Slot, WriteNumber)>,
-    awaiting_durable: VecDeque<(CoreWriteNumber, Vec<(Slot, WriteNumber)>)>,
+    awaiting_durable: VecDeque<Undurable>,
     raft_effects: Vec<RaftEffect>,
+    /// Replicas that wanted to send to a member whose link is down.
+    pub(crate) unreachable: Vec<(Slot, ReplicaId)>,
 }
+
+/// An append that is not known to be durable.
+#[derive(Debug)]
+struct Undurable {
+    number: CoreWriteNumber,
+    since: Time,
+    writes: Vec<(Slot, WriteNumber)>,
+}
+
+/// How many support timeouts a leader waits for its commit index to move (law 7): long enough for a slow disk on the
+/// quorum, and a stalled one is dealt with elsewhere.
+const STUCK_SUPPORT_TIMEOUTS: u32 = 10;
+
+/// Most replicas whose deadline one turn takes, so that a core that was asleep for long does not wake all its groups at
+/// once.
+const TIMERS_PER_TURN: usize = 1024;
 
 impl Core {
     /// A core with the groups that its log kept. Nothing is sent or written before the first event.
@@ -91,6 +109,7 @@ impl Core {
             written: Vec::new(),
             awaiting_durable: VecDeque::new(),
             raft_effects: Vec::new(),
+            unreachable: Vec::new(),
             replicas,
             config,
         };
@@ -154,6 +173,9 @@ impl Core {
             read_rounds: self.counters.read_rounds,
             elections_won: self.counters.elections_won,
             applied_entries: self.counters.applied_entries,
+            group_steps: self.counters.group_steps,
+            leased_reads: self.counters.leased_reads,
+            index_questions: self.counters.index_questions,
             ..self.shell
         }
     }
@@ -185,6 +207,7 @@ impl Core {
 
     /// Steps one replica and carries its effects to where they belong.
     pub(crate) fn step_replica(&mut self, now: Time, slot: Slot, event: RaftEvent) {
+        self.counters.group_steps += 1;
         let mut effects = std::mem::take(&mut self.raft_effects);
         self.replicas[slot].raft.step(now, event, &mut effects);
         for effect in effects.drain(..) {
@@ -201,6 +224,10 @@ impl Core {
         }
         self.raft_effects = effects;
         self.attach(now, slot);
+        self.replicas[slot].await_commit(now, self.config.support_timeout * STUCK_SUPPORT_TIMEOUTS);
+        while let Some((slot, peer)) = self.unreachable.pop() {
+            self.step_replica(now, slot, RaftEvent::PeerDown(peer));
+        }
         self.timers.arm(slot, self.replicas[slot].deadline());
     }
 
@@ -222,17 +249,27 @@ impl Core {
 
     /// Law 13: what became durable is a write's number. One append holds writes of many groups.
     fn durable(&mut self, now: Time, number: CoreWriteNumber) {
-        while self.awaiting_durable.front().is_some_and(|(first, _)| *first <= number) {
-            let (_, writes) = self.awaiting_durable.pop_front().expect("law: a queue with a front has one to pop");
+        while self.awaiting_durable.front().is_some_and(|append| append.number <= number) {
+            let Undurable { writes, .. } =
+                self.awaiting_durable.pop_front().expect("law: a queue with a front has one to pop");
             for (slot, write) in writes {
                 self.step_replica(now, slot, RaftEvent::Durable(write));
             }
         }
     }
 
+    /// When the oldest append that is not durable was handed out.
+    pub(crate) fn oldest_append(&self) -> Option<Time> {
+        self.awaiting_durable.front().map(|append| append.since)
+    }
+
     fn expire(&mut self, now: Time) {
-        while let Some(slot) = self.timers.expire(now) {
+        for _ in 0..TIMERS_PER_TURN {
+            let Some(slot) = self.timers.expire(now) else { break };
             self.expire_requests(now, slot);
+            if self.replicas[slot].is_stuck(now) {
+                self.give_up(now, &[slot]);
+            }
             let raft = &self.replicas[slot].raft;
             if raft.deadline().is_some_and(|deadline| deadline <= now) {
                 let put_off = self.is_stalled() && raft.role() != Role::Leader;
@@ -255,7 +292,8 @@ impl Core {
         if !self.writes.is_empty() {
             let number = self.next_write;
             self.next_write = CoreWriteNumber(number.0 + 1);
-            self.awaiting_durable.push_back((number, std::mem::take(&mut self.written)));
+            let writes = std::mem::take(&mut self.written);
+            self.awaiting_durable.push_back(Undurable { number, since: now, writes });
             effects.append = Some(CoreWrite { number, writes: std::mem::take(&mut self.writes) });
         }
         self.pack_peer_frames(now, effects);
@@ -288,6 +326,7 @@ fn restore(config: &CoreConfig, group: GroupState, now: Time) -> Replica {
         proposals: Vec::new(),
         proposal_bytes: 0,
         attached: None,
+        awaited: None,
         leads: None,
         leads_since: now,
     }

@@ -19,6 +19,9 @@ pub struct CoreWrite {
 pub struct Effects {
     /// To be appended to the log and synced.
     pub append: Option<CoreWrite>,
+    /// Beacons, each a whole frame. They leave before whatever waits for the peer, so that bulk traffic does not make a
+    /// core look dead (law 10).
+    pub beacons: Vec<(NodeId, Bytes)>,
     /// Whole frames, in order, for each peer.
     pub peer_frames: Vec<(NodeId, Bytes)>,
     /// Whole frames, in order, for each client connection. Frames for a connection that is gone are dropped.
@@ -34,6 +37,7 @@ impl Effects {
     /// Whether there is nothing to carry out.
     pub fn is_empty(&self) -> bool {
         self.append.is_none()
+            && self.beacons.is_empty()
             && self.peer_frames.is_empty()
             && self.client_frames.is_empty()
             && self.close.is_empty()

@@ -23,8 +23,10 @@
 //! - `request`: what a client asks: checks, refusals, and the way to `propose` or `read`
 //! - `propose`: commands into Raft, and the outcome back to the waiting client after apply
 //! - `read`: linearizable reads by shared ReadIndex rounds (law 6)
-//! - `liveness`: beacons, support, attachment and paced campaigns (laws 7 and 8 in their first form)
-//! - `stall`: what a core does whose disk does not answer (law 10)
+//! - `beacon`: what cores say of all their groups at once (law 7)
+//! - `relist`: how a core learns again what another one leads (law 8)
+//! - `liveness`: support, attachment and paced campaigns (laws 7, 8 and 10)
+//! - `health`, `stall`: what a core does that is slow, or whose disk does not answer (law 10)
 //! - `send`: outgoing messages gathered for each peer and packed into frames
 //! - `replica`, `peer`, `timers`: the state behind these verbs
 //! - `kv`: the built-in ordered key-value machine
@@ -36,18 +38,21 @@
 //!
 //! # Left out so far
 //!
-//! Leases, membership changes, snapshots, compaction, splits and merges, exactly-once requests, beacons with hashes
-//! (law 8 in full), and state machines other than the built-in one.
+//! Leases, membership changes, snapshots, compaction, splits and merges, exactly-once requests, and state machines other
+//! than the built-in one.
 
+mod beacon;
 mod config;
 mod core;
 mod effect;
 mod event;
+mod health;
 mod kv;
 mod liveness;
 mod peer;
 mod propose;
 mod read;
+mod relist;
 mod replica;
 mod request;
 mod send;

@@ -1,57 +1,63 @@
-//! Liveness of cores instead of heartbeats of groups, in its first form.
+//! Liveness of cores instead of heartbeats of groups: support, lapses and campaigns.
 //!
-//! Every core sends each peer one beacon per interval. A beacon numbers itself, acknowledges the last beacon heard
-//! from the receiver, and says which groups the sender leads: the changes that were not acknowledged yet, and one page
-//! of the full list. A follower whose leader's core is *supported* sleeps, *attached* to that core: it has no timer
-//! and refuses pre-votes.
+//! A follower whose leader's core is *supported* sleeps, *attached* to that core: it has no timer and refuses pre-votes.
+//! What supports a core, and what it leads, is heard in beacons (`beacon`, `relist`).
 //!
-//! - Support is extended only by a beacon that acknowledges a recent beacon of ours, so a path that works in one
-//!   direction only lapses (law 7).
-//! - A core that stops leading a group lists it as released until that is acknowledged (law 7).
-//! - A group of ours that is attached to the sender, inside the page's interval and not on the page, is detached: one
-//!   stuck group shows although its core is alive (law 8, without hashes yet).
-//! - A leader whose supported peers are no quorum resigns.
-//! - A core whose disk stalls releases what others can lead better (`stall`).
-//! - When support lapses, or a leadership is released, the attached groups are found by their index and not by a scan. They get their own election
-//!   deadlines; the first-ranked follower of each group campaigns after a short while, paced (law 10).
+//! - A leader whose supported peers are no quorum resigns; so does one that has not committed anything for long although
+//!   something waits (law 7).
+//! - A core whose disk stalls, or that is late for long, gives up what others can lead better (`stall`, `health`).
+//! - When support lapses, or a leadership is released, the attached groups are found by their index and not by a scan. They
+//!   get their own election deadlines, and the followers of a group campaign one after another, in an order that differs
+//!   from group to group, paced (law 10). A refused pre-vote says how long support lasts, and is asked again then.
+//! - When a peer is gone, groups that have nothing for it sleep on. When it is back, only those are woken that had
+//!   something for it (law 8).
 //!
 //! All of this is a hint. When it is wrong, an election comes too early or too late; no vote, commit or read depends
 //! on it.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::time::Duration;
 
-use pontoon_raft::{Event as RaftEvent, Role, quorum};
-use pontoon_types::limits::{BEACON_CHANGES_MAX, BEACON_PAGE_GROUPS};
-use pontoon_types::{GroupId, Incarnation, NodeId, ReplicaId, Term, Time};
-use pontoon_wire::peer::{Beacon, Claim, ClaimPage};
+use pontoon_raft::{Event as RaftEvent, Role};
+use pontoon_types::{GroupId, NodeId, Term, Time};
+use pontoon_wire::peer::SupportLeft;
 
 use crate::Core;
-use crate::peer::{Change, Peer};
-use crate::replica::Slot;
+use crate::health::OwnHealth;
+use crate::peer::Peer;
+use crate::replica::{Attachment, Slot};
 use crate::stall::Stall;
 
 /// How long after a lapse the first-ranked follower waits: the other followers must see the lapse too, or they would
 /// refuse the pre-vote. One beacon interval and a half.
 const CAMPAIGN_DELAY: Duration = Duration::from_millis(150);
 
-/// Most campaigns of one turn, so that ten thousand lapsed groups do not hold up their core.
-const CAMPAIGNS_PER_TURN: usize = 256;
+/// How much longer each further follower waits: long enough for an election on a disk that is not fast.
+const RANK_DELAY: Duration = Duration::from_millis(300);
 
-/// Most unanswered beacons remembered for each peer; older answers are not recent anyway.
-const SENT_BEACONS_MAX: usize = 64;
+/// Most campaigns of one turn, so that ten thousand lapsed groups do not hold up their core. They share one frame for each
+/// peer and one append.
+const CAMPAIGNS_PER_TURN: usize = 1024;
+
+/// Most replicas that one turn wakes from their sleep because a core has lapsed.
+const LAPSES_PER_TURN: usize = 4096;
+
+/// Most replicas that one turn wakes because a peer is back.
+const WAKES_PER_TURN: usize = 256;
 
 /// What this core knows of its own leaderships and coming campaigns.
 #[derive(Debug)]
 pub(crate) struct Liveness {
-    next_beacon: Time,
+    pub(crate) next_beacon: Time,
     /// The replicas that lead, in the order of their groups.
     pub(crate) led: BTreeSet<Slot>,
     /// Replicas that are to lead first when the cluster starts, so that leaders are spread over the nodes.
     pub(crate) first_campaigns: Vec<Slot>,
-    /// Campaigns after a lapse or a release, by time.
-    campaigns: VecDeque<(Time, Slot)>,
+    /// Campaigns after a lapse or a release, by time, each with the term that it is to end.
+    campaigns: BinaryHeap<Reverse<(Time, Slot, Term)>>,
     pub(crate) stall: Stall,
+    pub(crate) health: OwnHealth,
 }
 
 impl Liveness {
@@ -60,57 +66,51 @@ impl Liveness {
             next_beacon: now,
             led: BTreeSet::new(),
             first_campaigns: Vec::new(),
-            campaigns: VecDeque::new(),
+            campaigns: BinaryHeap::new(),
             stall: Stall::default(),
+            health: OwnHealth::default(),
         }
     }
 
     /// The next time at which something here is due.
     pub(crate) fn next_deadline(&self, peers: &[Peer]) -> Option<Time> {
         let beacon = (!peers.is_empty()).then_some(self.next_beacon);
-        let campaign = self.campaigns.front().map(|(time, _)| *time);
+        let campaign = self.campaigns.peek().map(|Reverse((time, ..))| *time);
         let lapse = peers.iter().filter(|peer| !peer.hearing.attached.is_empty());
-        lapse.map(|peer| peer.hearing.supported_until).chain(beacon).chain(campaign).chain(self.stall.deadline()).min()
+        let wake = peers.iter().filter(|peer| peer.has_to_wake()).map(|_| Time(0));
+        let lapse = lapse.map(|peer| peer.hearing.supported_until);
+        lapse.chain(wake).chain(beacon).chain(campaign).chain(self.stall.deadline()).min()
     }
 }
 
 impl Core {
-    /// Notices that a replica began or stopped to lead, and tells every member with the next beacon.
-    pub(crate) fn role_changed(&mut self, slot: Slot) {
-        let replica = &mut self.replicas[slot];
-        let leads = (replica.raft.role() == Role::Leader).then(|| replica.raft.term());
-        let Some(term) = leads.or(replica.leads).filter(|_| leads != replica.leads) else { return };
-        replica.leads = leads;
-        let descriptor = &replica.descriptor;
-        let change = Change { term, leads: leads.is_some(), carried_by: None };
-        for peer in self.peers.iter_mut().filter(|peer| descriptor.replica_on(peer.node).is_some()) {
-            peer.speaking.changes.insert(descriptor.group, change);
-        }
-        if leads.is_some() {
-            self.counters.elections_won += 1;
-            self.liveness.led.insert(slot);
-            self.replicas[slot].leads_since = self.liveness.next_beacon;
-        } else {
-            self.liveness.led.remove(&slot);
-            self.refuse_reads(slot);
-        }
-    }
-
     /// Keeps the index of sleeping followers: a follower without a deadline is attached to its leader's core.
     pub(crate) fn attach(&mut self, now: Time, slot: Slot) {
         let replica = &self.replicas[slot];
         let asleep = replica.raft.role() == Role::Follower && replica.raft.deadline().is_none();
-        let leader = if asleep { replica.leader_node() } else { None };
-        let before = std::mem::replace(&mut self.replicas[slot].attached, leader);
-        if leader == before {
+        let leader = if asleep { replica.raft.leader() } else { None };
+        let attachment = leader.and_then(|leader| {
+            let node = replica.descriptor.node_of(leader)?;
+            Some(Attachment { node, leader, term: replica.raft.term() })
+        });
+        let before = std::mem::replace(&mut self.replicas[slot].attached, attachment);
+        if attachment == before {
             return;
         }
-        if let Some(peer) = before.and_then(|node| self.peer_of(node)) {
-            self.peers[peer].hearing.attached.remove(&slot);
+        let group = self.replicas[slot].descriptor.group;
+        if let Some(Attachment { node, leader, term }) = before
+            && let Some(peer) = self.peer_of(node)
+        {
+            let hearing = &mut self.peers[peer].hearing;
+            hearing.attached.remove(&slot);
+            hearing.followed.remove(group, leader, term);
         }
-        if let Some(peer) = leader.and_then(|node| self.peer_of(node)) {
+        if let Some(Attachment { node, leader, term }) = attachment
+            && let Some(peer) = self.peer_of(node)
+        {
             let hearing = &mut self.peers[peer].hearing;
             hearing.attached.insert(slot);
+            hearing.followed.add(group, leader, term);
             hearing.supported_until = hearing.supported_until.max(now + self.config.support_timeout);
         }
     }
@@ -119,7 +119,6 @@ impl Core {
         let Some(peer) = self.peer_of(node) else { return };
         self.peers[peer].up = true;
         self.peers[peer].outbox.beacon_due = true;
-        self.tell_led_groups(now, node, RaftEvent::PeerUp);
         self.start_first_campaigns(now);
     }
 
@@ -133,18 +132,19 @@ impl Core {
     }
 
     /// Campaigns for the groups that this node is to lead first, as soon as a quorum of their members is reachable in
-    /// both directions: a vote whose answer has no way back would cost an election timeout. Where a leader is known
-    /// already nothing happens.
+    /// both directions, and all that are have told what they lead: a vote whose answer has no way back would cost an
+    /// election timeout. Where a leader is known already nothing happens.
     pub(crate) fn start_first_campaigns(&mut self, now: Time) {
         if self.is_stalled() {
             return;
         }
         let mut waiting = std::mem::take(&mut self.liveness.first_campaigns);
         waiting.retain(|slot| {
-            let descriptor = &self.replicas[*slot].descriptor;
-            let reachable = self.peers.iter().filter(|peer| peer.is_reachable());
-            let members = reachable.filter(|peer| descriptor.replica_on(peer.node).is_some());
-            if members.count() + 1 < quorum(descriptor.members.len()) {
+            let replica = &self.replicas[*slot];
+            let reachable = |node| self.peer_of(node).is_none_or(|peer| self.peers[peer].is_reachable());
+            let silent = |peer: &Peer| peer.is_reachable() && !peer.hearing.relist.is_read();
+            let mut members = self.peers.iter().filter(|peer| replica.descriptor.replica_on(peer.node).is_some());
+            if !replica.is_quorum(reachable) || members.any(silent) {
                 return true;
             }
             self.campaign(now, *slot);
@@ -163,25 +163,29 @@ impl Core {
     /// What time brings: beacons, lapses, campaigns.
     pub(crate) fn expire_liveness(&mut self, now: Time) {
         if self.liveness.next_beacon <= now {
-            self.liveness.next_beacon = now + self.config.beacon_interval;
+            let due = std::mem::replace(&mut self.liveness.next_beacon, now + self.config.beacon_interval);
             for peer in self.peers.iter_mut().filter(|peer| peer.up) {
                 peer.outbox.beacon_due = true;
             }
             self.review_read_rounds(now);
             self.review_leaderships(now);
+            self.review_health(now, due);
             self.liveness.stall.beacon_is_due(now);
         }
         for peer in 0..self.peers.len() {
             if self.peers[peer].hearing.supported_until <= now {
                 self.lapse(now, peer);
             }
+            self.wake_behind(now, peer);
         }
         for _ in 0..CAMPAIGNS_PER_TURN {
-            match self.liveness.campaigns.front() {
-                Some((time, slot)) if *time <= now => {
-                    let slot = *slot;
-                    self.liveness.campaigns.pop_front();
-                    self.campaign(now, slot);
+            match self.liveness.campaigns.peek() {
+                Some(Reverse((time, slot, term))) if *time <= now => {
+                    let (slot, term) = (*slot, *term);
+                    self.liveness.campaigns.pop();
+                    if self.replicas[slot].raft.term() == term {
+                        self.campaign(now, slot);
+                    }
                 }
                 _ => break,
             }
@@ -196,174 +200,90 @@ impl Core {
         }
         for slot in self.liveness.led.iter().copied().collect::<Vec<_>>() {
             let replica = &self.replicas[slot];
-            let supporting = self.peers.iter().filter(|peer| {
-                peer.hearing.supported_until > now && replica.descriptor.replica_on(peer.node).is_some()
-            });
-            let enough = supporting.count() + 1 >= quorum(replica.descriptor.members.len());
-            if !enough && now.since(replica.leads_since) > self.config.support_timeout * 2 {
+            let supported = |node| self.peer_of(node).is_none_or(|peer| self.peers[peer].hearing.supported_until > now);
+            if !replica.is_quorum(supported) && now.since(replica.leads_since) > self.config.support_timeout * 2 {
                 self.step_replica(now, slot, RaftEvent::Lapsed);
             }
         }
     }
 
-    /// The peer's core is no longer supported: wake the groups it led.
+    /// The replicas that lead here and whose groups have a quorum without this node among those of which `able` holds.
+    pub(crate) fn led_without(&self, able: impl Fn(NodeId) -> bool) -> Vec<Slot> {
+        let others = |node| node != self.config.node && able(node);
+        let led = self.liveness.led.iter().copied();
+        led.filter(|slot| self.replicas[*slot].is_quorum(others)).collect()
+    }
+
+    /// Stops leading, and says so at once.
+    pub(crate) fn give_up(&mut self, now: Time, slots: &[Slot]) {
+        for slot in slots {
+            self.step_replica(now, *slot, RaftEvent::Lapsed);
+        }
+        if !slots.is_empty() {
+            for peer in self.peers.iter_mut().filter(|peer| peer.up) {
+                peer.outbox.beacon_due = true;
+            }
+        }
+    }
+
+    /// The peer's core is no longer supported: wake the groups it led. What one turn does not come to, the next one does.
     fn lapse(&mut self, now: Time, peer: usize) {
         let gone = self.peers[peer].node;
-        for slot in std::mem::take(&mut self.peers[peer].hearing.attached) {
-            self.replicas[slot].attached = None;
+        let attached: Vec<Slot> = self.peers[peer].hearing.attached.iter().copied().take(LAPSES_PER_TURN).collect();
+        for slot in attached {
             self.step_replica(now, slot, RaftEvent::Lapsed);
-            self.campaign_if_first(now, slot, gone);
+            self.schedule_campaign(now, slot, gone);
         }
     }
 
-    fn campaign_if_first(&mut self, now: Time, slot: Slot, gone: NodeId) {
-        if self.is_first_ranked(slot, gone) {
-            self.liveness.campaigns.push_back((now + CAMPAIGN_DELAY, slot));
-        }
-    }
-
-    /// Whether this node is the one that campaigns first for a group when `gone` no longer leads it: every follower
-    /// computes the same order, and different groups get different orders (law 10).
-    fn is_first_ranked(&self, slot: Slot, gone: NodeId) -> bool {
-        let descriptor = &self.replicas[slot].descriptor;
-        let nodes = descriptor.members.iter().map(|member| member.node).filter(|node| *node != gone);
-        let first = nodes.min_by_key(|node| (rank(descriptor.group, *node), *node));
-        first == Some(self.config.node)
-    }
-
-    /// The beacon for one peer.
-    pub(crate) fn beacon(&mut self, now: Time, peer: usize) -> Beacon {
-        let page = self.claim_page(peer);
-        let Peer { speaking, hearing, incarnation, .. } = &mut self.peers[peer];
-        speaking.sequence += 1;
-        let sequence = speaking.sequence;
-        if speaking.sent.len() == SENT_BEACONS_MAX {
-            speaking.sent.pop_front();
-        }
-        speaking.sent.push_back((sequence, now));
-        let mut changes = Vec::new();
-        for (group, change) in speaking.changes.iter_mut().take(BEACON_CHANGES_MAX) {
-            change.carried_by.get_or_insert(sequence);
-            changes.push(Claim { group: *group, term: change.term, leads: change.leads });
-        }
-        let acknowledged = hearing.sequence;
-        Beacon { sequence, acknowledged, acknowledged_incarnation: *incarnation, changes, page }
-    }
-
-    /// The next page of the full list of groups led here with a replica on the peer.
-    fn claim_page(&mut self, peer: usize) -> ClaimPage {
-        let Peer { node, speaking, .. } = &mut self.peers[peer];
-        let from = speaking.page_from;
-        let first = self.replicas.partition_point(|replica| replica.descriptor.group < from);
-        let mut claims = Vec::new();
-        let mut through = GroupId(u64::MAX);
-        for slot in self.liveness.led.range(first..) {
-            let replica = &self.replicas[*slot];
-            if replica.descriptor.replica_on(*node).is_none() {
-                continue;
-            }
-            claims.push((replica.descriptor.group, replica.raft.term()));
-            if claims.len() == BEACON_PAGE_GROUPS {
-                through = replica.descriptor.group;
-                break;
-            }
-        }
-        speaking.page_from = if through.0 == u64::MAX { GroupId(0) } else { GroupId(through.0 + 1) };
-        ClaimPage { from, through, claims }
-    }
-
-    /// A new incarnation of the peer's core knows nothing of what was said to the old one, commit indexes included.
-    pub(crate) fn peer_reborn(&mut self, now: Time, peer: usize, incarnation: Incarnation) {
-        let Peer { node, up, outbox, speaking, hearing, incarnation: known, .. } = &mut self.peers[peer];
-        let restarted = *known != Incarnation(0);
-        *known = incarnation;
-        hearing.sequence = 0;
-        speaking.page_from = GroupId(0);
-        outbox.beacon_due = *up;
-        if restarted {
-            let node = *node;
-            self.tell_led_groups(now, node, RaftEvent::PeerRestarted);
-        }
-        self.start_first_campaigns(now);
-    }
-
-    /// Steps every group led here of which `node` has a replica.
-    fn tell_led_groups(&mut self, now: Time, node: NodeId, event: impl Fn(ReplicaId) -> RaftEvent) {
-        for slot in self.liveness.led.iter().copied().collect::<Vec<_>>() {
-            if let Some(replica) = self.replicas[slot].descriptor.replica_on(node) {
-                self.step_replica(now, slot, event(replica));
-            }
-        }
-    }
-
-    pub(crate) fn hear_beacon(&mut self, now: Time, peer: usize, beacon: Beacon) {
-        if beacon.sequence <= self.peers[peer].hearing.sequence {
+    /// The peer is back: wake the groups that had something for it.
+    fn wake_behind(&mut self, now: Time, peer: usize) {
+        if !self.peers[peer].has_to_wake() {
             return;
         }
-        self.peers[peer].hearing.sequence = beacon.sequence;
-        if beacon.acknowledged_incarnation == self.config.incarnation {
-            self.acknowledged(now, peer, beacon.acknowledged);
-        }
-        for claim in beacon.changes {
-            if claim.leads {
-                self.claimed(now, peer, claim.group, claim.term);
-            } else {
-                self.released(now, peer, claim.group, claim.term);
-            }
-        }
-        self.reconcile_page(now, peer, beacon.page);
-    }
-
-    /// The peer hears us: that is what support needs (law 7), and what it acknowledged need not be said again.
-    fn acknowledged(&mut self, now: Time, peer: usize, sequence: u64) {
-        let Peer { speaking, hearing, .. } = &mut self.peers[peer];
-        speaking.sent.retain(|(sent, _)| *sent >= sequence);
-        speaking.changes.retain(|_, change| change.carried_by.is_none_or(|carried_by| carried_by > sequence));
-        let answered = speaking.sent.front().filter(|(sent, _)| *sent == sequence);
-        if answered.is_some_and(|(_, sent_at)| now.since(*sent_at) <= self.config.support_timeout) {
-            hearing.supported_until = hearing.supported_until.max(now + self.config.support_timeout);
-        }
-    }
-
-    /// The claim of a core that is not supported is not followed: it may be one that hears nobody (law 7).
-    fn claimed(&mut self, now: Time, peer: usize, group: GroupId, term: Term) {
-        let Peer { node, hearing, .. } = &self.peers[peer];
-        let node = *node;
-        if hearing.supported_until <= now {
-            return;
-        }
-        let Some(slot) = self.slot_of(group) else { return };
-        let replica = &self.replicas[slot];
-        let Some(leader) = replica.descriptor.replica_on(node) else { return };
-        let known = replica.attached == Some(node) && replica.raft.term() == term;
-        if !known {
-            self.step_replica(now, slot, RaftEvent::Claimed { leader, term });
-        }
-    }
-
-    fn released(&mut self, now: Time, peer: usize, group: GroupId, term: Term) {
         let node = self.peers[peer].node;
-        let Some(slot) = self.slot_of(group) else { return };
-        if self.replicas[slot].attached == Some(node) && self.replicas[slot].raft.term() == term {
-            self.step_replica(now, slot, RaftEvent::Lapsed);
-            self.campaign_if_first(now, slot, node);
+        for _ in 0..WAKES_PER_TURN {
+            let Some(slot) = self.peers[peer].behind.pop_first() else { break };
+            if let Some(replica) = self.replicas[slot].descriptor.replica_on(node) {
+                self.step_replica(now, slot, RaftEvent::PeerUp(replica));
+            }
         }
     }
 
-    /// The page is complete inside its interval: what is attached to the peer and not on it is no longer led there.
-    fn reconcile_page(&mut self, now: Time, peer: usize, page: ClaimPage) {
-        let first = self.replicas.partition_point(|replica| replica.descriptor.group < page.from);
-        let end = self.replicas.partition_point(|replica| replica.descriptor.group <= page.through);
-        let listed: BTreeSet<GroupId> = page.claims.iter().map(|(group, _)| *group).collect();
-        let attached = self.peers[peer].hearing.attached.range(first..end.max(first));
-        let unlisted: Vec<Slot> =
-            attached.copied().filter(|slot| !listed.contains(&self.replicas[*slot].descriptor.group)).collect();
-        for slot in unlisted {
-            self.step_replica(now, slot, RaftEvent::Lapsed);
+    /// Lets the follower campaign when its turn comes, unless the group has a leader, or another candidate, by then.
+    pub(crate) fn schedule_campaign(&mut self, now: Time, slot: Slot, gone: NodeId) {
+        let rank = self.campaign_rank(slot, gone);
+        self.campaign_at(now + CAMPAIGN_DELAY + RANK_DELAY * rank, slot);
+    }
+
+    fn campaign_at(&mut self, at: Time, slot: Slot) {
+        self.liveness.campaigns.push(Reverse((at, slot, self.replicas[slot].raft.term())));
+    }
+
+    /// How many nodes campaign for a group before this one when `gone` no longer leads it: every follower computes the
+    /// same order, and different groups get different orders (law 10).
+    fn campaign_rank(&self, slot: Slot, gone: NodeId) -> u32 {
+        let descriptor = &self.replicas[slot].descriptor;
+        let key = |node: NodeId| (rank(descriptor.group, node), node);
+        let mine = key(self.config.node);
+        let nodes = descriptor.members.iter().map(|member| member.node).filter(|node| *node != gone);
+        nodes.filter(|node| key(*node) < mine).count() as u32
+    }
+
+    /// A peer refused pre-votes of these replicas, and says whom it supports and for how long.
+    pub(crate) fn refused_for_support(&mut self, now: Time, refused: &[Slot], support: &[SupportLeft]) {
+        let longest = support.iter().map(|support| support.left_ms).max();
+        let Some(left) = longest.map(|left_ms| Duration::from_millis(left_ms.into())) else { return };
+        let left = left.min(self.config.support_timeout);
+        for slot in refused {
+            self.campaign_at(now + left + CAMPAIGN_DELAY, *slot);
         }
-        for (group, term) in page.claims {
-            self.claimed(now, peer, group, term);
-        }
+    }
+
+    /// How long the core of `node` is supported, as others are told.
+    pub(crate) fn support_left(&self, now: Time, node: NodeId) -> Option<SupportLeft> {
+        let until = self.peers[self.peer_of(node)?].hearing.supported_until;
+        Some(SupportLeft { node, left_ms: crate::health::milliseconds(until.since(now)) })
     }
 }
 

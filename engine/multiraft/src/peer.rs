@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use pontoon_types::{GroupId, Incarnation, Message, NodeId, Term, Time};
-use pontoon_wire::peer::{ReadConfirmation, ReadRound};
+use pontoon_wire::peer::{ClaimSummary, IndexAnswer, IndexQuestion, ReadConfirmation, ReadRound};
 
+use crate::relist::Relist;
 use crate::replica::Slot;
 
 /// One neighbour.
@@ -18,6 +19,8 @@ pub(crate) struct Peer {
     pub(crate) outbox: Outbox,
     pub(crate) speaking: Speaking,
     pub(crate) hearing: Hearing,
+    /// Replicas that lead here and had something to send while the link was down. Only these are woken when it is back.
+    pub(crate) behind: BTreeSet<Slot>,
 }
 
 /// What leaves for the peer at the end of the turn.
@@ -26,6 +29,10 @@ pub(crate) struct Outbox {
     pub(crate) messages: Vec<(GroupId, Message)>,
     pub(crate) reads: Vec<ReadRound>,
     pub(crate) confirmations: Vec<ReadConfirmation>,
+    pub(crate) index_questions: Vec<IndexQuestion>,
+    pub(crate) index_answers: Vec<IndexAnswer>,
+    /// Nodes because of whose support the peer was refused a pre-vote.
+    pub(crate) support: BTreeSet<NodeId>,
     /// Whether a beacon goes along.
     pub(crate) beacon_due: bool,
 }
@@ -39,8 +46,10 @@ pub(crate) struct Speaking {
     pub(crate) sent: VecDeque<(u64, Time)>,
     /// Leaderships won or released that the peer has not acknowledged; `Some` is the beacon that carried it first.
     pub(crate) changes: BTreeMap<GroupId, Change>,
-    /// Where the next page of the full list starts.
-    pub(crate) page_from: GroupId,
+    /// All that is led here with the peer as a member (law 8).
+    pub(crate) led: ClaimSummary,
+    /// Where the page starts that the peer wants.
+    pub(crate) page_from: Option<GroupId>,
 }
 
 /// One leadership won or released.
@@ -62,6 +71,11 @@ pub(crate) struct Hearing {
     pub(crate) synced_at: Option<Time>,
     /// Our replicas that sleep because this peer leads their group.
     pub(crate) attached: BTreeSet<Slot>,
+    /// The same as the peer would sum it up (law 8).
+    pub(crate) followed: ClaimSummary,
+    pub(crate) relist: Relist,
+    /// How many beacons in a row said that the peer does well.
+    pub(crate) well_for: u32,
 }
 
 impl Peer {
@@ -73,6 +87,7 @@ impl Peer {
             outbox: Outbox::default(),
             speaking: Speaking::default(),
             hearing: Hearing::default(),
+            behind: BTreeSet::new(),
         }
     }
 
@@ -81,9 +96,23 @@ impl Peer {
         self.up && self.incarnation != Incarnation(0)
     }
 
+    /// Whether groups that the peer's return concerns wait to be woken.
+    pub(crate) fn has_to_wake(&self) -> bool {
+        self.up && !self.behind.is_empty()
+    }
+
     /// Whether a frame is worth sending.
     pub(crate) fn has_something_to_say(&self) -> bool {
-        let Outbox { messages, reads, confirmations, beacon_due } = &self.outbox;
-        !messages.is_empty() || !reads.is_empty() || !confirmations.is_empty() || *beacon_due
+        self.outbox.beacon_due || self.outbox.has_messages()
+    }
+}
+
+impl Outbox {
+    /// Whether there is something besides the beacon.
+    pub(crate) fn has_messages(&self) -> bool {
+        let Outbox { messages, reads, confirmations, index_questions, index_answers, support, beacon_due: _ } = self;
+        let nothing_about_reads =
+            reads.is_empty() && confirmations.is_empty() && index_questions.is_empty() && index_answers.is_empty();
+        !messages.is_empty() || !nothing_about_reads || !support.is_empty()
     }
 }

@@ -1,9 +1,10 @@
 //! My copy of one group: its Raft state, its machine, and who waits for it.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
-use pontoon_raft::Raft;
+use pontoon_raft::{Raft, Role};
 use pontoon_types::{Descriptor, Index, LogId, NodeId, ReplicaId, Term, Time};
 use pontoon_wire::client::OperationOutcome;
 
@@ -45,10 +46,27 @@ pub(crate) struct Read {
     pub(crate) deadline: Time,
 }
 
+/// The leader behind whose core a follower sleeps, and the term in which it leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Attachment {
+    pub(crate) node: NodeId,
+    pub(crate) leader: ReplicaId,
+    pub(crate) term: Term,
+}
+
+/// A commit index that has to move: something waits to be committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Awaited {
+    committed: Index,
+    /// When waiting longer is in vain (law 7).
+    until: Time,
+}
+
 /// My copy of one group.
 ///
 /// Invariants: `applied` ≤ committed. `waiters` are sorted by index, and all lie above `applied`. `attached` is the
-/// leader's node exactly while the replica sleeps as its follower.
+/// leader exactly while the replica sleeps as its follower. `awaited` is there exactly while the replica leads and its log
+/// is not committed to the end.
 #[derive(Debug)]
 pub(crate) struct Replica {
     pub(crate) descriptor: Descriptor,
@@ -62,7 +80,8 @@ pub(crate) struct Replica {
     /// Commands of this turn, proposed together at its end.
     pub(crate) proposals: Vec<(Bytes, Asker)>,
     pub(crate) proposal_bytes: usize,
-    pub(crate) attached: Option<NodeId>,
+    pub(crate) attached: Option<Attachment>,
+    pub(crate) awaited: Option<Awaited>,
     /// The term in which this replica leads.
     pub(crate) leads: Option<Term>,
     /// About when it began to lead.
@@ -79,7 +98,34 @@ impl Replica {
     pub(crate) fn deadline(&self) -> Option<Time> {
         let waiter = self.waiters.front().map(|waiter| waiter.deadline);
         let read = self.unapplied_reads.first().map(|(_, read)| read.deadline);
-        [self.raft.deadline(), waiter, read].into_iter().flatten().min()
+        let awaited = self.awaited.map(|awaited| awaited.until);
+        [self.raft.deadline(), waiter, read, awaited].into_iter().flatten().min()
+    }
+
+    /// Whether the members of which `holds` holds can decide for the group: a quorum of both halves while it is joint.
+    pub(crate) fn is_quorum(&self, holds: impl Fn(NodeId) -> bool) -> bool {
+        let configuration = self.raft.configuration();
+        configuration.is_quorum(|replica| configuration.node_of(replica).is_some_and(&holds))
+    }
+
+    /// Whether the replica sleeps behind that node's core as the leader of that term.
+    pub(crate) fn sleeps_behind(&self, node: NodeId, term: Term) -> bool {
+        self.attached.is_some_and(|attached| attached.node == node && attached.term == term)
+    }
+
+    /// Notes since when the commit index has not moved although something waits.
+    pub(crate) fn await_commit(&mut self, now: Time, patience: Duration) {
+        let committed = self.raft.committed();
+        if self.raft.role() != Role::Leader || committed == self.raft.last().index {
+            self.awaited = None;
+        } else if self.awaited.is_none_or(|awaited| awaited.committed != committed) {
+            self.awaited = Some(Awaited { committed, until: now + patience });
+        }
+    }
+
+    /// Whether the commit index has not moved for too long.
+    pub(crate) fn is_stuck(&self, now: Time) -> bool {
+        self.awaited.is_some_and(|awaited| awaited.until <= now)
     }
 
     /// Takes out the waiters whose fate the entry just applied decides, with what each is to hear.

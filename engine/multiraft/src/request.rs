@@ -62,13 +62,13 @@ impl Core {
                 self.admit(slot, &command)?;
                 self.gather_proposal(slot, command, asker);
             }
-            Operation::Get { group, generation, key } => {
+            Operation::Get { group, generation, key, level: _ } => {
                 short_enough(&key)?;
                 let slot = self.leading_slot(group, generation)?;
                 inside(&self.replicas[slot].descriptor, &key)?;
                 self.gather_read(slot, Read { asker, query: Query::Get { key }, deadline });
             }
-            Operation::Scan { group, generation, start, end, limit } => {
+            Operation::Scan { group, generation, start, end, limit, level: _ } => {
                 short_enough(&start)?;
                 short_enough(end.as_deref().unwrap_or_default())?;
                 let slot = self.leading_slot(group, generation)?;

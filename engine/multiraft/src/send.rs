@@ -24,9 +24,17 @@ impl Core {
         let descriptor = &self.replicas[slot].descriptor;
         let group = descriptor.group;
         let Some(peer) = descriptor.node_of(message.to).and_then(|node| self.peer_of(node)) else { return };
-        if self.peers[peer].up {
+        let refuses = matches!(message.body, Body::PreVoteResponse { granted: false });
+        let supported = self.replicas[slot].attached.filter(|_| refuses);
+        let peer = &mut self.peers[peer];
+        if peer.up {
             self.counters.peer_messages += 1;
-            self.peers[peer].outbox.messages.push((group, message));
+            peer.outbox.support.extend(supported.map(|attached| attached.node));
+            peer.outbox.messages.push((group, message));
+        } else if matches!(message.body, Body::Append { .. }) {
+            // The group need not try again before the peer is back.
+            peer.behind.insert(slot);
+            self.unreachable.push((slot, message.to));
         }
     }
 
@@ -37,41 +45,49 @@ impl Core {
                 continue;
             }
             let outbox = std::mem::take(&mut self.peers[peer].outbox);
-            let beacon = outbox.beacon_due.then(|| self.beacon(now, peer));
+            if outbox.beacon_due {
+                let beacon = Some(self.beacon(now, peer));
+                let frame = self.encode_frame(&PeerFrame { beacon, ..self.empty_frame(peer) });
+                effects.beacons.push(frame);
+            }
+            if !outbox.has_messages() {
+                continue;
+            }
+            let support = outbox.support.into_iter().filter_map(|node| self.support_left(now, node)).collect();
             let mut frame = PeerFrame {
-                from: self.config.node,
-                core: self.config.core,
-                to: self.peers[peer].node,
-                incarnation: self.config.incarnation,
-                beacon,
-                messages: Vec::new(),
                 reads: outbox.reads,
                 confirmations: outbox.confirmations,
+                index_questions: outbox.index_questions,
+                index_answers: outbox.index_answers,
+                support,
+                ..self.empty_frame(peer)
             };
             let mut bytes = 0;
             for (group, message) in outbox.messages {
                 let weight = message_bytes(&message);
                 if bytes > 0 && bytes + weight > PEER_FRAME_BYTES {
-                    self.push_frame(&frame, effects);
-                    frame.beacon = None;
-                    frame.messages.clear();
-                    frame.reads.clear();
-                    frame.confirmations.clear();
+                    effects.peer_frames.push(self.encode_frame(&frame));
+                    // What says for how long support remains goes with each refusal.
+                    frame = PeerFrame { support: frame.support, ..self.empty_frame(peer) };
                     bytes = 0;
                 }
                 bytes += weight;
                 frame.messages.push((group, message));
             }
-            self.push_frame(&frame, effects);
+            effects.peer_frames.push(self.encode_frame(&frame));
         }
     }
 
-    fn push_frame(&mut self, frame: &PeerFrame, effects: &mut Effects) {
+    fn empty_frame(&self, peer: usize) -> PeerFrame {
+        PeerFrame::new(self.config.node, self.config.core, self.peers[peer].node, self.config.incarnation)
+    }
+
+    fn encode_frame(&mut self, frame: &PeerFrame) -> (NodeId, Bytes) {
         let mut bytes = Vec::new();
         frame.encode(&mut bytes);
         self.counters.peer_frames += 1;
         self.counters.peer_bytes += bytes.len() as u64;
-        effects.peer_frames.push((frame.to, Bytes::from(bytes)));
+        (frame.to, Bytes::from(bytes))
     }
 
     /// Steps everything in a peer's frame. A frame that cannot be read, or speaks for someone else, breaks the link.
@@ -98,9 +114,13 @@ impl Core {
         if let Some(beacon) = frame.beacon {
             self.hear_beacon(now, peer, beacon);
         }
+        let mut refused = Vec::new();
         for (group, message) in frame.messages {
+            let refuses = matches!(message.body, Body::PreVoteResponse { granted: false });
             self.receive_message(now, from, group, message);
+            refused.extend(self.slot_of(group).filter(|_| refuses));
         }
+        self.refused_for_support(now, &refused, &frame.support);
         // No peer has more rounds open than the limit, so what is beyond it is not worth an answer.
         for round in frame.reads.into_iter().take(READ_ROUNDS_MAX) {
             self.confirm_reads(peer, frame.incarnation, round);

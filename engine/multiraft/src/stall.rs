@@ -16,7 +16,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pontoon_raft::{Event as RaftEvent, quorum};
 use pontoon_types::{NodeId, Time};
 
 use crate::Core;
@@ -97,19 +96,7 @@ impl Core {
             peer.hearing.supported_until > now && working.is_some_and(|since| *since + HEALTHIER_AFTER <= now)
         };
         let healthier: Vec<NodeId> = self.peers.iter().filter(healthier).map(|peer| peer.node).collect();
-        let mut given_up = false;
-        for slot in self.liveness.led.iter().copied().collect::<Vec<_>>() {
-            let descriptor = &self.replicas[slot].descriptor;
-            let able = healthier.iter().filter(|node| descriptor.replica_on(**node).is_some()).count();
-            if able >= quorum(descriptor.members.len()) {
-                self.step_replica(now, slot, RaftEvent::Lapsed);
-                given_up = true;
-            }
-        }
-        if given_up {
-            for peer in self.peers.iter_mut().filter(|peer| peer.up) {
-                peer.outbox.beacon_due = true;
-            }
-        }
+        let better = self.led_without(|node| healthier.contains(&node));
+        self.give_up(now, &better);
     }
 }

@@ -144,6 +144,15 @@ impl Link {
         up
     }
 
+    /// Takes a frame that leaves before all that waits. Without an up link it is dropped.
+    pub fn push_first(&mut self, frame: Bytes) -> bool {
+        let up = matches!(self.state, State::Up { .. });
+        if up {
+            self.out.push_first(frame);
+        }
+        up
+    }
+
     /// Sends what waits, in one call. For the end of a turn.
     pub fn flush<D: Driver>(&mut self, driver: &mut D, now: Time) -> Option<Change> {
         let State::Up { socket } = self.state else { return None };

@@ -22,6 +22,8 @@ const PARTS_MAX: usize = 64;
 pub struct OutBuffer {
     frames: VecDeque<Bytes>,
     bytes: usize,
+    /// A part of the first frame was sent.
+    begun: bool,
     blocked: bool,
 }
 
@@ -31,6 +33,14 @@ impl OutBuffer {
         if !frame.is_empty() {
             self.bytes += frame.len();
             self.frames.push_back(frame);
+        }
+    }
+
+    /// Adds a frame before the others, but not into one that was sent in part.
+    pub fn push_first(&mut self, frame: Bytes) {
+        if !frame.is_empty() {
+            self.bytes += frame.len();
+            self.frames.insert(usize::from(self.begun), frame);
         }
     }
 
@@ -69,10 +79,34 @@ impl OutBuffer {
         while let Some(front) = self.frames.front_mut() {
             if front.len() > sent {
                 front.advance(sent);
+                self.begun |= sent > 0;
                 break;
             }
             sent -= front.len();
             self.frames.pop_front();
+            self.begun = false;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_beacon_passes_what_waits_but_not_a_frame_that_has_begun() {
+        let waiting = |buffer: &OutBuffer| buffer.frames.iter().map(|frame| frame[0]).collect::<Vec<_>>();
+        let mut buffer = OutBuffer::default();
+        buffer.push(Bytes::from_static(b"aaaa"));
+        buffer.push(Bytes::from_static(b"bbbb"));
+        buffer.push_first(Bytes::from_static(b"1"));
+        assert_eq!(waiting(&buffer), b"1ab");
+        buffer.consume(3);
+        buffer.push_first(Bytes::from_static(b"2"));
+        assert_eq!(waiting(&buffer), b"a2b");
+        buffer.consume(2);
+        buffer.push_first(Bytes::from_static(b"3"));
+        assert_eq!(waiting(&buffer), b"32b");
+        assert_eq!(buffer.bytes(), 6);
     }
 }

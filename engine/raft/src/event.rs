@@ -1,7 +1,7 @@
 //! What enters a replica.
 
 use bytes::Bytes;
-use pontoon_types::{Entry, FetchNumber, Index, Message, ReplicaId, Term, WriteNumber};
+use pontoon_types::{Entry, FetchNumber, Index, LogId, Message, ReplicaId, Term, WriteNumber};
 
 use crate::membership::Change;
 
@@ -33,12 +33,28 @@ pub enum Event {
         /// The term in which it leads.
         term: Term,
     },
+    /// The same from a list of all that its core leads, with the end of the leader's log and its commit index: it means
+    /// what an empty Append after `last` would mean, but agreement is not answered. So a follower that has come back and
+    /// has missed nothing wakes nobody, and one that is behind refuses, as it would refuse the Append.
+    Listed {
+        /// The replica that claims to lead.
+        leader: ReplicaId,
+        /// The term in which it leads.
+        term: Term,
+        /// The last entry of its log.
+        last: LogId,
+        /// Its commit index.
+        commit: Index,
+    },
     /// Nobody confirms the leader any more: the core it lives on is silent, or it released the group. A follower
     /// starts to wait for its election. A leader resigns: no quorum of cores shows that it hears this one and is heard.
     /// A candidate, and a follower that waits already, ignores it.
     Lapsed,
     /// The link to this peer is usable again. A leader that waits for the peer probes it at once.
     PeerUp(ReplicaId),
+    /// Nothing reaches this peer. A leader sends it nothing and does not wait for its answers until [`Event::PeerUp`], so a
+    /// group sleeps while one of its followers is gone.
+    PeerDown(ReplicaId),
     /// This peer has come back with a new incarnation: of all it knew, only the durable part is left, and a commit
     /// index is not. A leader probes it even if nothing was missing.
     PeerRestarted(ReplicaId),

@@ -68,6 +68,8 @@ pub(crate) struct Progress {
     pub(crate) tell_by: Option<Time>,
     /// The entries from `next` on are being fetched under this number.
     pub(crate) fetch: Option<FetchNumber>,
+    /// Nothing reaches the peer: nothing is sent and no answer is waited for.
+    pub(crate) unreachable: bool,
     inflight: VecDeque<Sent>,
     inflight_bytes: usize,
 }
@@ -84,6 +86,7 @@ impl Progress {
             answer_by: None,
             tell_by: None,
             fetch: None,
+            unreachable: false,
             inflight: VecDeque::new(),
             inflight_bytes: 0,
         }
@@ -102,6 +105,7 @@ impl Progress {
     /// When this peer needs the leader next.
     pub(crate) fn deadline(&self) -> Option<Time> {
         match (self.answer_by, self.tell_by) {
+            _ if self.unreachable => None,
             (Some(answer), Some(tell)) => Some(answer.min(tell)),
             (answer, tell) => answer.or(tell),
         }
@@ -115,6 +119,7 @@ impl Progress {
     /// Forgets what was sent and goes on from `next`, carefully.
     pub(crate) fn start_probe(&mut self, next: Index) {
         self.mode = Mode::Probe;
+        self.unreachable = false;
         self.next = next.max(self.matched.next());
         self.told = Index(0);
         self.answer_by = None;

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use pontoon_multiraft::ConnectionId;
 use pontoon_router::core_of;
 use pontoon_types::{ClientId, Generation, GroupId, NodeId, Time};
-use pontoon_wire::client::{Operation as WireOperation, Outcome, Refusal, Reply, ReplyFrame, Request};
+use pontoon_wire::client::{Operation as WireOperation, Outcome, ReadLevel, Refusal, Reply, ReplyFrame, Request};
 use pontoon_wire::command::{Command, KvOperation};
 
 use crate::linear::Value;
@@ -460,10 +460,15 @@ impl Lane {
                 let command = Command { client: self.process, sequence: self.sequence, operations: operations.clone() };
                 WireOperation::Write { group, generation, command: command.encode() }
             }
-            Ask::Get(key) => WireOperation::Get { group, generation, key: key.clone() },
-            Ask::Scan { start, limit, .. } => {
-                WireOperation::Scan { group, generation, start: start.clone(), end: None, limit: *limit }
-            }
+            Ask::Get(key) => WireOperation::Get { group, generation, key: key.clone(), level: ReadLevel::Linearizable },
+            Ask::Scan { start, limit, .. } => WireOperation::Scan {
+                group,
+                generation,
+                start: start.clone(),
+                end: None,
+                limit: *limit,
+                level: ReadLevel::Linearizable,
+            },
         }
     }
 }

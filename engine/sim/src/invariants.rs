@@ -295,7 +295,8 @@ impl Invariants {
         }
         let Some(beacon) = &frame.beacon else { return Ok(()) };
         let changes = beacon.changes.iter().filter(|claim| claim.leads).map(|claim| (claim.group, claim.term));
-        for (group, term) in changes.chain(beacon.page.claims.iter().copied()) {
+        let listed = beacon.page.iter().flat_map(|page| &page.claims).map(|claim| (claim.group, claim.term));
+        for (group, term) in changes.chain(listed) {
             let me = self.replicas[&(place, group)].me;
             self.groups.get_mut(&group).expect("law: a core holds groups of its cluster").leads(group, term, me)?;
         }

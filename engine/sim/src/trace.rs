@@ -12,7 +12,7 @@ use bytes::Bytes;
 use pontoon_types::{
     Body, CoreId, CoreWriteNumber, GroupId, Index, LogId, Message, NodeId, ReplicaId, Term, Time, Write,
 };
-use pontoon_wire::peer::PeerFrame;
+use pontoon_wire::peer::{Listing, PeerFrame};
 
 /// Lines kept for a violation.
 pub const TRACE_LINES_KEPT: usize = 150;
@@ -210,7 +210,7 @@ impl fmt::Display for FrameLine<'_> {
                 let verb = if claim.leads { "leads" } else { "releases" };
                 write!(f, " {verb} {}@{}", claim.group, claim.term)?;
             }
-            for (group, term) in &beacon.page.claims {
+            for Listing { group, term, .. } in beacon.page.iter().flat_map(|page| &page.claims) {
                 write!(f, " claims {group}@{term}")?;
             }
             f.write_str("; ")?;

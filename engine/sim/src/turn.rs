@@ -70,7 +70,7 @@ impl World {
         if let Some(append) = effects.append {
             self.disks.get_mut(&place).expect("law: every core has a disk").append(append);
         }
-        for (to, bytes) in effects.peer_frames {
+        for (to, bytes) in effects.beacons.into_iter().chain(effects.peer_frames) {
             self.send_frame(place, to, bytes);
         }
         // As in the node: when the log fails, frames to peers have left and replies have not.
@@ -102,7 +102,7 @@ impl World {
                 },
             );
         }
-        for (_, bytes) in &effects.peer_frames {
+        for (_, bytes) in effects.beacons.iter().chain(&effects.peer_frames) {
             let frame = PeerFrame::decode(bytes.clone()).map_err(|error| Broken::RefusedCorrect {
                 place,
                 what: format!("made a frame that is none: {error}"),
@@ -132,8 +132,9 @@ impl World {
     /// The machine stops half way through the effects: the append happened or not, some of the frames left, and the
     /// disk was doing something, or the process alone is gone.
     fn crash_in_turn(&mut self, place: Place, effects: Effects) -> Result<(), Broken> {
-        let leaving = self.random.between(0, effects.peer_frames.len() as u64) as usize;
-        for (to, bytes) in effects.peer_frames.into_iter().take(leaving) {
+        let frames: Vec<_> = effects.beacons.into_iter().chain(effects.peer_frames).collect();
+        let leaving = self.random.between(0, frames.len() as u64) as usize;
+        for (to, bytes) in frames.into_iter().take(leaving) {
             self.send_frame(place, to, bytes);
         }
         let leaving = self.random.between(0, effects.client_frames.len() as u64) as usize;

@@ -87,8 +87,8 @@ pub const TRANSFER_LAG_ENTRIES_MAX: u64 = 4096;
 /// Most ReadIndex rounds of one core without a quorum of answers; later reads gather for the next round.
 pub const READ_ROUNDS_MAX: usize = 64;
 
-/// Most (group, term) pairs of the full list in one beacon. A full cycle over a core's groups takes
-/// groups / this many beacons.
+/// Most groups in one page of the list of what a core leads. A page is sent to a peer that asks for it; it shares the
+/// link with everything else.
 pub const BEACON_PAGE_GROUPS: usize = 512;
 
 /// Most changes in one beacon; the rest waits for the next one.

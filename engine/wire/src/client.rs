@@ -38,7 +38,7 @@ pub enum Operation {
         /// An encoded [`crate::command::Command`].
         command: Bytes,
     },
-    /// Read one key, linearizably.
+    /// Read one key.
     Get {
         /// The group that owns the key.
         group: GroupId,
@@ -46,8 +46,10 @@ pub enum Operation {
         generation: Generation,
         /// The key.
         key: Bytes,
+        /// Who may answer, and how old the answer may be.
+        level: ReadLevel,
     },
-    /// Read the keys of one group in order, linearizably.
+    /// Read the keys of one group in order.
     Scan {
         /// The group that owns the keys.
         group: GroupId,
@@ -59,11 +61,29 @@ pub enum Operation {
         end: Option<Bytes>,
         /// Most pairs wanted; the node may return fewer and says where to go on.
         limit: u32,
+        /// Who may answer, and how old the answer may be.
+        level: ReadLevel,
     },
     /// Tell all ranges, their leaders and the nodes' addresses.
     Routes,
     /// Tell the state of this core and its groups.
     Status,
+}
+
+/// What a read promises, and by whom it may be served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ReadLevel {
+    /// Linearizable, served by the leader.
+    #[default]
+    Linearizable,
+    /// Linearizable, served by any replica: it asks the leader how far it has to be first.
+    Follower,
+    /// Served by any replica from a state that was the newest at some moment within the bound. The bound is counted by the
+    /// node's clock up to when it looks; the way back to the client comes on top.
+    Stale {
+        /// The bound, milliseconds.
+        max_age_ms: u32,
+    },
 }
 
 /// Replies to one client, in any order.
@@ -162,6 +182,12 @@ pub enum Refusal {
     Refused {
         /// The reason, a clause.
         why: String,
+    },
+    /// The replica's state is older than the read allows, or its age is not known, and no leader can be asked.
+    #[error("the replica asked is not known to be fresh enough; {}", describe_leader(*leader))]
+    TooStale {
+        /// The node that leads, if known.
+        leader: Option<NodeId>,
     },
     /// The request may or may not have been carried out, now or later.
     #[error("the outcome is unknown: the request may or may not be carried out")]
@@ -290,6 +316,12 @@ pub struct Counters {
     pub cpu_ns: u64,
     /// Bytes written to prepare segments ahead of use.
     pub log_prepared_bytes: u64,
+    /// Steps of replicas: an idle group has none.
+    pub group_steps: u64,
+    /// Reads served under a lease, without asking anybody.
+    pub leased_reads: u64,
+    /// Questions sent to the cores of leaders for reads of followers.
+    pub index_questions: u64,
 }
 
 impl GroupRole {
@@ -367,7 +399,7 @@ impl Reply {
             Err(Refusal::StaleDescriptor { descriptor, .. }) => descriptor_bytes(descriptor),
             Err(Refusal::TooLarge { limit, .. }) => limit.len(),
             Err(Refusal::Refused { why }) => why.len(),
-            Err(Refusal::NotLeader { .. } | Refusal::Busy { .. } | Refusal::Unknown) => 0,
+            Err(Refusal::NotLeader { .. } | Refusal::Busy { .. } | Refusal::TooStale { .. } | Refusal::Unknown) => 0,
         };
         v1::reply::REPLY_BYTES + more
     }

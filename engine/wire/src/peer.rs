@@ -3,9 +3,12 @@
 //! A core sends one [`PeerFrame`] for each peer and flush, with everything it has for that peer: messages of all
 //! groups, the beacon when it is due, its questions about reads and its answers to the peer's. The entries' payloads
 //! follow the metadata as they are, each with its own checksum, and decode as slices of the frame.
+//!
+//! A beacon has the same size for ten groups and for ten thousand: what its sender leads is a count and a hash
+//! ([`ClaimSummary`]), and the list itself is sent in pages to a receiver that asks for it.
 
 use bytes::Bytes;
-use pontoon_types::{Body, CoreId, GroupId, Incarnation, Message, NodeId, Term};
+use pontoon_types::{Body, CoreId, GroupId, Incarnation, Index, LogId, Message, NodeId, ReplicaId, Term};
 
 use crate::frame::FrameError;
 use crate::v1::peer as v1;
@@ -29,6 +32,12 @@ pub struct PeerFrame {
     pub reads: Vec<ReadRound>,
     /// Answers to the receiver's questions.
     pub confirmations: Vec<ReadConfirmation>,
+    /// Questions of followers: which index must be applied before a read is served?
+    pub index_questions: Vec<IndexQuestion>,
+    /// Answers to the receiver's questions of that kind.
+    pub index_answers: Vec<IndexAnswer>,
+    /// Whom the sender supports, and for how long: it refuses pre-votes for what they lead (law 10).
+    pub support: Vec<SupportLeft>,
 }
 
 /// A sign of life of one core, standing for all groups that it leads.
@@ -42,8 +51,77 @@ pub struct Beacon {
     pub acknowledged_incarnation: Incarnation,
     /// Groups whose leadership changed since the peer last acknowledged.
     pub changes: Vec<Claim>,
-    /// A part of the complete list, so that a lost change shows after one cycle (law 8).
-    pub page: ClaimPage,
+    /// All that the sender leads with the receiver as a member, after `changes` (law 8).
+    pub led: ClaimSummary,
+    /// All that the sender follows the receiver in.
+    pub followed: ClaimSummary,
+    /// How well the sender's core does.
+    pub health: Health,
+    /// The sender wants the receiver's list of what it leads, from this group on.
+    pub wants: Option<GroupId>,
+    /// A part of that list, for a receiver that wanted it.
+    pub page: Option<ClaimPage>,
+    /// The sender asks for a promise: see `promise`.
+    pub wants_promise: bool,
+    /// What the sender promises the receiver's core.
+    pub promise: Option<Promise>,
+}
+
+/// A count and a hash over (group, replica of the leader, term), so that two sides that agree on thousands of groups say
+/// so in a few bytes. The order in which groups come and go makes no difference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClaimSummary {
+    /// How many groups.
+    pub count: u64,
+    /// The sum of a hash of each.
+    pub hash: u128,
+}
+
+impl ClaimSummary {
+    /// Takes a group in.
+    pub fn add(&mut self, group: GroupId, leader: ReplicaId, term: Term) {
+        self.count += 1;
+        self.hash = self.hash.wrapping_add(claim_hash(group, leader, term));
+    }
+
+    /// Takes a group out that was taken in with the same arguments.
+    pub fn remove(&mut self, group: GroupId, leader: ReplicaId, term: Term) {
+        self.count -= 1;
+        self.hash = self.hash.wrapping_sub(claim_hash(group, leader, term));
+    }
+}
+
+/// Two chains of the finaliser of splitmix64. Leases rest on equal summaries meaning equal lists, so there are 128 bits.
+fn claim_hash(group: GroupId, leader: ReplicaId, term: Term) -> u128 {
+    let chain = |seed: u64| mix(mix(mix(seed ^ group.0).wrapping_add(leader.0)).wrapping_add(term.0));
+    u128::from(chain(0x9e37_79b9_7f4a_7c15)) << 64 | u128::from(chain(0x94d0_49bb_1331_11eb))
+}
+
+fn mix(value: u64) -> u64 {
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+/// How well a core does, as it measures itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// How late the core's last beacon was, milliseconds.
+    pub turn_lag_ms: u32,
+    /// The age of the oldest append that is not durable, milliseconds.
+    pub sync_age_ms: u32,
+}
+
+/// "Until this long after I heard your beacon `sequence`, my replicas elect no other leader where they follow you"
+/// (law 1). The end is counted by the giver's clock from the hearing, by the holder's from the sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// Grows whenever promises to this core begin anew; what was accepted under another one does not count (law 3).
+    pub epoch: u64,
+    /// The last beacon of the receiver that the promise answers.
+    pub sequence: u64,
+    /// How long it lasts, microseconds.
+    pub length_us: u64,
 }
 
 /// "I lead this group in this term", or "I no longer do".
@@ -64,8 +142,50 @@ pub struct ClaimPage {
     pub from: GroupId,
     /// The last group of the interval.
     pub through: GroupId,
-    /// Each led group inside the interval, with its term.
-    pub claims: Vec<(GroupId, Term)>,
+    /// Each led group inside the interval.
+    pub claims: Vec<Listing>,
+}
+
+/// One led group in a list, with how far its leader's log reaches: whoever has missed nothing need not be told more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// The group.
+    pub group: GroupId,
+    /// The term in which the sender leads it.
+    pub term: Term,
+    /// The end of the leader's log.
+    pub last: LogId,
+    /// The leader's commit index.
+    pub commit: Index,
+}
+
+/// How long the sender supports a core of another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SupportLeft {
+    /// The node whose core is supported.
+    pub node: NodeId,
+    /// For how long, unless it is heard again, milliseconds.
+    pub left_ms: u32,
+}
+
+/// A follower's core asks the leader's core for read indexes, for all reads of a turn at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexQuestion {
+    /// The question. Never reused within the sender's incarnation.
+    pub id: u64,
+    /// The groups that have reads waiting.
+    pub groups: Vec<GroupId>,
+}
+
+/// What the leader's core knows of some groups of a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexAnswer {
+    /// The asker's incarnation; with another one the question is not its own any more.
+    pub incarnation: Incarnation,
+    /// The question.
+    pub id: u64,
+    /// What must be applied before the group's reads are served; none when the sender does not lead the group.
+    pub groups: Vec<(GroupId, Option<Index>)>,
 }
 
 /// One round of ReadIndex for many groups at once (law 6).
@@ -89,6 +209,23 @@ pub struct ReadConfirmation {
 }
 
 impl PeerFrame {
+    /// A frame that says nothing yet.
+    pub fn new(from: NodeId, core: CoreId, to: NodeId, incarnation: Incarnation) -> PeerFrame {
+        PeerFrame {
+            from,
+            core,
+            to,
+            incarnation,
+            beacon: None,
+            messages: Vec::new(),
+            reads: Vec::new(),
+            confirmations: Vec::new(),
+            index_questions: Vec::new(),
+            index_answers: Vec::new(),
+            support: Vec::new(),
+        }
+    }
+
     /// Appends the frame to `out`. The sender closes a frame at about `PEER_FRAME_BYTES`; one above `FRAME_BYTES_MAX`
     /// breaks a law.
     pub fn encode(&self, out: &mut Vec<u8>) {
@@ -103,15 +240,22 @@ impl PeerFrame {
     /// The bytes of the frame once it is encoded, so that a sender knows when to close it.
     pub fn encoded_bytes(&self) -> usize {
         let beacon = self.beacon.as_ref().map_or(0, |beacon| {
-            beacon.changes.len() * v1::CLAIM_BYTES + beacon.page.claims.len() * v1::GROUP_TERM_BYTES
+            let page = beacon.page.as_ref().map_or(0, |page| page.claims.len() * v1::LISTING_BYTES);
+            beacon.changes.len() * v1::CLAIM_BYTES + page
         });
         let reads = self.reads.iter().map(|round| v1::ROUND_BYTES + round.groups.len() * v1::GROUP_TERM_BYTES);
         let confirmations = self
             .confirmations
             .iter()
             .map(|confirmation| v1::CONFIRMATION_BYTES + confirmation.groups.len() * v1::GROUP_TERM_BYTES);
+        let questions =
+            self.index_questions.iter().map(|question| v1::QUESTION_BYTES + question.groups.len() * v1::GROUP_BYTES);
+        let answers =
+            self.index_answers.iter().map(|answer| v1::ANSWER_BYTES + answer.groups.len() * v1::GROUP_INDEX_BYTES);
+        let support = self.support.len() * v1::SUPPORT_BYTES;
         let messages = self.messages.iter().map(|(_, message)| message_bytes(message));
-        v1::FRAME_BYTES + beacon + reads.sum::<usize>() + confirmations.sum::<usize>() + messages.sum::<usize>()
+        let lists = reads.chain(confirmations).chain(questions).chain(answers).chain(messages);
+        v1::FRAME_BYTES + beacon + support + lists.sum::<usize>()
     }
 }
 

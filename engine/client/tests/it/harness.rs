@@ -213,6 +213,7 @@ fn describe(result: &Result<Outcome, Refusal>) -> String {
         Err(Refusal::Busy { retry_after_ms }) => format!("busy {retry_after_ms}ms"),
         Err(Refusal::TooLarge { .. }) => "too large".to_string(),
         Err(Refusal::Refused { .. }) => "refused".to_string(),
+        Err(Refusal::TooStale { .. }) => "too stale".to_string(),
         Err(Refusal::Unknown) => "unknown".to_string(),
     }
 }
@@ -221,7 +222,7 @@ fn describe_operation(operation: &Operation) -> String {
     let text = |bytes: &Bytes| bytes.escape_ascii().to_string();
     match operation {
         Operation::Write { group, generation, .. } => format!("write {group} {generation}"),
-        Operation::Get { group, generation, key } => format!("get {group} {generation} {}", text(key)),
+        Operation::Get { group, generation, key, .. } => format!("get {group} {generation} {}", text(key)),
         Operation::Scan { group, start, end, limit, .. } => {
             format!("scan {group} [{}, {}) {limit}", text(start), end.as_ref().map_or("∞".to_string(), text))
         }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use pontoon_multiraft::Event;
 use pontoon_types::limits::{FRAME_BYTES_MAX, PROPOSAL_BYTES_PER_TURN, READ_BYTES_PER_TURN};
 use pontoon_types::{ClientId, Index};
-use pontoon_wire::client::{Operation, Outcome, Refusal};
+use pontoon_wire::client::{Operation, Outcome, ReadLevel, Refusal};
 use pontoon_wire::command::{Command, KvOperation};
 
 use crate::cluster::{Cluster, bytes, n};
@@ -75,9 +75,9 @@ fn a_key_too_long_to_exist_is_not_looked_for() {
     let leader = cluster.leader(descriptor.group).unwrap();
     let key = Bytes::from(vec![0xff; 3 * MEBIBYTE]);
     let (group, generation) = (descriptor.group, descriptor.generation);
-    let get = Operation::Get { group, generation, key: key.clone() };
+    let get = Operation::Get { group, generation, key: key.clone(), level: ReadLevel::Linearizable };
     assert!(matches!(cluster.ask(leader, get), Err(Refusal::TooLarge { .. })));
-    let scan = Operation::Scan { group, generation, start: key, end: None, limit: 1 };
+    let scan = Operation::Scan { group, generation, start: key, end: None, limit: 1, level: ReadLevel::Linearizable };
     assert!(matches!(cluster.ask(leader, scan), Err(Refusal::TooLarge { .. })));
 }
 

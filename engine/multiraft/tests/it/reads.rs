@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pontoon_multiraft::Event;
 use pontoon_types::{CoreId, Incarnation};
-use pontoon_wire::client::{Operation, Outcome, Refusal};
+use pontoon_wire::client::{Operation, Outcome, ReadLevel, Refusal};
 use pontoon_wire::peer::{PeerFrame, ReadConfirmation};
 
 use crate::cluster::{Cluster, bytes, n};
@@ -20,6 +20,7 @@ fn reads_of_many_groups_in_one_turn_share_one_round_and_write_nothing() {
             group: descriptor.group,
             generation: descriptor.generation,
             key: descriptor.range.start.clone().to_vec().into_iter().chain([1]).collect(),
+            level: ReadLevel::Linearizable,
         })
         .collect();
     let rounds = cluster.cores[&n(1)].counters().read_rounds;
@@ -94,14 +95,8 @@ fn confirm(
     let group = cluster.descriptors[0].group;
     let mut bytes = Vec::new();
     PeerFrame {
-        from,
-        core: CoreId(0),
-        to,
-        incarnation: Incarnation(1),
-        beacon: None,
-        messages: Vec::new(),
-        reads: Vec::new(),
         confirmations: vec![ReadConfirmation { incarnation, id, groups: vec![(group, term)] }],
+        ..PeerFrame::new(from, CoreId(0), to, Incarnation(1))
     }
     .encode(&mut bytes);
     cluster.event(to, Event::PeerFrame { from, bytes: Bytes::from(bytes) });
@@ -121,6 +116,7 @@ fn a_scan_stops_at_its_limit_and_says_where_to_go_on() {
         start: bytes(start),
         end: Some(bytes("d")),
         limit,
+        level: ReadLevel::Linearizable,
     };
     let pair = |key: &str| (bytes(key), bytes(key));
     let first = cluster.ask(leader, scan("a", 2));

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use pontoon_multiraft::Event;
 use pontoon_types::{Generation, GroupId};
-use pontoon_wire::client::{Operation, Outcome, Refusal};
+use pontoon_wire::client::{Operation, Outcome, ReadLevel, Refusal};
 use pontoon_wire::command::KvOperation;
 
 use crate::cluster::{CLIENT, Cluster, bytes, n};
@@ -32,7 +32,12 @@ fn a_stale_generation_is_answered_with_the_descriptor() {
     let mut cluster = Cluster::new(2);
     let descriptor = cluster.group_of("k").clone();
     let leader = cluster.leader(descriptor.group).unwrap();
-    let stale = Operation::Get { group: descriptor.group, generation: Generation(0), key: bytes("k") };
+    let stale = Operation::Get {
+        group: descriptor.group,
+        generation: Generation(0),
+        key: bytes("k"),
+        level: ReadLevel::Linearizable,
+    };
     let refusal = cluster.ask(leader, stale).unwrap_err();
     assert_eq!(refusal, Refusal::StaleDescriptor { descriptor, leader: Some(leader) });
 }
@@ -42,12 +47,18 @@ fn an_unknown_group_and_a_key_outside_the_range_are_refused() {
     let mut cluster = Cluster::new(2);
     let descriptor = cluster.group_of("k").clone();
     let leader = cluster.leader(descriptor.group).unwrap();
-    let unknown = Operation::Get { group: GroupId(99), generation: Generation(1), key: bytes("k") };
+    let unknown = Operation::Get {
+        group: GroupId(99),
+        generation: Generation(1),
+        key: bytes("k"),
+        level: ReadLevel::Linearizable,
+    };
     assert!(matches!(cluster.ask(leader, unknown), Err(Refusal::Refused { .. })));
     let outside = Operation::Get {
         group: descriptor.group,
         generation: descriptor.generation,
         key: Bytes::from_static(&[0xff; 4]),
+        level: ReadLevel::Linearizable,
     };
     let Err(Refusal::Refused { why }) = cluster.ask(leader, outside) else { panic!("served a key outside the range") };
     assert!(why.contains("outside"), "{why}");
@@ -113,17 +124,8 @@ fn what_is_not_a_frame_closes_that_connection_only() {
 fn a_frame_that_speaks_for_another_node_breaks_the_link() {
     let mut cluster = Cluster::new(1);
     let mut bytes = Vec::new();
-    pontoon_wire::peer::PeerFrame {
-        from: n(3),
-        core: pontoon_types::CoreId(0),
-        to: n(1),
-        incarnation: pontoon_types::Incarnation(1),
-        beacon: None,
-        messages: Vec::new(),
-        reads: Vec::new(),
-        confirmations: Vec::new(),
-    }
-    .encode(&mut bytes);
+    pontoon_wire::peer::PeerFrame::new(n(3), pontoon_types::CoreId(0), n(1), pontoon_types::Incarnation(1))
+        .encode(&mut bytes);
     cluster.event(n(1), Event::PeerFrame { from: n(2), bytes: Bytes::from(bytes) });
     assert_eq!(cluster.refused_peers.len(), 1);
     assert!(cluster.refused_peers[0].1.contains("n3"), "{:?}", cluster.refused_peers);
@@ -159,14 +161,8 @@ fn a_peer_that_contradicts_a_law_is_named_and_stops_nobody() {
     };
     let mut bytes = Vec::new();
     pontoon_wire::peer::PeerFrame {
-        from: liar,
-        core: CoreId(0),
-        to: leader,
-        incarnation: Incarnation(1),
-        beacon: None,
         messages: vec![(descriptor.group, message)],
-        reads: Vec::new(),
-        confirmations: Vec::new(),
+        ..pontoon_wire::peer::PeerFrame::new(liar, CoreId(0), leader, Incarnation(1))
     }
     .encode(&mut bytes);
     cluster.event(leader, Event::PeerFrame { from: liar, bytes: Bytes::from(bytes) });

@@ -48,10 +48,13 @@ impl<D: Driver> CoreLoop<D> {
     }
 
     fn send_to_peers(&mut self, now: Time) {
-        for (node, frame) in self.effects.peer_frames.drain(..) {
+        let beacons = self.effects.beacons.drain(..).map(|(node, frame)| (node, frame, true));
+        let frames = self.effects.peer_frames.drain(..).map(|(node, frame)| (node, frame, false));
+        for (node, frame, first) in beacons.chain(frames) {
             let Ok(link) = self.links.binary_search_by_key(&node, |link| link.peer()) else { continue };
             let bytes = frame.len() as u64;
-            if self.links[link].push(frame) {
+            let link = &mut self.links[link];
+            if if first { link.push_first(frame) } else { link.push(frame) } {
                 self.counters.peer_frames += 1;
                 self.counters.peer_bytes += bytes;
             }

@@ -8,7 +8,7 @@ use pontoon::{Node, NodeConfig};
 use pontoon_client::{Client, ClientOptions, Request};
 use pontoon_router::initial_descriptors;
 use pontoon_types::{ClientId, ClusterId, CoreId, NodeId};
-use pontoon_wire::client::{Operation, Outcome, ReplyFrame, Request as Asked, RequestFrame};
+use pontoon_wire::client::{Operation, Outcome, ReadLevel, ReplyFrame, Request as Asked, RequestFrame};
 use pontoon_wire::frame::FrameReader;
 use pontoon_wire::hello::{Caller, Hello, WELCOME_BYTES};
 
@@ -42,7 +42,7 @@ impl Raw {
     fn ask(&mut self, key: &'static str, times: u64) {
         let range = initial_descriptors(1, &[NodeId(1)]).remove(0);
         let (group, generation) = (range.group, range.generation);
-        let operation = Operation::Get { group, generation, key: key.into() };
+        let operation = Operation::Get { group, generation, key: key.into(), level: ReadLevel::Linearizable };
         let requests =
             (self.asked..self.asked + times).map(|sequence| Asked { sequence, operation: operation.clone() }).collect();
         self.asked += times;

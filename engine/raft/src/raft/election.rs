@@ -12,7 +12,7 @@
 //! nobody. Only a permit of that leader changes its mind (`raft/transfer.rs`).
 
 use bytes::Bytes;
-use pontoon_types::{Body, Entry, HardState, LogId, Permit, ReplicaId, Term};
+use pontoon_types::{Body, Entry, HardState, Index, LogId, Permit, ReplicaId, Term};
 
 use super::{Leadership, Raft, State, Step};
 use crate::mutation::Mutation;
@@ -201,6 +201,35 @@ impl Raft {
             self.adopt(step, term);
         }
         self.follow(leader);
+    }
+
+    /// A list speaks for a leader, and says how far its log reaches. What an Append does, without an answer if the logs
+    /// agree.
+    pub(super) fn on_listed(&mut self, step: &mut Step, leader: ReplicaId, term: Term, last: LogId, commit: Index) {
+        if leader == self.me || !self.members.names(leader) {
+            return;
+        }
+        if term >= self.hard_state.term
+            && let Some(law) = self.law_broken_by_append(leader, term, last, &[])
+        {
+            return self.refuse(step, leader, law);
+        }
+        self.on_claimed(step, leader, term);
+        if term != self.hard_state.term || self.leader() != Some(leader) {
+            return;
+        }
+        let usable = self.below_missing(last.index);
+        if !self.log.holds(last) || usable < last.index {
+            let hint = self.log.last_not_above(usable, last.term).unwrap_or(self.log.compacted());
+            return self.promise(step, leader, Body::AppendRefused { refused: last.index, hint });
+        }
+        let commit = commit.min(last.index);
+        if commit > self.log.committed() {
+            self.log.commit(commit);
+        }
+        if !self.knows_its_term() {
+            self.ask_terms(step);
+        }
     }
 
     /// Support ended. Spurious calls must not push the deadline away, so only a supported follower listens, and a leader,

@@ -72,7 +72,13 @@ impl Raft {
         term != self.hard_state.term || self.leader().is_none_or(|leader| leader == from)
     }
 
-    fn law_broken_by_append(&self, from: ReplicaId, term: Term, previous: LogId, entries: &[Entry]) -> Option<Law> {
+    pub(super) fn law_broken_by_append(
+        &self,
+        from: ReplicaId,
+        term: Term,
+        previous: LogId,
+        entries: &[Entry],
+    ) -> Option<Law> {
         if !is_well_formed(term, previous, entries) {
             return Some(Law::WellFormed);
         }

@@ -65,7 +65,7 @@ impl Raft {
     pub(super) fn replicate(&mut self, step: &mut Step, position: usize) {
         let Raft { config, log, state: State::Leader(leadership), .. } = self else { return };
         let peer = &mut leadership.peers[position];
-        if peer.mode != Mode::Replicate {
+        if peer.mode != Mode::Replicate || peer.unreachable {
             return;
         }
         let last = log.last().index;
@@ -150,6 +150,9 @@ impl Raft {
         for position in 0..self.peers() {
             let State::Leader(leadership) = &mut self.state else { return };
             let peer = &mut leadership.peers[position];
+            if peer.unreachable {
+                continue;
+            }
             if peer.answer_by.is_some_and(|time| time <= step.now) {
                 self.retry(step, position);
             } else if peer.tell_by.is_some_and(|time| time <= step.now) {
@@ -173,9 +176,17 @@ impl Raft {
     pub(super) fn on_peer_up(&mut self, step: &mut Step, peer: ReplicaId) {
         let Some(position) = self.peer_position(peer) else { return };
         let State::Leader(leadership) = &self.state else { return };
-        if leadership.peers[position].answer_by.is_some() {
+        let peer = &leadership.peers[position];
+        if peer.answer_by.is_some() || peer.unreachable {
             self.retry(step, position);
         }
+    }
+
+    /// Sending waits for [`crate::Event::PeerUp`].
+    pub(super) fn on_peer_down(&mut self, peer: ReplicaId) {
+        let Some(position) = self.peer_position(peer) else { return };
+        let State::Leader(leadership) = &mut self.state else { return };
+        leadership.peers[position].unreachable = true;
     }
 
     pub(super) fn on_peer_restarted(&mut self, step: &mut Step, peer: ReplicaId) {

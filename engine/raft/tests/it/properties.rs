@@ -47,6 +47,7 @@ pub enum Action {
     Compact(usize),
     Postpone(usize),
     PeerUp(usize, usize),
+    PeerDown(usize, usize),
     Isolate(usize),
     Heal,
     Stabilize,
@@ -80,6 +81,7 @@ pub fn action() -> impl Strategy<Value = Action> {
         1 => n().prop_map(Action::Compact),
         1 => n().prop_map(Action::Postpone),
         1 => (n(), n()).prop_map(|(at, peer)| Action::PeerUp(at, peer)),
+        1 => (n(), n()).prop_map(|(at, peer)| Action::PeerDown(at, peer)),
         2 => n().prop_map(Action::Isolate),
         1 => Just(Action::Heal),
         2 => Just(Action::Stabilize),
@@ -179,6 +181,7 @@ pub fn perform(cluster: &mut Cluster, action: &Action) {
         }
         Action::Postpone(at) => cluster.step(pick(at), Event::Postpone),
         Action::PeerUp(at, peer) => cluster.step(pick(at), Event::PeerUp(pick(peer))),
+        Action::PeerDown(at, peer) => cluster.step(pick(at), Event::PeerDown(pick(peer))),
         Action::Isolate(at) => isolate(cluster, pick(at)),
         Action::Heal => cluster.cut.clear(),
         Action::Stabilize => cluster.stabilize(),
@@ -305,9 +308,13 @@ fn claim(cluster: &mut Cluster, at: usize) {
         return;
     }
     let leader = leaders[at % leaders.len()];
-    let term = cluster.raft(leader).term();
+    let (term, last, commit) = {
+        let raft = cluster.raft(leader);
+        (raft.term(), raft.last(), raft.committed())
+    };
     for id in cluster.ids().into_iter().filter(|&id| id != leader) {
-        cluster.step(id, Event::Claimed { leader, term });
+        let listed = Event::Listed { leader, term, last, commit };
+        cluster.step(id, if at.is_multiple_of(2) { listed } else { Event::Claimed { leader, term } });
     }
 }
 
@@ -472,6 +479,9 @@ fn wrong_event() -> impl Strategy<Value = (bool, Event)> {
         12 => (any::<bool>(), message).prop_map(|(near, message)| (near, Event::Receive(message))),
         2 => (any::<bool>(), peer(), number())
             .prop_map(|(near, leader, term)| (near, Event::Claimed { leader, term: Term(term) })),
+        2 => (any::<bool>(), peer(), number(), log_id(), number()).prop_map(|(near, leader, term, last, commit)| {
+            (near, Event::Listed { leader, term: Term(term), last, commit: Index(commit) })
+        }),
         1 => Just((false, Event::Campaign)),
         1 => Just((false, Event::Lapsed)),
         1 => Just((false, Event::Timer)),
@@ -504,7 +514,7 @@ fn hear(events: &[(bool, Event)]) -> Vec<Law> {
         let mut event = event.clone();
         match &mut event {
             Event::Receive(message) if *near => bring_near(&raft, message),
-            Event::Claimed { term, .. } if *near => *term = raft.term(),
+            Event::Claimed { term, .. } | Event::Listed { term, .. } if *near => *term = raft.term(),
             Event::Durable(number) => {
                 durable = written.min(durable + number.0);
                 *number = WriteNumber(durable);

@@ -25,10 +25,17 @@ struct Request {
 #[derive(Archive, Serialize)]
 enum Operation {
     Write { group: u64, generation: u64, command: u32 },
-    Get { group: u64, generation: u64, key: u32 },
-    Scan { group: u64, generation: u64, start: u32, end: Option<u32>, limit: u32 },
+    Get { group: u64, generation: u64, key: u32, level: ReadLevel },
+    Scan { group: u64, generation: u64, start: u32, end: Option<u32>, limit: u32, level: ReadLevel },
     Routes,
     Status,
+}
+
+#[derive(Archive, Serialize)]
+enum ReadLevel {
+    Linearizable,
+    Follower,
+    Stale { max_age_ms: u32 },
 }
 
 /// What a frame without requests takes.
@@ -56,18 +63,38 @@ fn encode_operation<'a>(operation: &'a client::Operation, parts: &mut Parts<'a>)
         client::Operation::Write { group, generation, command } => {
             Operation::Write { group: group.0, generation: generation.0, command: parts.add(command) }
         }
-        client::Operation::Get { group, generation, key } => {
-            Operation::Get { group: group.0, generation: generation.0, key: parts.add(key) }
-        }
-        client::Operation::Scan { group, generation, start, end, limit } => Operation::Scan {
+        client::Operation::Get { group, generation, key, level } => Operation::Get {
+            group: group.0,
+            generation: generation.0,
+            key: parts.add(key),
+            level: encode_level(*level),
+        },
+        client::Operation::Scan { group, generation, start, end, limit, level } => Operation::Scan {
             group: group.0,
             generation: generation.0,
             start: parts.add(start),
             end: parts.add_option(end),
             limit: *limit,
+            level: encode_level(*level),
         },
         client::Operation::Routes => Operation::Routes,
         client::Operation::Status => Operation::Status,
+    }
+}
+
+fn encode_level(level: client::ReadLevel) -> ReadLevel {
+    match level {
+        client::ReadLevel::Linearizable => ReadLevel::Linearizable,
+        client::ReadLevel::Follower => ReadLevel::Follower,
+        client::ReadLevel::Stale { max_age_ms } => ReadLevel::Stale { max_age_ms },
+    }
+}
+
+fn decode_level(level: &ArchivedReadLevel) -> client::ReadLevel {
+    match level {
+        ArchivedReadLevel::Linearizable => client::ReadLevel::Linearizable,
+        ArchivedReadLevel::Follower => client::ReadLevel::Follower,
+        ArchivedReadLevel::Stale { max_age_ms } => client::ReadLevel::Stale { max_age_ms: max_age_ms.to_native() },
     }
 }
 
@@ -94,17 +121,19 @@ fn decode_operation(operation: &ArchivedOperation, payload: &mut Cursor) -> Resu
             generation: Generation(generation.to_native()),
             command: payload.take(command.to_native())?,
         },
-        ArchivedOperation::Get { group, generation, key } => client::Operation::Get {
+        ArchivedOperation::Get { group, generation, key, level } => client::Operation::Get {
             group: GroupId(group.to_native()),
             generation: Generation(generation.to_native()),
             key: payload.take(key.to_native())?,
+            level: decode_level(level),
         },
-        ArchivedOperation::Scan { group, generation, start, end, limit } => client::Operation::Scan {
+        ArchivedOperation::Scan { group, generation, start, end, limit, level } => client::Operation::Scan {
             group: GroupId(group.to_native()),
             generation: Generation(generation.to_native()),
             start: payload.take(start.to_native())?,
             end: end.as_ref().map(|end| payload.take(end.to_native())).transpose()?,
             limit: limit.to_native(),
+            level: decode_level(level),
         },
         ArchivedOperation::Routes => client::Operation::Routes,
         ArchivedOperation::Status => client::Operation::Status,

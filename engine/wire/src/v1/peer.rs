@@ -20,6 +20,9 @@ struct PeerFrame {
     entries: Vec<Entry>,
     reads: Vec<ReadRound>,
     confirmations: Vec<ReadConfirmation>,
+    index_questions: Vec<IndexQuestion>,
+    index_answers: Vec<IndexAnswer>,
+    support: Vec<SupportLeft>,
 }
 
 #[derive(Archive, Serialize)]
@@ -28,9 +31,68 @@ struct Beacon {
     acknowledged: u64,
     acknowledged_incarnation: u64,
     changes: Vec<Claim>,
-    page_from: u64,
-    page_through: u64,
-    page: Vec<GroupTerm>,
+    led: ClaimSummary,
+    followed: ClaimSummary,
+    turn_lag_ms: u32,
+    sync_age_ms: u32,
+    wants: Option<u64>,
+    page: Option<ClaimPage>,
+    wants_promise: bool,
+    promise: Option<Promise>,
+}
+
+#[derive(Archive, Serialize)]
+struct ClaimSummary {
+    count: u64,
+    hash_high: u64,
+    hash_low: u64,
+}
+
+#[derive(Archive, Serialize)]
+struct ClaimPage {
+    from: u64,
+    through: u64,
+    claims: Vec<Listing>,
+}
+
+#[derive(Archive, Serialize)]
+struct Listing {
+    group: u64,
+    term: u64,
+    last: LogId,
+    commit: u64,
+}
+
+#[derive(Archive, Serialize)]
+struct Promise {
+    epoch: u64,
+    sequence: u64,
+    length_us: u64,
+}
+
+#[derive(Archive, Serialize)]
+struct SupportLeft {
+    node: u64,
+    left_ms: u32,
+}
+
+#[derive(Archive, Serialize)]
+struct IndexQuestion {
+    id: u64,
+    groups: Vec<u64>,
+}
+
+#[derive(Archive, Serialize)]
+struct IndexAnswer {
+    incarnation: u64,
+    id: u64,
+    groups: Vec<GroupIndex>,
+}
+
+#[derive(Archive, Serialize)]
+struct GroupIndex {
+    group: u64,
+    index: Option<u64>,
 }
 
 #[derive(Archive, Serialize)]
@@ -113,7 +175,25 @@ pub(crate) const ROUND_BYTES: usize = size_of::<ArchivedReadRound>();
 /// What a confirmation adds to a frame, its groups left aside.
 pub(crate) const CONFIRMATION_BYTES: usize = size_of::<ArchivedReadConfirmation>();
 
-/// What a (group, term) pair of a beacon or a round adds to a frame.
+/// What a group of a beacon's page adds to a frame.
+pub(crate) const LISTING_BYTES: usize = size_of::<ArchivedListing>();
+
+/// What a question about indexes adds to a frame, its groups left aside.
+pub(crate) const QUESTION_BYTES: usize = size_of::<ArchivedIndexQuestion>();
+
+/// What a group of a question adds to a frame.
+pub(crate) const GROUP_BYTES: usize = size_of::<u64>();
+
+/// What an answer about indexes adds to a frame, its groups left aside.
+pub(crate) const ANSWER_BYTES: usize = size_of::<ArchivedIndexAnswer>();
+
+/// What a group of an answer adds to a frame.
+pub(crate) const GROUP_INDEX_BYTES: usize = size_of::<ArchivedGroupIndex>();
+
+/// What the support of a node adds to a frame.
+pub(crate) const SUPPORT_BYTES: usize = size_of::<ArchivedSupportLeft>();
+
+/// What a (group, term) pair of a round adds to a frame.
 pub(crate) const GROUP_TERM_BYTES: usize = size_of::<ArchivedGroupTerm>();
 
 /// Appends the frame to `out`.
@@ -151,6 +231,20 @@ pub(crate) fn encode(value: &peer::PeerFrame, out: &mut Vec<u8>) {
         entries,
         reads: value.reads.iter().map(|round| ReadRound { id: round.id, groups: pairs(&round.groups) }).collect(),
         confirmations: value.confirmations.iter().map(encode_confirmation).collect(),
+        index_questions: value
+            .index_questions
+            .iter()
+            .map(|question| IndexQuestion {
+                id: question.id,
+                groups: question.groups.iter().map(|group| group.0).collect(),
+            })
+            .collect(),
+        index_answers: value.index_answers.iter().map(encode_answer).collect(),
+        support: value
+            .support
+            .iter()
+            .map(|support| SupportLeft { node: support.node.0, left_ms: support.left_ms })
+            .collect(),
     };
     frame::write(FrameKind::Peer, &metadata, &parts, out);
 }
@@ -195,10 +289,39 @@ fn encode_beacon(beacon: &peer::Beacon) -> Beacon {
             .iter()
             .map(|claim| Claim { group: claim.group.0, term: claim.term.0, leads: claim.leads })
             .collect(),
-        page_from: beacon.page.from.0,
-        page_through: beacon.page.through.0,
-        page: pairs(&beacon.page.claims),
+        led: encode_summary(beacon.led),
+        followed: encode_summary(beacon.followed),
+        turn_lag_ms: beacon.health.turn_lag_ms,
+        sync_age_ms: beacon.health.sync_age_ms,
+        wants: beacon.wants.map(|group| group.0),
+        page: beacon.page.as_ref().map(encode_page),
+        wants_promise: beacon.wants_promise,
+        promise: beacon.promise.map(|promise| Promise {
+            epoch: promise.epoch,
+            sequence: promise.sequence,
+            length_us: promise.length_us,
+        }),
     }
+}
+
+fn encode_summary(summary: peer::ClaimSummary) -> ClaimSummary {
+    ClaimSummary { count: summary.count, hash_high: (summary.hash >> 64) as u64, hash_low: summary.hash as u64 }
+}
+
+fn encode_page(page: &peer::ClaimPage) -> ClaimPage {
+    let listing = |claim: &peer::Listing| Listing {
+        group: claim.group.0,
+        term: claim.term.0,
+        last: claim.last.into(),
+        commit: claim.commit.0,
+    };
+    ClaimPage { from: page.from.0, through: page.through.0, claims: page.claims.iter().map(listing).collect() }
+}
+
+fn encode_answer(answer: &peer::IndexAnswer) -> IndexAnswer {
+    let group =
+        |(group, index): &(GroupId, Option<Index>)| GroupIndex { group: group.0, index: index.map(|index| index.0) };
+    IndexAnswer { incarnation: answer.incarnation.0, id: answer.id, groups: answer.groups.iter().map(group).collect() }
 }
 
 fn encode_confirmation(confirmation: &peer::ReadConfirmation) -> ReadConfirmation {
@@ -240,6 +363,23 @@ pub(crate) fn decode(bytes: Bytes) -> Result<peer::PeerFrame, FrameError> {
         messages,
         reads: metadata.reads.iter().map(decode_round).collect(),
         confirmations: metadata.confirmations.iter().map(decode_confirmation).collect(),
+        index_questions: metadata
+            .index_questions
+            .iter()
+            .map(|question| peer::IndexQuestion {
+                id: question.id.to_native(),
+                groups: question.groups.iter().map(|group| GroupId(group.to_native())).collect(),
+            })
+            .collect(),
+        index_answers: metadata.index_answers.iter().map(decode_answer).collect(),
+        support: metadata
+            .support
+            .iter()
+            .map(|support| peer::SupportLeft {
+                node: NodeId(support.node.to_native()),
+                left_ms: support.left_ms.to_native(),
+            })
+            .collect(),
     })
 }
 
@@ -308,11 +448,50 @@ fn decode_beacon(beacon: &ArchivedBeacon) -> peer::Beacon {
                 leads: claim.leads,
             })
             .collect(),
-        page: peer::ClaimPage {
-            from: GroupId(beacon.page_from.to_native()),
-            through: GroupId(beacon.page_through.to_native()),
-            claims: groups(&beacon.page),
+        led: decode_summary(&beacon.led),
+        followed: decode_summary(&beacon.followed),
+        health: peer::Health {
+            turn_lag_ms: beacon.turn_lag_ms.to_native(),
+            sync_age_ms: beacon.sync_age_ms.to_native(),
         },
+        wants: beacon.wants.as_ref().map(|group| GroupId(group.to_native())),
+        page: beacon.page.as_ref().map(decode_page),
+        wants_promise: beacon.wants_promise,
+        promise: beacon.promise.as_ref().map(|promise| peer::Promise {
+            epoch: promise.epoch.to_native(),
+            sequence: promise.sequence.to_native(),
+            length_us: promise.length_us.to_native(),
+        }),
+    }
+}
+
+fn decode_summary(summary: &ArchivedClaimSummary) -> peer::ClaimSummary {
+    let hash = u128::from(summary.hash_high.to_native()) << 64 | u128::from(summary.hash_low.to_native());
+    peer::ClaimSummary { count: summary.count.to_native(), hash }
+}
+
+fn decode_page(page: &ArchivedClaimPage) -> peer::ClaimPage {
+    let listing = |claim: &ArchivedListing| peer::Listing {
+        group: GroupId(claim.group.to_native()),
+        term: Term(claim.term.to_native()),
+        last: claim.last.value(),
+        commit: Index(claim.commit.to_native()),
+    };
+    peer::ClaimPage {
+        from: GroupId(page.from.to_native()),
+        through: GroupId(page.through.to_native()),
+        claims: page.claims.iter().map(listing).collect(),
+    }
+}
+
+fn decode_answer(answer: &ArchivedIndexAnswer) -> peer::IndexAnswer {
+    let group = |group: &ArchivedGroupIndex| {
+        (GroupId(group.group.to_native()), group.index.as_ref().map(|index| Index(index.to_native())))
+    };
+    peer::IndexAnswer {
+        incarnation: Incarnation(answer.incarnation.to_native()),
+        id: answer.id.to_native(),
+        groups: answer.groups.iter().map(group).collect(),
     }
 }
 

@@ -6,12 +6,15 @@ use pontoon_types::{
     Member, Message, NodeId, Permit, ReplicaId, Term,
 };
 use pontoon_wire::client::{
-    CoreStatus, Counters, GroupRole, GroupStatus, Operation, OperationOutcome, Outcome, Refusal, Reply, ReplyFrame,
-    Request, RequestFrame, Routes,
+    CoreStatus, Counters, GroupRole, GroupStatus, Operation, OperationOutcome, Outcome, ReadLevel, Refusal, Reply,
+    ReplyFrame, Request, RequestFrame, Routes,
 };
 use pontoon_wire::command::{Command, KvOperation};
 use pontoon_wire::hello::{Caller, Hello, HelloRefusal, Welcome};
-use pontoon_wire::peer::{Beacon, Claim, ClaimPage, PeerFrame, ReadConfirmation, ReadRound};
+use pontoon_wire::peer::{
+    Beacon, Claim, ClaimPage, ClaimSummary, Health, IndexAnswer, IndexQuestion, Listing, PeerFrame, Promise,
+    ReadConfirmation, ReadRound, SupportLeft,
+};
 
 fn id(index: u64, term: u64) -> LogId {
     LogId::new(Index(index), Term(term))
@@ -54,16 +57,7 @@ pub(crate) fn welcome_refused() -> Welcome {
 }
 
 pub(crate) fn peer_empty() -> PeerFrame {
-    PeerFrame {
-        from: NodeId(1),
-        core: CoreId(0),
-        to: NodeId(2),
-        incarnation: Incarnation(1),
-        beacon: None,
-        messages: Vec::new(),
-        reads: Vec::new(),
-        confirmations: Vec::new(),
-    }
+    PeerFrame::new(NodeId(1), CoreId(0), NodeId(2), Incarnation(1))
 }
 
 pub(crate) fn peer_full() -> PeerFrame {
@@ -80,11 +74,20 @@ pub(crate) fn peer_full() -> PeerFrame {
                 Claim { group: GroupId(4), term: Term(5), leads: true },
                 Claim { group: GroupId(6), term: Term(2), leads: false },
             ],
-            page: ClaimPage {
+            led: summary(&[(2, 1, 9), (4, 1, 5)]),
+            followed: summary(&[(3, 20, 4)]),
+            health: Health { turn_lag_ms: 3, sync_age_ms: 21 },
+            wants: Some(GroupId(512)),
+            page: Some(ClaimPage {
                 from: GroupId(2),
                 through: GroupId(40),
-                claims: vec![(GroupId(2), Term(9)), (GroupId(4), Term(5))],
-            },
+                claims: vec![
+                    Listing { group: GroupId(2), term: Term(9), last: id(12, 9), commit: Index(11) },
+                    Listing { group: GroupId(4), term: Term(5), last: id(9, 5), commit: Index(9) },
+                ],
+            }),
+            wants_promise: true,
+            promise: Some(Promise { epoch: 6, sequence: 899, length_us: 900_000 }),
         }),
         messages: vec![
             message(2, Body::PreVote { last: id(8, 3) }),
@@ -119,21 +122,45 @@ pub(crate) fn peer_full() -> PeerFrame {
             id: 17,
             groups: vec![(GroupId(9), Term(1))],
         }],
+        index_questions: vec![IndexQuestion { id: 8, groups: vec![GroupId(9), GroupId(11)] }],
+        index_answers: vec![IndexAnswer {
+            incarnation: Incarnation(3),
+            id: 5,
+            groups: vec![(GroupId(4), Some(Index(7))), (GroupId(6), None)],
+        }],
+        support: vec![SupportLeft { node: NodeId(3), left_ms: 740 }],
     }
+}
+
+fn summary(claims: &[(u64, u64, u64)]) -> ClaimSummary {
+    let mut summary = ClaimSummary::default();
+    for (group, replica, term) in claims {
+        summary.add(GroupId(*group), ReplicaId(*replica), Term(*term));
+    }
+    summary
 }
 
 pub(crate) fn requests() -> RequestFrame {
     let (group, generation) = (GroupId(2), Generation(3));
     let operations = [
         Operation::Write { group, generation, command: command().encode() },
-        Operation::Get { group, generation, key: Bytes::from_static(b"key") },
-        Operation::Scan { group, generation, start: Bytes::new(), end: None, limit: 10 },
+        Operation::Get { group, generation, key: Bytes::from_static(b"key"), level: ReadLevel::Linearizable },
+        Operation::Get { group, generation, key: Bytes::from_static(b"yek"), level: ReadLevel::Follower },
+        Operation::Scan {
+            group,
+            generation,
+            start: Bytes::new(),
+            end: None,
+            limit: 10,
+            level: ReadLevel::Stale { max_age_ms: 1_500 },
+        },
         Operation::Scan {
             group,
             generation,
             start: Bytes::from_static(b"a"),
             end: Some(Bytes::from_static(b"bcd")),
             limit: 1000,
+            level: ReadLevel::Linearizable,
         },
         Operation::Routes,
         Operation::Status,
@@ -174,6 +201,9 @@ fn counters() -> Counters {
         applied_entries: 16,
         cpu_ns: 17,
         log_prepared_bytes: 18,
+        group_steps: 19,
+        leased_reads: 20,
+        index_questions: 21,
     }
 }
 
@@ -233,6 +263,7 @@ pub(crate) fn replies() -> ReplyFrame {
         Err(Refusal::Busy { retry_after_ms: 50 }),
         Err(Refusal::TooLarge { limit: "KEY_BYTES_MAX".to_string(), limit_bytes: 4096, bytes: 4097 }),
         Err(Refusal::Refused { why: "a key holds at least one byte".to_string() }),
+        Err(Refusal::TooStale { leader: Some(NodeId(2)) }),
         Err(Refusal::Unknown),
     ];
     let replies = results.into_iter().zip(500..).map(|(result, sequence)| Reply { sequence, result });

@@ -6,11 +6,14 @@ use pontoon_types::{
     Member, Message, NodeId, Permit, ReplicaId, Term,
 };
 use pontoon_wire::client::{
-    CoreStatus, Counters, GroupRole, GroupStatus, Operation, OperationOutcome, Outcome, Refusal, Reply, ReplyFrame,
-    Request, RequestFrame, Routes,
+    CoreStatus, Counters, GroupRole, GroupStatus, Operation, OperationOutcome, Outcome, ReadLevel, Refusal, Reply,
+    ReplyFrame, Request, RequestFrame, Routes,
 };
 use pontoon_wire::command::{Command, KvOperation};
-use pontoon_wire::peer::{Beacon, Claim, ClaimPage, PeerFrame, ReadConfirmation, ReadRound};
+use pontoon_wire::peer::{
+    Beacon, Claim, ClaimPage, ClaimSummary, Health, IndexAnswer, IndexQuestion, Listing, PeerFrame, Promise,
+    ReadConfirmation, ReadRound, SupportLeft,
+};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -71,15 +74,59 @@ fn beacon() -> impl Strategy<Value = Beacon> {
         }),
         0..4,
     );
-    (any::<[u64; 5]>(), changes, groups()).prop_map(
-        |([sequence, acknowledged, incarnation, from, through], changes, claims)| Beacon {
-            sequence,
-            acknowledged,
-            acknowledged_incarnation: Incarnation(incarnation),
+    let promise =
+        option::of(any::<[u64; 3]>().prop_map(|[epoch, sequence, length_us]| Promise { epoch, sequence, length_us }));
+    let summary = || any::<(u64, u128)>().prop_map(|(count, hash)| ClaimSummary { count, hash });
+    let wants = option::of(any::<u64>().prop_map(GroupId));
+    let rest = (summary(), summary(), any::<(u32, u32)>(), wants, option::of(page()), any::<bool>(), promise);
+    (any::<[u64; 3]>(), changes, rest).prop_map(
+        |(
+            [sequence, acknowledged, incarnation],
             changes,
-            page: ClaimPage { from: GroupId(from), through: GroupId(through), claims },
+            (led, followed, health, wants, page, wants_promise, promise),
+        )| {
+            Beacon {
+                sequence,
+                acknowledged,
+                acknowledged_incarnation: Incarnation(incarnation),
+                changes,
+                led,
+                followed,
+                health: Health { turn_lag_ms: health.0, sync_age_ms: health.1 },
+                wants,
+                page,
+                wants_promise,
+                promise,
+            }
         },
     )
+}
+
+fn page() -> impl Strategy<Value = ClaimPage> {
+    let listing = (any::<[u64; 3]>(), log_id()).prop_map(|([group, term, commit], last)| Listing {
+        group: GroupId(group),
+        term: Term(term),
+        last,
+        commit: Index(commit),
+    });
+    (any::<[u64; 2]>(), vec(listing, 0..4)).prop_map(|([from, through], claims)| ClaimPage {
+        from: GroupId(from),
+        through: GroupId(through),
+        claims,
+    })
+}
+
+fn index_question() -> impl Strategy<Value = IndexQuestion> {
+    (any::<u64>(), vec(any::<u64>().prop_map(GroupId), 0..4)).prop_map(|(id, groups)| IndexQuestion { id, groups })
+}
+
+fn index_answer() -> impl Strategy<Value = IndexAnswer> {
+    let group = (any::<u64>(), option::of(any::<u64>())).prop_map(|(group, index)| (GroupId(group), index.map(Index)));
+    (any::<(u64, u64)>(), vec(group, 0..4)).prop_map(|((incarnation, id), groups)| IndexAnswer {
+        incarnation: Incarnation(incarnation),
+        id,
+        groups,
+    })
 }
 
 pub(crate) fn peer_frame() -> impl Strategy<Value = PeerFrame> {
@@ -92,28 +139,49 @@ pub(crate) fn peer_frame() -> impl Strategy<Value = PeerFrame> {
         }),
         0..3,
     );
-    (any::<(u64, u16, u64, u64)>(), option::of(beacon()), vec(message(), 0..6), reads, confirmations).prop_map(
-        |((from, core, to, incarnation), beacon, messages, reads, confirmations)| PeerFrame {
+    let support = any::<(u64, u32)>().prop_map(|(node, left_ms)| SupportLeft { node: NodeId(node), left_ms });
+    let about_reads = (reads, confirmations, vec(index_question(), 0..3), vec(index_answer(), 0..3));
+    let head = any::<(u64, u16, u64, u64)>();
+    (head, option::of(beacon()), vec(message(), 0..6), about_reads, vec(support, 0..3)).prop_map(
+        |((from, core, to, incarnation), beacon, messages, about_reads, support)| PeerFrame {
             from: NodeId(from),
             core: CoreId(core),
             to: NodeId(to),
             incarnation: Incarnation(incarnation),
             beacon,
             messages,
-            reads,
-            confirmations,
+            reads: about_reads.0,
+            confirmations: about_reads.1,
+            index_questions: about_reads.2,
+            index_answers: about_reads.3,
+            support,
         },
     )
+}
+
+fn level() -> impl Strategy<Value = ReadLevel> {
+    prop_oneof![
+        Just(ReadLevel::Linearizable),
+        Just(ReadLevel::Follower),
+        any::<u32>().prop_map(|max_age_ms| ReadLevel::Stale { max_age_ms }),
+    ]
 }
 
 pub(crate) fn request_frame() -> impl Strategy<Value = RequestFrame> {
     let at = || any::<(u64, u64)>().prop_map(|(group, generation)| (GroupId(group), Generation(generation)));
     let operation = prop_oneof![
         (at(), blob()).prop_map(|((group, generation), command)| Operation::Write { group, generation, command }),
-        (at(), blob()).prop_map(|((group, generation), key)| Operation::Get { group, generation, key }),
-        (at(), blob(), option::of(blob()), any::<u32>()).prop_map(|((group, generation), start, end, limit)| {
-            Operation::Scan { group, generation, start, end, limit }
+        (at(), blob(), level()).prop_map(|((group, generation), key, level)| Operation::Get {
+            group,
+            generation,
+            key,
+            level
         }),
+        (at(), blob(), option::of(blob()), any::<u32>(), level()).prop_map(
+            |((group, generation), start, end, limit, level)| {
+                Operation::Scan { group, generation, start, end, limit, level }
+            }
+        ),
         Just(Operation::Routes),
         Just(Operation::Status),
     ];
@@ -193,6 +261,7 @@ fn refusal() -> impl Strategy<Value = Refusal> {
             bytes
         }),
         ".{0,20}".prop_map(|why| Refusal::Refused { why }),
+        option::of(node()).prop_map(|leader| Refusal::TooStale { leader }),
         Just(Refusal::Unknown),
     ]
 }

@@ -45,6 +45,7 @@ enum ReplyResult {
     Busy { retry_after_ms: u32 },
     TooLarge { limit: String, limit_bytes: u64, bytes: u64 },
     Refused { why: String },
+    TooStale { leader: Option<u64> },
     Unknown,
 }
 
@@ -154,6 +155,9 @@ counters!(
     applied_entries,
     cpu_ns,
     log_prepared_bytes,
+    group_steps,
+    leased_reads,
+    index_questions,
 );
 
 /// What a frame without replies takes.
@@ -252,6 +256,7 @@ impl<'a> Encoder<'a> {
                 ReplyResult::TooLarge { limit: limit.clone(), limit_bytes: *limit_bytes, bytes: *bytes }
             }
             client::Refusal::Refused { why } => ReplyResult::Refused { why: why.clone() },
+            client::Refusal::TooStale { leader } => ReplyResult::TooStale { leader: leader.map(|node| node.0) },
             client::Refusal::Unknown => ReplyResult::Unknown,
         }
     }
@@ -373,6 +378,7 @@ impl Decoder<'_> {
                 bytes: bytes.to_native(),
             }),
             ArchivedReplyResult::Refused { why } => Err(client::Refusal::Refused { why: why.as_str().to_owned() }),
+            ArchivedReplyResult::TooStale { leader } => Err(client::Refusal::TooStale { leader: node(leader) }),
             ArchivedReplyResult::Unknown => Err(client::Refusal::Unknown),
         })
     }

@@ -1,0 +1,168 @@
+//! Beacons: what the cores of two nodes tell each other about all their groups at once.
+//!
+//! Every core sends each peer one beacon per interval. It numbers itself, acknowledges the last beacon heard from the
+//! receiver, and says which groups the sender leads: the changes that were not acknowledged yet, and the sum of all of them
+//! (`relist`). So what an idle cluster sends does not grow with its groups.
+//!
+//! - Support is extended only by a beacon that acknowledges a recent beacon of ours, so a path that works in one
+//!   direction only lapses (law 7).
+//! - A core that stops leading a group lists it as released until that is acknowledged (law 7).
+//! - A beacon leaves in a frame of its own, which the shell lets pass what waits on the link (law 10).
+
+use pontoon_raft::{Event as RaftEvent, Role};
+use pontoon_types::limits::BEACON_CHANGES_MAX;
+use pontoon_types::{GroupId, Incarnation, Term, Time};
+use pontoon_wire::peer::{Beacon, Claim};
+
+use crate::Core;
+use crate::peer::{Change, Peer};
+use crate::relist::Relist;
+use crate::replica::Slot;
+
+/// Most unanswered beacons remembered for each peer; older answers are not recent anyway.
+const SENT_BEACONS_MAX: usize = 64;
+
+impl Core {
+    /// Notices that a replica began or stopped to lead, and tells every member with the next beacon.
+    pub(crate) fn role_changed(&mut self, slot: Slot) {
+        let replica = &mut self.replicas[slot];
+        let leads = (replica.raft.role() == Role::Leader).then(|| replica.raft.term());
+        if leads == replica.leads {
+            return;
+        }
+        // A leader of one term that wins another one has released the first.
+        if let Some(term) = std::mem::take(&mut replica.leads) {
+            self.tell_members(slot, term, false);
+            self.liveness.led.remove(&slot);
+            self.refuse_reads(slot);
+        }
+        if let Some(term) = leads {
+            self.replicas[slot].leads = leads;
+            self.replicas[slot].leads_since = self.liveness.next_beacon;
+            self.tell_members(slot, term, true);
+            self.liveness.led.insert(slot);
+            self.counters.elections_won += 1;
+        }
+    }
+
+    fn tell_members(&mut self, slot: Slot, term: Term, leads: bool) {
+        let replica = &self.replicas[slot];
+        let group = replica.descriptor.group;
+        for peer in self.peers.iter_mut().filter(|peer| replica.descriptor.replica_on(peer.node).is_some()) {
+            peer.speaking.changes.insert(group, Change { term, leads, carried_by: None });
+            if leads {
+                peer.speaking.led.add(group, replica.me, term);
+            } else {
+                peer.speaking.led.remove(group, replica.me, term);
+            }
+        }
+    }
+
+    /// The beacon for one peer.
+    pub(crate) fn beacon(&mut self, now: Time, peer: usize) -> Beacon {
+        let health = self.health(now);
+        let wants = self.wanted_list(now, peer);
+        let page_from = self.peers[peer].speaking.page_from.take();
+        let page = page_from.map(|from| self.list_page(peer, from));
+        let Peer { speaking, hearing, incarnation, .. } = &mut self.peers[peer];
+        speaking.sequence += 1;
+        let sequence = speaking.sequence;
+        if speaking.sent.len() == SENT_BEACONS_MAX {
+            speaking.sent.pop_front();
+        }
+        speaking.sent.push_back((sequence, now));
+        let mut changes = Vec::new();
+        for (group, change) in speaking.changes.iter_mut().take(BEACON_CHANGES_MAX) {
+            change.carried_by.get_or_insert(sequence);
+            changes.push(Claim { group: *group, term: change.term, leads: change.leads });
+        }
+        Beacon {
+            sequence,
+            acknowledged: hearing.sequence,
+            acknowledged_incarnation: *incarnation,
+            changes,
+            led: speaking.led,
+            followed: hearing.followed,
+            health,
+            wants,
+            page,
+            wants_promise: false,
+            promise: None,
+        }
+    }
+
+    pub(crate) fn hear_beacon(&mut self, now: Time, peer: usize, beacon: Beacon) {
+        if beacon.sequence <= self.peers[peer].hearing.sequence {
+            return;
+        }
+        self.peers[peer].hearing.sequence = beacon.sequence;
+        self.hear_health(peer, beacon.health);
+        if beacon.acknowledged_incarnation == self.config.incarnation {
+            self.acknowledged(now, peer, beacon.acknowledged);
+        }
+        // What is acknowledged at once need not be said again, and the rest of a long list need not wait.
+        let at_once = !beacon.changes.is_empty() || beacon.wants.is_some();
+        for claim in beacon.changes {
+            if claim.leads {
+                self.claimed(now, peer, claim.group, claim.term);
+            } else {
+                self.released(now, peer, claim.group, claim.term);
+            }
+        }
+        self.compare_lists(now, peer, beacon.led, beacon.page);
+        let peer = &mut self.peers[peer];
+        peer.speaking.page_from = beacon.wants.or(peer.speaking.page_from);
+        peer.outbox.beacon_due |= at_once && peer.up;
+    }
+
+    /// The peer hears us: that is what support needs (law 7), and what it acknowledged need not be said again.
+    fn acknowledged(&mut self, now: Time, peer: usize, sequence: u64) {
+        let Peer { up, outbox, speaking, hearing, .. } = &mut self.peers[peer];
+        speaking.sent.retain(|(sent, _)| *sent >= sequence);
+        speaking.changes.retain(|_, change| change.carried_by.is_none_or(|carried_by| carried_by > sequence));
+        let answered = speaking.sent.front().filter(|(sent, _)| *sent == sequence);
+        if answered.is_some_and(|(_, sent_at)| now.since(*sent_at) <= self.config.support_timeout) {
+            // A list that was not wanted before is wanted now.
+            outbox.beacon_due |= *up && hearing.supported_until <= now && !hearing.relist.is_read();
+            hearing.supported_until = hearing.supported_until.max(now + self.config.support_timeout);
+        }
+    }
+
+    /// The claim of a core that is not supported is not followed: it may be one that hears nobody (law 7).
+    fn claimed(&mut self, now: Time, peer: usize, group: GroupId, term: Term) {
+        let Peer { node, hearing, .. } = &self.peers[peer];
+        if hearing.supported_until <= now {
+            return;
+        }
+        let Some(slot) = self.slot_of(group) else { return };
+        let replica = &self.replicas[slot];
+        let Some(leader) = replica.descriptor.replica_on(*node) else { return };
+        if !replica.sleeps_behind(*node, term) {
+            self.step_replica(now, slot, RaftEvent::Claimed { leader, term });
+        }
+    }
+
+    fn released(&mut self, now: Time, peer: usize, group: GroupId, term: Term) {
+        let node = self.peers[peer].node;
+        let Some(slot) = self.slot_of(group) else { return };
+        if self.replicas[slot].sleeps_behind(node, term) {
+            self.step_replica(now, slot, RaftEvent::Lapsed);
+            self.schedule_campaign(now, slot, node);
+        }
+    }
+
+    /// A new incarnation of the peer's core knows nothing of what was said to the old one, and leads nothing.
+    pub(crate) fn peer_reborn(&mut self, now: Time, peer: usize, incarnation: Incarnation) {
+        let Peer { up, outbox, speaking, hearing, incarnation: known, .. } = &mut self.peers[peer];
+        let restarted = *known != Incarnation(0);
+        *known = incarnation;
+        hearing.sequence = 0;
+        hearing.relist = Relist::default();
+        speaking.page_from = None;
+        outbox.beacon_due = *up;
+        if restarted {
+            hearing.supported_until = hearing.supported_until.min(now);
+        }
+        self.start_first_campaigns(now);
+    }
+}
