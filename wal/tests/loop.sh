@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests of the log on real file systems, each on a loop device of its own. Needs root.
+# The tests of the log, and of nodes, on real file systems, each on a loop device of its own. Needs root.
 #
 #   wal/tests/loop.sh [--install] [NAME]
 #
@@ -51,10 +51,10 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 status=0
-PONTOON_TEST_DIR=$place cargo test -p pontoon-wal --test it -- --ignored "device::${1:-}" --nocapture --test-threads=1 \
+PONTOON_TEST_DIR=$place cargo test --no-fail-fast -p pontoon-wal -p pontoon --test it -- --ignored "device::${1:-}" --nocapture --test-threads=1 \
     2>&1 | tee "$place/output" || status=$?
 
-if grep -q '^running 0 tests' "$place/output"; then
+if ! grep -q '^running [1-9]' "$place/output"; then
     echo "no test has '${1:-}' in its name" >&2
     status=2
 fi

@@ -20,6 +20,7 @@ use pontoon_wire::hello::{self, HELLO_BYTES, Hello, HelloRefusal, Welcome};
 use crate::connection::Caller;
 use crate::driver::{Driver, Received, SocketId};
 use crate::inbox::Inbox;
+use crate::write_limits::WriteLimits;
 
 /// How long a caller may take to say who it is.
 const GREETING_MAX: Duration = Duration::from_secs(3);
@@ -58,6 +59,8 @@ pub struct Household {
     pub cores: u16,
     /// All nodes of the cluster.
     pub nodes: Vec<NodeId>,
+    /// The size of the segments of each core's log.
+    pub segment_bytes: Vec<u32>,
 }
 
 /// The accepting side of a node.
@@ -103,21 +106,23 @@ impl Household {
             return Err(HelloRefusal::OtherCluster);
         }
         let version = hello.common_version().ok_or(HelloRefusal::Version)?;
+        let own_bytes = self.segment_bytes.get(usize::from(hello.core.0)).copied().ok_or(HelloRefusal::NoSuchCore);
         let caller = match hello.from {
-            hello::Caller::Client(_) => Caller::Client,
-            hello::Caller::Peer { node, to, cores, .. } => {
+            hello::Caller::Client(_) => own_bytes.map(|_| Caller::Client)?,
+            hello::Caller::Peer { node, to, cores, segment_bytes: caller_bytes, .. } => {
                 if to != self.node || node == self.node || !self.nodes.contains(&node) {
                     return Err(HelloRefusal::OtherNode);
                 }
                 if cores != self.cores {
                     return Err(HelloRefusal::OtherCoreCount);
                 }
+                let own_bytes = own_bytes?;
+                if !WriteLimits::of(own_bytes.into()).hold(WriteLimits::of(caller_bytes.into())) {
+                    return Err(HelloRefusal::LargerSegments { caller_bytes, own_bytes });
+                }
                 Caller::Peer(node)
             }
         };
-        if hello.core.0 >= self.cores {
-            return Err(HelloRefusal::NoSuchCore);
-        }
         Ok((caller, version))
     }
 }
@@ -222,9 +227,10 @@ impl Door {
         let inbox = &self.inboxes[usize::from(core.0)];
         let Some(fd) = driver.release(socket) else { return };
         if let Err(parcel) = inbox.push(Parcel { socket: fd, caller, version }) {
-            // The core does not keep up with new connections; the caller is told, and the socket closes here.
+            // The core is gone, or does not keep up with new connections; the caller is told, and the socket closes here.
+            let refusal = if inbox.is_closed() { HelloRefusal::CoreStopped } else { HelloRefusal::Full };
             if let Ok(socket) = driver.adopt(parcel.socket) {
-                self.refuse(driver, socket, HelloRefusal::Full);
+                self.refuse(driver, socket, refusal);
             }
         }
     }

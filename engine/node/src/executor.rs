@@ -5,8 +5,9 @@
 //! task is runnable (`docs/decisions/0001-core-loop.md` has the figures and the reason). Work that takes long, such as
 //! preparing segments or recovery, has threads of its own.
 //!
-//! A broken law unwinds out of the turn or the clean end, not out of the executor: the loop and with it all sockets are
-//! dropped, and the node hears the law's name.
+//! A broken law unwinds out of the turn or the clean end, not out of the executor: the node hears the law's name, and then
+//! the loop and with it all sockets are dropped. In this order, because a log on a disk that does not answer may be
+//! long in letting go.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,13 +22,15 @@ use crate::probe::IO_MEMORY_BYTES;
 
 /// Builds a loop on this thread's new executor, tells how that went, and runs the loop to its end.
 ///
-/// `cpu` is the processor to keep to. `build` runs on the executor; `started` is called once.
+/// `cpu` is the processor to keep to. `build` runs on the executor; `started` is called once; `failed` is called when the
+/// loop ends by itself.
 pub fn run<D: Driver>(
     core: CoreId,
     cpu: Option<usize>,
     build: impl FnOnce() -> std::io::Result<CoreLoop<D>>,
     started: impl FnOnce(Result<(), String>),
-) -> Result<(), CoreFailure> {
+    failed: impl FnOnce(CoreFailure),
+) {
     let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
     let executor = catch_unwind(|| {
         LocalExecutorBuilder::new(placement).name(&format!("pontoon-{core}")).io_memory(IO_MEMORY_BYTES).make()
@@ -35,31 +38,34 @@ pub fn run<D: Driver>(
     let executor = match executor {
         Ok(Ok(executor)) => executor,
         Ok(Err(error)) => {
-            started(Err(format!("the runtime refuses: {error}")));
-            return Ok(());
+            return started(Err(format!("the runtime refuses: {error}")));
         }
         Err(panic) => {
-            started(Err(format!("the runtime refuses: {}", message(panic.as_ref()))));
-            return Ok(());
+            return started(Err(format!("the runtime refuses: {}", message(panic.as_ref()))));
         }
     };
     executor.run(async move {
         match build() {
             Ok(core_loop) => {
                 started(Ok(()));
-                run_turns(core_loop)
+                run_turns(core_loop, failed);
             }
-            Err(error) => {
-                started(Err(format!("its driver cannot be set up: {error}")));
-                Ok(())
-            }
+            Err(error) => started(Err(format!("its driver cannot be set up: {error}"))),
         }
-    })
+    });
 }
 
-fn run_turns<D: Driver>(mut core_loop: CoreLoop<D>) -> Result<(), CoreFailure> {
-    while guarded(|| core_loop.turn())? == Turn::Next {}
-    guarded(|| core_loop.close())
+fn run_turns<D: Driver>(mut core_loop: CoreLoop<D>, failed: impl FnOnce(CoreFailure)) {
+    loop {
+        match guarded(|| core_loop.turn()) {
+            Ok(Turn::Next) => {}
+            Ok(Turn::Stop) => break,
+            Err(failure) => return failed(failure),
+        }
+    }
+    if let Err(failure) = guarded(|| core_loop.close()) {
+        failed(failure);
+    }
 }
 
 /// A turn, or the end, or a whole thread, with a broken law as a failure that has the law's name.

@@ -140,6 +140,13 @@ impl DataDir {
         Ok(DataDir { path: dir.to_path_buf(), file, identity, sequence, _lock: lock })
     }
 
+    /// Reads what a directory is, without taking it: it may be that of a running node.
+    pub fn look(dir: &Path) -> Result<Identity, DataDirError> {
+        let path = dir.join("node");
+        let file = File::open(&path).map_err(|source| DataDirError::io(&path, "open", source))?;
+        read(&file, &path).map(|(_, identity)| identity)
+    }
+
     /// What the directory is.
     pub fn identity(&self) -> &Identity {
         &self.identity

@@ -19,6 +19,7 @@ pub struct Inbox<T> {
     queue: ArrayQueue<T>,
     armed: AtomicBool,
     stopping: AtomicBool,
+    closed: AtomicBool,
     wake: OwnedFd,
 }
 
@@ -29,15 +30,34 @@ impl<T> Inbox<T> {
             queue: ArrayQueue::new(capacity),
             armed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         })
     }
 
-    /// Hands a parcel in, or gives it back when the queue is full.
+    /// Hands a parcel in, or gives it back when the queue is full or the core has ended.
     pub fn push(&self, parcel: T) -> Result<(), T> {
+        if self.is_closed() {
+            return Err(parcel);
+        }
         self.queue.push(parcel)?;
+        if self.is_closed() {
+            // The core may have emptied the queue before. What was left there would never be looked at.
+            while self.pop().is_some() {}
+        }
         self.wake_if_armed();
         Ok(())
+    }
+
+    /// The core has ended by itself: nothing is taken in any more, and what waits is dropped.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        while self.pop().is_some() {}
+    }
+
+    /// Whether the core has ended by itself.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
     }
 
     /// Asks the core to stop. Unlike a parcel this never finds the queue full.

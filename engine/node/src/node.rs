@@ -1,15 +1,21 @@
 //! A running node: one thread and one loop for each core, one listening port, one data directory.
 //!
 //! [`Node::start`] checks the machine and the directory, opens all logs, and returns when every core runs. A node that
-//! could not start has changed nothing. [`Node::stop`] is the clean end; dropping a node stops it too. A core that
-//! fails stops alone and tells: [`Node::wait`] returns, and whoever runs the node decides (`pontoond` exits).
+//! could not start has changed nothing. [`Node::stop`] is the clean end; dropping a node stops it too.
+//!
+//! A core is what fails, not a node: when its log is fenced, its disk does not answer or a law is broken, it stops alone. Its
+//! sockets close, so its beacons end and its groups get leaders elsewhere; who asks for it is told; the other cores go
+//! on. Only when the core that accepts connections has failed, or all have, [`Node::wait`] returns, and whoever runs the
+//! node decides (`pontoond` exits). [`Node::stop`] says which core was the first to fail, however long ago that was.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use pontoon_multiraft::{Core, CoreConfig, RaftConfig};
 use pontoon_types::{ClusterId, CoreId, Descriptor, NodeId};
@@ -35,6 +41,12 @@ use crate::write_limits::WriteLimits;
 
 /// The most connections on their way from the accepting core to another one.
 const INBOX_PARCELS_MAX: usize = 1024;
+
+/// How long the end of a node waits for a core that has failed.
+const FAILED_CORE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The core that accepts connections for all.
+const ACCEPTING: CoreId = CoreId(0);
 
 /// The place of the next core among the processors, over all nodes of this process.
 static NEXT_CPU: AtomicUsize = AtomicUsize::new(0);
@@ -80,7 +92,7 @@ pub struct StopHandle {
 pub enum WaitEnd {
     /// Somebody used a [`StopHandle`].
     Requested,
-    /// A core failed; [`Node::stop`] says why.
+    /// The core that accepts connections failed, or all cores did; [`Node::stop`] says why.
     Failed,
 }
 
@@ -93,6 +105,9 @@ struct Status {
 #[derive(Debug, Default)]
 struct State {
     stop_requested: bool,
+    /// Those that ended by themselves.
+    failed: BTreeSet<CoreId>,
+    /// The first failure.
     failure: Option<NodeFailure>,
 }
 
@@ -102,16 +117,27 @@ impl Status {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps the first failure; the others are its consequences.
+    /// Keeps the first failure. Says what goes on without the core.
     fn fail(&self, failure: NodeFailure) {
         tracing::error!("{failure}");
-        self.lock().failure.get_or_insert(failure);
+        let core = failure.core;
+        let mut state = self.lock();
+        if state.failed.insert(core) && core != ACCEPTING {
+            tracing::error!(
+                "the other cores go on; until the node is started again the groups of core {core} live on other nodes"
+            );
+        }
+        state.failure.get_or_insert(failure);
+        drop(state);
         self.changed.notify_all();
     }
 
-    /// Runs a core to its end, and keeps its failure. A panic is one too, wherever in the core's life it comes.
-    fn watch(&self, node: NodeId, core: CoreId, run: impl FnOnce() -> Result<(), CoreFailure>) {
-        if let Err(failure) = executor::guarded(run) {
+    /// Runs a core to its end. A panic that nobody caught is a failure too, wherever in the core's life it comes.
+    fn watch(&self, node: NodeId, core: CoreId, run: impl FnOnce()) {
+        if let Err(failure) = executor::guarded(|| {
+            run();
+            Ok(())
+        }) {
             self.fail(NodeFailure { node, core, failure });
         }
     }
@@ -169,6 +195,7 @@ impl Node {
                 node: identity.node,
                 cores: core_count,
                 nodes: identity.nodes.iter().map(|(node, _)| *node).collect(),
+                segment_bytes: recovered.iter().map(|core| core.log.segment_bytes() as u32).collect(),
             },
             descriptors: descriptors(&identity, &recovered),
             config,
@@ -208,11 +235,11 @@ impl Node {
         StopHandle { status: self.status.clone() }
     }
 
-    /// Sleeps until somebody asks the node to stop or a core fails.
+    /// Sleeps until somebody asks the node to stop, or it cannot go on because of cores that failed.
     pub fn wait(&self) -> WaitEnd {
         let mut state = self.status.lock();
         loop {
-            if state.failure.is_some() {
+            if state.failed.contains(&ACCEPTING) || state.failed.len() == self.cores.len() {
                 return WaitEnd::Failed;
             }
             if state.stop_requested {
@@ -278,10 +305,12 @@ impl Node {
         for core in &self.cores {
             core.inbox.stop();
         }
-        for core in &mut self.cores {
-            if let Some(thread) = core.thread.take()
-                && thread.join().is_err()
-            {
+        let failed = self.status.lock().failed.clone();
+        for (core, number) in self.cores.iter_mut().zip(0..) {
+            let Some(thread) = core.thread.take() else { continue };
+            if failed.contains(&CoreId(number)) && !ends_soon(&thread) {
+                tracing::error!("core {} still waits for its disk and is left behind", CoreId(number));
+            } else if thread.join().is_err() {
                 // Only the report of a failure can do that; the failure itself was caught.
                 tracing::error!("a core's thread panicked while it reported its end");
             }
@@ -293,6 +322,15 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.end_cores();
     }
+}
+
+/// Waits a while for a core that has failed: its log may be on a disk that does not answer, and then it never lets go.
+fn ends_soon(thread: &JoinHandle<()>) -> bool {
+    let until = Instant::now() + FAILED_CORE_PATIENCE;
+    while !thread.is_finished() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    thread.is_finished()
 }
 
 /// Refuses a directory that is not the one that the configuration means.
@@ -320,7 +358,7 @@ struct Site {
 impl Site {
     fn run(self, recovered: RecoveredCore, started: Sender<(CoreId, Result<(), String>)>) {
         let (core, node, status) = (self.core, self.blueprint.identity.node, self.status.clone());
-        let cpu = self.cpu;
+        let (cpu, inbox) = (self.cpu, self.blueprint.inboxes[usize::from(core.0)].clone());
         let run = || {
             executor::run(
                 core,
@@ -328,7 +366,11 @@ impl Site {
                 move || self.build(recovered),
                 // The node may have given up on another core; then nobody listens.
                 move |outcome| drop(started.send((core, outcome))),
-            )
+                |failure| {
+                    inbox.close();
+                    status.fail(NodeFailure { node, core, failure });
+                },
+            );
         };
         status.watch(node, core, run);
     }
@@ -387,7 +429,13 @@ fn links(blueprint: &Blueprint, core: CoreId) -> Vec<Link> {
         .map(|(peer, address)| {
             let hello = Hello {
                 cluster: identity.cluster,
-                from: Caller::Peer { node: identity.node, core, to: *peer, cores: blueprint.household.cores },
+                from: Caller::Peer {
+                    node: identity.node,
+                    core,
+                    to: *peer,
+                    cores: blueprint.household.cores,
+                    segment_bytes: blueprint.household.segment_bytes[usize::from(core.0)],
+                },
                 core,
                 version_min: pontoon_wire::VERSION_MIN,
                 version_max: pontoon_wire::VERSION,
@@ -423,7 +471,7 @@ mod tests {
     #[test]
     fn a_core_that_panics_at_its_end_is_a_failure_of_the_node() {
         let status = Status::default();
-        status.watch(NodeId(1), CoreId(0), || Ok(()));
+        status.watch(NodeId(1), CoreId(0), || ());
         assert!(status.lock().failure.is_none());
         status.watch(NodeId(1), CoreId(2), || panic!("law: a closed log is closed once"));
         status.watch(NodeId(1), CoreId(3), || panic!("a consequence"));

@@ -3,6 +3,9 @@
 //! A write of a replica is never cut, because it survives whole or not at all, so a segment has to hold it: the payloads,
 //! a few bytes for each entry, and two headers. A write that no segment holds would end the core. So what becomes one
 //! write is bounded before: the commands that a group proposes in a turn, a single command, and the entries of one Append.
+//!
+//! The entries that a follower writes are as large as its leader's segments allow. So a core lets in only peers that bound
+//! their writes at least as tightly as its own segments ask for.
 
 use pontoon_types::limits::{APPEND_BYTES_MAX, COMMAND_BYTES_MAX, PROPOSAL_BYTES_PER_TURN};
 
@@ -28,6 +31,11 @@ impl WriteLimits {
             append_bytes: APPEND_BYTES_MAX.min(segment_bytes / 4),
         }
     }
+
+    /// Whether a log with these limits takes all that a leader with `others` sends.
+    pub fn hold(self, others: WriteLimits) -> bool {
+        others.command_bytes <= self.command_bytes && others.append_bytes <= self.append_bytes
+    }
 }
 
 #[cfg(test)]
@@ -46,5 +54,13 @@ mod tests {
         let limits = WriteLimits::of(64 << 10);
         let expected = WriteLimits { proposal_bytes: 16 << 10, command_bytes: 40 << 10, append_bytes: 16 << 10 };
         assert_eq!(limits, expected);
+    }
+
+    #[test]
+    fn only_segments_too_small_for_the_largest_command_make_a_difference() {
+        let holds = |own, others| WriteLimits::of(own).hold(WriteLimits::of(others));
+        assert!(holds(4 << 20, 64 << 20) && holds(64 << 20, 4 << 20));
+        assert!(holds(4 << 20, 1 << 20) && holds(1 << 20, 1 << 20));
+        assert!(!holds(1 << 20, 4 << 20) && !holds(128 << 10, 192 << 10));
     }
 }

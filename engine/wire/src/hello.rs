@@ -6,9 +6,11 @@
 //! ```text
 //! Hello    0 magic      4 version_min  6 version_max   8 cluster (16)
 //!         24 caller     25 zero       26 wanted core  28 own core (peer)  30 cores (peer)
-//!         32 client id (16), or node (8) and wanted node (8)              48 zero ...  60 crc32
+//!         32 client id (16), or node (8) and wanted node (8)
+//!         48 segment bytes (peer)                                         52 zero ...  60 crc32
 //! Welcome  0 magic      4 version      6 cores         8 cluster (16)
-//!         24 node       32 refusal    33 zero ...                          60 crc32
+//!         24 node       32 refusal    33 zero          36 segment bytes of the caller, and
+//!         40 of the answering core, if they are the refusal                44 zero ...  60 crc32
 //! ```
 //!
 //! All numbers are little-endian. The checksum covers everything before it. Bytes that are zero here are written as
@@ -58,6 +60,8 @@ pub enum Caller {
         to: NodeId,
         /// How many cores the calling node has; all nodes of a cluster have the same number.
         cores: u16,
+        /// The size of the segments of the calling core's log, which bounds the entries that it sends.
+        segment_bytes: u32,
     },
     /// A client, which will send requests.
     Client(ClientId),
@@ -102,6 +106,20 @@ pub enum HelloRefusal {
     /// The core has as many connections as it may have.
     #[error("the core has no room for another connection")]
     Full,
+    /// The core ended by itself.
+    #[error("the core has stopped after a failure, which is in the node's log; start the node again")]
+    CoreStopped,
+    /// What the calling core sends may be larger than what the log of this one can hold.
+    #[error(
+        "the log of the caller has segments of {caller_bytes} bytes, that of the node has {own_bytes}, which is too small for \
+         the entries of such a leader; give all nodes of a cluster the same size"
+    )]
+    LargerSegments {
+        /// The size of the caller's segments.
+        caller_bytes: u32,
+        /// The size of those of the node.
+        own_bytes: u32,
+    },
 }
 
 impl HelloRefusal {
@@ -114,11 +132,13 @@ impl HelloRefusal {
             HelloRefusal::Version => 4,
             HelloRefusal::OtherCoreCount => 5,
             HelloRefusal::Full => 6,
+            HelloRefusal::CoreStopped => 7,
+            HelloRefusal::LargerSegments { .. } => 8,
         }
     }
 
-    /// The refusal behind a number.
-    fn from_code(code: u8) -> Result<Option<HelloRefusal>, FrameError> {
+    /// The refusal behind a number, and the sizes beside it.
+    fn from_code(code: u8, [caller_bytes, own_bytes]: [u32; 2]) -> Result<Option<HelloRefusal>, FrameError> {
         Ok(Some(match code {
             0 => return Ok(None),
             1 => HelloRefusal::OtherCluster,
@@ -127,6 +147,8 @@ impl HelloRefusal {
             4 => HelloRefusal::Version,
             5 => HelloRefusal::OtherCoreCount,
             6 => HelloRefusal::Full,
+            7 => HelloRefusal::CoreStopped,
+            8 => HelloRefusal::LargerSegments { caller_bytes, own_bytes },
             _ => return Err(FrameError::Value { field: "refusal" }),
         }))
     }
@@ -142,12 +164,13 @@ impl Hello {
         put(&mut bytes, 8, self.cluster.0.to_le_bytes());
         put(&mut bytes, 26, self.core.0.to_le_bytes());
         match self.from {
-            Caller::Peer { node, core, to, cores } => {
+            Caller::Peer { node, core, to, cores, segment_bytes } => {
                 put(&mut bytes, 24, [CALLER_PEER]);
                 put(&mut bytes, 28, core.0.to_le_bytes());
                 put(&mut bytes, 30, cores.to_le_bytes());
                 put(&mut bytes, 32, node.0.to_le_bytes());
                 put(&mut bytes, 40, to.0.to_le_bytes());
+                put(&mut bytes, 48, segment_bytes.to_le_bytes());
             }
             Caller::Client(client) => {
                 put(&mut bytes, 24, [CALLER_CLIENT]);
@@ -166,6 +189,7 @@ impl Hello {
                 core: CoreId(u16::from_le_bytes(get(bytes, 28))),
                 to: NodeId(u64::from_le_bytes(get(bytes, 40))),
                 cores: u16::from_le_bytes(get(bytes, 30)),
+                segment_bytes: u32::from_le_bytes(get(bytes, 48)),
             },
             CALLER_CLIENT => Caller::Client(ClientId(u128::from_le_bytes(get(bytes, 32)))),
             _ => return Err(FrameError::Value { field: "caller" }),
@@ -196,18 +220,23 @@ impl Welcome {
         put(&mut bytes, 8, self.cluster.0.to_le_bytes());
         put(&mut bytes, 24, self.node.0.to_le_bytes());
         put(&mut bytes, 32, [self.refusal.map_or(0, HelloRefusal::code)]);
+        if let Some(HelloRefusal::LargerSegments { caller_bytes, own_bytes }) = self.refusal {
+            put(&mut bytes, 36, caller_bytes.to_le_bytes());
+            put(&mut bytes, 40, own_bytes.to_le_bytes());
+        }
         seal(bytes)
     }
 
     /// Reads what [`Welcome::encode`] wrote.
     pub fn decode(bytes: &[u8; WELCOME_BYTES]) -> Result<Welcome, FrameError> {
         check(bytes, WELCOME_MAGIC)?;
+        let sizes = [36, 40].map(|at| u32::from_le_bytes(get(bytes, at)));
         Ok(Welcome {
             cluster: ClusterId(u128::from_le_bytes(get(bytes, 8))),
             node: NodeId(u64::from_le_bytes(get(bytes, 24))),
             cores: u16::from_le_bytes(get(bytes, 6)),
             version: u16::from_le_bytes(get(bytes, 4)),
-            refusal: HelloRefusal::from_code(bytes[32])?,
+            refusal: HelloRefusal::from_code(bytes[32], sizes)?,
         })
     }
 }

@@ -36,7 +36,11 @@ fn client(core: u16) -> Hello {
 }
 
 fn peer(cluster: ClusterId, node: u64, to: u64, cores: u16) -> Hello {
-    let from = Caller::Peer { node: NodeId(node), core: CoreId(0), to: NodeId(to), cores };
+    peer_with(cluster, node, to, cores, 1 << 20)
+}
+
+fn peer_with(cluster: ClusterId, node: u64, to: u64, cores: u16, segment_bytes: u32) -> Hello {
+    let from = Caller::Peer { node: NodeId(node), core: CoreId(0), to: NodeId(to), cores, segment_bytes };
     Hello { cluster, from, ..client(0) }
 }
 
@@ -81,6 +85,11 @@ fn each_caller_hears_why_it_is_refused() {
         (peer(cluster, 1, 1, 2), Some(HelloRefusal::OtherNode)),
         (peer(cluster, 9, 1, 2), Some(HelloRefusal::OtherNode)),
         (peer(cluster, 2, 1, 1), Some(HelloRefusal::OtherCoreCount)),
+        (peer_with(cluster, 2, 1, 2, 64 << 10), None),
+        (
+            peer_with(cluster, 2, 1, 2, 32 << 20),
+            Some(HelloRefusal::LargerSegments { caller_bytes: 32 << 20, own_bytes: 1 << 20 }),
+        ),
     ];
     for (hello, refusal) in cases {
         let (mut stream, welcome) = greet(node.address, &hello);

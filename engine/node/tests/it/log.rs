@@ -1,13 +1,15 @@
 //! What a node makes of its log: full, idle, recovered.
 
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use pontoon::identity::DataDir;
 use pontoon::{LogOptions, Node, NodeConfig};
 use pontoon_client::{Client, ClientError, ClientOptions, Request};
+use pontoon_types::{CoreId, Creation, NodeId};
 use pontoon_wal::{Log, LogIdentity};
 
-use crate::support::{directories, small_log};
+use crate::support::{PATIENCE, Process, directories, small_log};
 
 #[test]
 fn a_full_log_answers_busy_still_reads_and_takes_writes_again_when_it_may_grow() {
@@ -86,4 +88,42 @@ fn an_idle_log_is_sealed_so_that_a_kill_leaves_nothing_unproven() {
     assert!(!recovered.clean, "a kill is not a clean stop");
     assert!(!recovered.rewritten, "the last group was not proven durable, so the log was not sealed");
     assert_eq!(recovered.torn_tail, None);
+}
+
+/// Makes the log of a node that was never started anew, with smaller segments.
+fn shrink(dir: &Path, segment_bytes: u64) {
+    let data_dir = DataDir::open(dir).unwrap();
+    let identity = data_dir.identity();
+    let path = data_dir.log_dir(identity.logs[0]);
+    let whose = LogIdentity { cluster: identity.cluster, node: identity.node, log: identity.logs[0] };
+    let (log, recovered) = Log::open(&path, whose, &small_log()).unwrap();
+    drop(log);
+    let creation = |descriptor, replica| Creation { replica, descriptor };
+    let groups: Vec<_> =
+        recovered.groups.into_iter().map(|(group, kept)| (group, creation(kept.descriptor, kept.replica))).collect();
+    std::fs::remove_dir_all(&path).unwrap();
+    Log::create(&path, whose, &LogOptions { segment_bytes, ..small_log() }, &groups).unwrap();
+}
+
+#[test]
+fn a_follower_whose_segments_are_too_small_for_its_leader_is_told_apart_and_not_fenced() {
+    let nodes = directories(3, 1, 1);
+    shrink(nodes.dir(2), 128 << 10);
+    let processes: Vec<_> = (0..3).map(|node| nodes.start(node)).collect();
+    let options = ClientOptions { timeout: Duration::from_secs(10), ..ClientOptions::default() };
+    let mut client = Client::connect(&nodes.addresses(), options).unwrap();
+    // More than any segment of the third node holds.
+    client.put("large", vec![7; 600 << 10]).unwrap();
+    let why = "the log of the caller has segments of 1048576 bytes, that of the node has 131072, which is too small";
+    let give_up = Instant::now() + PATIENCE;
+    let is_told = |process: &Process| !process.lines_with(why).is_empty();
+    while !processes.iter().all(is_told) {
+        assert!(Instant::now() < give_up, "both sides say why they do not talk");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let status = client.status(NodeId(3), CoreId(0)).unwrap();
+    assert_eq!(status.groups[0].last.index.0, 0, "it has taken nothing, and goes on");
+    for process in processes {
+        assert_eq!(process.terminate(), Some(0));
+    }
 }

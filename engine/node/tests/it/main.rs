@@ -1,11 +1,13 @@
 //! The tests of a node: real files, real sockets, real processes.
 //!
-//! `support` starts them, `watched` looks into one; each other file is one subject, and a test's name is the situation.
+//! `support` starts them, `watched` looks into one; each other file is one subject, and a test's name is the situation. Those
+//! of `device` need root and are run by `wal/tests/loop.sh`.
 
 // Helpers of tests are tests too, though clippy does not see that.
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+mod device;
 mod door;
 mod identity;
 mod inbox;

@@ -20,7 +20,7 @@ use crate::support::{Directories, PATIENCE, Process, contents, directories, pont
 
 /// What one group is.
 #[derive(Clone, Debug, PartialEq)]
-struct Image {
+pub struct Image {
     replica: ReplicaId,
     descriptor: Bytes,
     hard_state: HardState,
@@ -30,7 +30,7 @@ struct Image {
 
 /// What a node has in all its logs together.
 #[derive(Debug, Default, PartialEq)]
-struct State {
+pub struct State {
     groups: BTreeMap<GroupId, Image>,
     tombstones: BTreeMap<GroupId, ReplicaId>,
 }
@@ -48,7 +48,7 @@ fn with_logs(dir: &Path, mut show: impl FnMut(&mut Log, Recovered)) {
 }
 
 /// What a node has, and the incarnations of its logs.
-fn look(dir: &Path) -> (State, Vec<Incarnation>) {
+pub fn look(dir: &Path) -> (State, Vec<Incarnation>) {
     let (mut state, mut incarnations) = (State::default(), Vec::new());
     with_logs(dir, |log, recovered| {
         incarnations.push(log.incarnation());
@@ -120,7 +120,7 @@ fn life(group: GroupId) -> Vec<Write> {
 }
 
 /// A node with sixteen groups that have lived.
-fn lived(cores: u16) -> Directories {
+pub fn lived(cores: u16) -> Directories {
     let nodes = directories(1, 16, cores);
     with_logs(nodes.dir(0), |log, recovered| {
         let lives = recovered.groups.keys().flat_map(|group| life(*group).into_iter().map(|write| (*group, write)));
@@ -131,22 +131,22 @@ fn lived(cores: u16) -> Directories {
     nodes
 }
 
-fn logs_of(dir: &Path) -> Vec<u128> {
+pub fn logs_of(dir: &Path) -> Vec<u128> {
     DataDir::open(dir).unwrap().identity().logs.clone()
 }
 
 /// The names in the directory of the logs.
-fn names(dir: &Path) -> BTreeSet<String> {
+pub fn names(dir: &Path) -> BTreeSet<String> {
     let entries = std::fs::read_dir(dir.join("logs")).unwrap();
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-fn listed(dir: &Path) -> BTreeSet<String> {
+pub fn listed(dir: &Path) -> BTreeSet<String> {
     logs_of(dir).iter().map(|log| format!("{log:032x}")).collect()
 }
 
 /// What a start does with the logs, in its order.
-fn start(dir: &Path, cores: u16) -> Result<(), StartError> {
+pub fn start(dir: &Path, cores: u16) -> Result<(), StartError> {
     let mut data_dir = DataDir::open(dir)?;
     rehome(&mut data_dir, &small_log(), cores)?;
     data_dir.begin_incarnation()?;
@@ -186,7 +186,7 @@ fn the_same_number_of_cores_moves_nothing() {
 }
 
 /// Goes so many steps of a move from four cores to two and crashes: begin, two logs, commit, then the start.
-fn crash_after(steps: u32, dir: &Path) {
+pub fn crash_after(steps: u32, dir: &Path) {
     let mut data_dir = DataDir::open(dir).unwrap();
     let mut rehoming = Rehoming::begin(&mut data_dir, &small_log(), 2).unwrap();
     for _ in 1..steps.min(3) {

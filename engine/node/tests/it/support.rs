@@ -135,8 +135,13 @@ impl Process {
     }
 
     /// SIGTERM; the exit code.
-    pub fn terminate(mut self) -> Option<i32> {
+    pub fn terminate(self) -> Option<i32> {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        self.exit_code()
+    }
+
+    /// The exit code of one that ends by itself.
+    pub fn exit_code(mut self) -> Option<i32> {
         let give_up = Instant::now() + PATIENCE;
         while Instant::now() < give_up {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -209,6 +209,7 @@ fn parts(
     let uuid = identity.logs[0];
     let whose = LogIdentity { cluster: identity.cluster, node: identity.node, log: uuid };
     let (mut log, recovered) = Log::open(&data_dir.log_dir(uuid), whose, log).unwrap();
+    let segment_bytes = log.segment_bytes() as u32;
     let groups = descriptors
         .iter()
         .map(|descriptor| {
@@ -229,12 +230,18 @@ fn parts(
         .iter()
         .filter(|(node, _)| *node != identity.node)
         .map(|(peer, address)| {
-            let from = Caller::Peer { node: identity.node, core: CoreId(0), to: *peer, cores: 1 };
+            let from = Caller::Peer { node: identity.node, core: CoreId(0), to: *peer, cores: 1, segment_bytes };
             let hello = Hello { cluster: identity.cluster, from, core: CoreId(0), version_min: 1, version_max: 1 };
             Link::new(*peer, *address, hello)
         })
         .collect();
-    let household = Household { cluster: identity.cluster, node: identity.node, cores: 1, nodes };
+    let household = Household {
+        cluster: identity.cluster,
+        node: identity.node,
+        cores: 1,
+        nodes,
+        segment_bytes: vec![segment_bytes],
+    };
     let inner = EpollDriver::new(inbox.clone(), Some(listener)).unwrap();
     Parts {
         core: Core::new(config, groups, inner.now()),

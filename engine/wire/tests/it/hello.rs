@@ -18,14 +18,14 @@ proptest! {
     #[test]
     fn hellos_come_back(
         cluster in any::<u128>(),
-        peer in any::<Option<(u64, u16, u64, u16)>>(),
+        peer in any::<Option<(u64, u16, u64, u16, u32)>>(),
         client in any::<u128>(),
         core in any::<u16>(),
         versions in any::<(u16, u16)>(),
     ) {
         let from = match peer {
-            Some((node, core, to, cores)) => {
-                Caller::Peer { node: NodeId(node), core: CoreId(core), to: NodeId(to), cores }
+            Some((node, core, to, cores, segment_bytes)) => {
+                Caller::Peer { node: NodeId(node), core: CoreId(core), to: NodeId(to), cores, segment_bytes }
             }
             None => Caller::Client(ClientId(client)),
         };
@@ -44,6 +44,8 @@ fn each_refusal_comes_back() {
         HelloRefusal::Version,
         HelloRefusal::OtherCoreCount,
         HelloRefusal::Full,
+        HelloRefusal::CoreStopped,
+        HelloRefusal::LargerSegments { caller_bytes: 32 << 20, own_bytes: 1 << 20 },
     ];
     for refusal in refusals.into_iter().map(Some).chain([None]) {
         let welcome = Welcome { refusal, ..samples::welcome() };
@@ -57,14 +59,14 @@ fn values_without_a_meaning_are_refused() {
     hello[24] = 3;
     assert_eq!(Hello::decode(&sealed(hello)), Err(FrameError::Value { field: "caller" }));
     let mut welcome = samples::welcome().encode();
-    welcome[32] = 7;
+    welcome[32] = 9;
     assert_eq!(Welcome::decode(&sealed(welcome)), Err(FrameError::Value { field: "refusal" }));
 }
 
 #[test]
 fn a_newer_caller_may_say_more() {
     let mut hello = samples::hello_peer().encode();
-    hello[50] = 1;
+    hello[52] = 1;
     assert_eq!(Hello::decode(&sealed(hello)), Ok(samples::hello_peer()));
 }
 

@@ -31,7 +31,7 @@ fn message(group: u64, body: Body) -> (GroupId, Message) {
 pub(crate) fn hello_peer() -> Hello {
     Hello {
         cluster: ClusterId(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff),
-        from: Caller::Peer { node: NodeId(1), core: CoreId(2), to: NodeId(3), cores: 4 },
+        from: Caller::Peer { node: NodeId(1), core: CoreId(2), to: NodeId(3), cores: 4, segment_bytes: 32 << 20 },
         core: CoreId(2),
         version_min: 1,
         version_max: 1,
@@ -53,7 +53,8 @@ pub(crate) fn welcome() -> Welcome {
 }
 
 pub(crate) fn welcome_refused() -> Welcome {
-    Welcome { refusal: Some(HelloRefusal::OtherCoreCount), version: 0, ..welcome() }
+    let refusal = HelloRefusal::LargerSegments { caller_bytes: 32 << 20, own_bytes: 1 << 20 };
+    Welcome { refusal: Some(refusal), version: 0, ..welcome() }
 }
 
 pub(crate) fn peer_empty() -> PeerFrame {

@@ -1,4 +1,4 @@
-//! A loop device with a file system of its own, taken apart again when it is dropped.
+//! A loop device with a file system of its own, taken apart again when it is dropped. The tests of a node use it too.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::shut_down::shut_down;
@@ -14,6 +15,8 @@ use super::shut_down::shut_down;
 /// Where images and mount points are made, so that the script can take away what a killed test left there.
 const PLACE: &str = "PONTOON_TEST_DIR";
 const DISK_BYTES: u64 = 512 << 20;
+/// How long a file may still be in use after it was closed.
+const UNMOUNT_WAIT: Duration = Duration::from_secs(10);
 /// How long nbdfuse may take to show its file, and to end.
 const FUSE_WAIT: Duration = Duration::from_secs(10);
 
@@ -66,7 +69,7 @@ impl Disk {
         Disk::on(file_system, place, &image, None)
     }
 
-    /// On memory whose writes fail while [`Disk::fail_writes`] says so.
+    /// On memory whose writes fail while [`Disk::fail_writes`] says so, and that stalls while [`Disk::freeze`] does.
     pub fn failing(file_system: FileSystem) -> Result<Disk, String> {
         check_machine(file_system, &["nbdkit", "nbdfuse", "fusermount3"])?;
         if !Path::new("/dev/fuse").exists() {
@@ -116,6 +119,10 @@ impl Disk {
         Ok(disk)
     }
 
+    pub fn file_system(&self) -> FileSystem {
+        self.file_system
+    }
+
     /// Where it is mounted.
     pub fn directory(&self) -> PathBuf {
         self.place.path().join("mounted")
@@ -127,7 +134,12 @@ impl Disk {
     }
 
     pub fn unmount(&mut self) {
-        run("umount", &[&text(&self.directory())]);
+        // A ring that was just closed lets go of its files a little later.
+        let until = Instant::now() + UNMOUNT_WAIT;
+        while !Command::new("umount").arg(self.directory()).output().unwrap().status.success() {
+            assert!(Instant::now() < until, "nobody uses the disk any more");
+            std::thread::sleep(Duration::from_millis(10));
+        }
         self.is_mounted = false;
     }
 
@@ -141,6 +153,13 @@ impl Disk {
         assert!(self.failing.is_some(), "this disk cannot fail");
         let trigger = self.place.path().join("trigger");
         if fail { fs::write(trigger, "") } else { fs::remove_file(trigger) }.unwrap();
+    }
+
+    /// Whether the device answers nothing from now on.
+    pub fn freeze(&self, freeze: bool) {
+        let server = self.failing.as_ref().expect("this disk cannot stall");
+        let signal = if freeze { Signal::STOP } else { Signal::CONT };
+        kill_process(Pid::from_child(server), signal).unwrap();
     }
 
     /// Writes back all that waits for it.
@@ -164,6 +183,9 @@ impl Drop for Disk {
             Ok(status) if status.success() => {}
             failed => eprintln!("left behind in {}: {what}: {failed:?}", self.place.path().display()),
         };
+        if self.failing.is_some() {
+            self.freeze(false);
+        }
         if self.is_mounted {
             complain("umount", Command::new("umount").arg(self.directory()).status());
         }

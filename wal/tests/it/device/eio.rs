@@ -46,3 +46,43 @@ fn cases_20_21_23_a_failed_sync_fences_the_log_and_is_not_tried_again() {
         life.log.close().unwrap();
     });
 }
+
+#[test]
+#[ignore = "needs root, loop devices and nbdkit: wal/tests/loop.sh"]
+fn case_24_a_failing_device_leaves_the_log_on_another_one_alone() {
+    on_each(Disk::failing, |disk, append_path| {
+        let mut healthy = Disk::new(disk.file_system()).unwrap();
+        let options = Options { ready_segments: 1, ..options(append_path) };
+        let (path, other_path) = (disk.directory().join("log"), healthy.directory().join("log"));
+        let (mut life, mut other) = (Life::create(&path, &options), Life::create(&other_path, &options));
+        for _ in 0..10 {
+            life.commit();
+            other.commit();
+        }
+        // Both have a group in flight when the one device fails.
+        disk.fail_writes(true);
+        life.append();
+        other.append();
+        let (sync, other_sync) = (life.write(), other.write());
+        let error = life.log.finish_sync(fdatasync(sync.fd)).unwrap_err();
+        assert!(matches!(error, LogError::Fenced { .. }), "{error}");
+        assert_eq!(other.log.finish_sync(fdatasync(other_sync.fd)).unwrap(), other_sync.through);
+        other.acknowledged = other.appended;
+        // Far enough that it prepares segments, makes checkpoints and reads itself back.
+        while other.log.stats().checkpoints < 2 {
+            other.commit();
+        }
+        assert!(matches!(life.log.begin_sync(), Err(LogError::Fenced { .. })));
+        assert_eq!(other.log.scrub().unwrap(), []);
+        let (acknowledged, of_other) = (life.acknowledged, other.acknowledged);
+        drop(life);
+        other.log.close().unwrap();
+        disk.fail_writes(false);
+        for disk in [disk, &mut healthy] {
+            disk.unmount();
+            disk.mount();
+        }
+        Life::open(&path, &options, acknowledged, acknowledged + 1).log.close().unwrap();
+        Life::open(&other_path, &options, of_other, of_other).log.close().unwrap();
+    });
+}
