@@ -299,8 +299,10 @@ impl Log {
         self.check_fence()?;
         let mut has_news = false;
         while let Some(report) = self.keeping.report() {
-            let report = self.fence_on_error("keeper", report)?;
-            self.take_over(report);
+            match report {
+                Ok(report) => self.take_over(report),
+                Err(error) => return Err(self.fence_by_keeper(error)),
+            }
             has_news = true;
         }
         for slot in self.segments.take_free() {
@@ -469,6 +471,19 @@ impl Log {
             Some(why) => Err(LogError::Fenced { why: why.clone() }),
             None => Ok(()),
         }
+    }
+
+    /// What the keeper has found damaged has a name and a place, and whoever hears of the fence first hears those.
+    fn fence_by_keeper(&mut self, error: std::io::Error) -> LogError {
+        let (fence, error) = match error.downcast::<LogError>() {
+            Ok(damage) => (damage.to_string(), damage),
+            Err(error) => {
+                let why = format!("keeper: {error}");
+                (why.clone(), LogError::Fenced { why })
+            }
+        };
+        self.fence = Some(fence);
+        error
     }
 
     fn fence_on_error<T>(&mut self, what: &str, result: std::io::Result<T>) -> Result<T, LogError> {

@@ -5,6 +5,7 @@ use std::io;
 use bytes::Bytes;
 
 use super::{Kept, rotten};
+use crate::LogError;
 use crate::format::checkpoint::SegmentFact;
 use crate::format::footer::{self, FooterPlace};
 use crate::format::group::{GROUP_HEADER_BYTES, Group};
@@ -35,7 +36,8 @@ pub(crate) fn footer_place(fact: &SegmentFact, log: u128) -> FooterPlace {
     FooterPlace { log, segment: fact.segment, salt: fact.salt, offset: fact.end_offset }
 }
 
-/// Applies a closed segment that ends at `end`: by its footer, or the way a recovery reads it if that is unreadable.
+/// Applies a closed segment that ends at `end`: by its footer, or the way a recovery reads it if that is unreadable. When
+/// both are, the error carries the [`LogError`] with the place, the one that the next open would be refused with.
 pub(crate) fn fold_segment(
     state: &mut LogState,
     kept: &Kept,
@@ -55,9 +57,11 @@ pub(crate) fn fold_segment(
         }
         return Ok(());
     }
-    let header = SegmentHeader::decode(bytes).map_err(|fault| broken(fault.to_string()))?;
     let name = slot_name(kept.fact.slot);
+    let header = SegmentHeader::decode(bytes).map_err(|fault| {
+        io::Error::other(LogError::Corruption { file: name.clone(), offset: 0, why: fault.to_string() })
+    })?;
     let image = Image { name: &name, header, bytes };
-    image.scan_closed(&header.previous, end, state).map_err(|error| broken(error.to_string()))?;
+    image.scan_closed(&header.previous, end, state).map_err(io::Error::other)?;
     Ok(())
 }

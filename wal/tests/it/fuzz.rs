@@ -31,7 +31,7 @@ fn config() -> ProptestConfig {
 }
 
 /// Opens whatever is there, and uses it. One segment is held in memory, and the entries of a small log.
-fn survives(rig: &Rig) -> Result<(), TestCaseError> {
+pub fn survives(rig: &Rig) -> Result<(), TestCaseError> {
     let mut opened = None;
     let storage = Arc::new(rig.disk.clone());
     let largest = largest_allocation(|| {
@@ -65,7 +65,7 @@ fn survives(rig: &Rig) -> Result<(), TestCaseError> {
 }
 
 /// A log with footers, two checkpoints and a cold segment.
-fn kept_log() -> Rig {
+pub fn kept_log() -> Rig {
     thread_local! {
         static IMAGE: OnceCell<BTreeMap<String, Vec<u8>>> = const { OnceCell::new() };
     }
@@ -131,12 +131,111 @@ fn lie(bytes: &mut [u8], lies: &Lies) {
     }
 }
 
+/// What is done to some bytes behind a checksum.
+pub type Change<'a> = &'a dyn Fn(&mut [u8]);
+
+/// What a group's header says of what follows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim {
+    pub dir_len: u32,
+    pub payload_len: u32,
+    pub runs: u32,
+}
+
 /// Changes the directory and the payloads of a group, up to the end of what it uses, and makes the checksums right.
-fn lie_in_group(bytes: &mut [u8], offset: usize, changes: &Lies) -> Option<u32> {
+fn lie_in_group(bytes: &mut [u8], offset: usize, change: Change<'_>) -> Option<u32> {
     let header = Group::identify(bytes, IDENTITY.log, offset).ok()?.header;
     let end = offset + payloads_start(header.dir_len as usize) + header.payload_len as usize;
-    lie(&mut bytes[offset + GROUP_HEADER_BYTES..end], changes);
+    change(&mut bytes[offset + GROUP_HEADER_BYTES..end]);
     Some(make_right(bytes, offset, header))
+}
+
+/// Changes the header of a group and the beginning of its directory, with right checksums.
+pub fn lie_in_header(bytes: &mut [u8], group: usize, claim: Claim, change: Change<'_>) {
+    let groups = groups_in(bytes);
+    let Some((offset, header)) = groups.get(group % groups.len().max(1)).copied() else { return };
+    let start = offset + GROUP_HEADER_BYTES;
+    let end = (start + claim.dir_len as usize).min(bytes.len());
+    change(&mut bytes[start..end.max(start + RUN_BYTES)]);
+    let dir_crc = crc32fast::hash(&bytes[start..end]);
+    let Claim { dir_len, payload_len, runs } = claim;
+    let (encoded, _) =
+        GroupHeader { dir_len, payload_len, runs, dir_crc, ..header }.encode(IDENTITY.log, offset as u64);
+    bytes[offset..start].copy_from_slice(&encoded);
+}
+
+/// Changes what the footer of a closed segment says, and of how many groups, with a right checksum.
+pub fn lie_in_footer(rig: &Rig, slot: usize, count: Option<u32>, change: Change<'_>) {
+    let mut closed = slots_of(rig, Stream::Log);
+    closed.retain(|name| *name != rig.newest());
+    let Some(name) = closed.get(slot % closed.len().max(1)) else { return };
+    let header = rig.header(name).unwrap();
+    rig.damage(name, |bytes| {
+        let Some((at, last)) = groups_in(bytes).last().copied() else { return };
+        let offset = at + last.group_len();
+        let place =
+            FooterPlace { log: IDENTITY.log, segment: header.segment, salt: header.salt, offset: offset as u64 };
+        let Ok(groups) = footer::decode(bytes.get(offset..).unwrap_or_default(), place) else { return };
+        let count = count.unwrap_or(groups.len() as u32);
+        let length: usize = groups.iter().map(|group| GROUP_HEADER_BYTES + group.directory.len()).sum();
+        let mut parts = bytes[offset + FOOTER_HEADER_BYTES..][..length].to_vec();
+        change(&mut parts);
+        let encoded = footer::encode(place, count, &parts);
+        bytes[offset..offset + encoded.len()].copy_from_slice(&encoded);
+    });
+}
+
+/// Changes a checkpoint, and what the control file says of its checksum. The older one makes it good, unless it is that
+/// one that is changed.
+pub fn lie_in_checkpoint(rig: &Rig, older: bool, change: Change<'_>) {
+    let mut control = rig.control();
+    let position = usize::from(older);
+    let Some(CheckpointRef { start, end }) = control.checkpoints[position] else { return };
+    let holds = |name: &String| rig.header(name).is_some_and(|header| header.segment == end.place.segment);
+    let Some(name) = rig.slots().into_iter().find(holds) else { return };
+    rig.damage(&name, |bytes| {
+        // Small checkpoints are one group each.
+        let within = start.place.segment == end.place.segment;
+        let offset = if within { start.place.offset as usize } else { BLOCK_BYTES };
+        if let Some(chain) = lie_in_group(bytes, offset, change) {
+            control.checkpoints[position] = Some(CheckpointRef { start, end: LogEnd { chain, ..end } });
+        }
+    });
+    if !older {
+        // So that nothing makes it good.
+        control.checkpoints[1] = None;
+    }
+    replace_control(rig, &control);
+}
+
+/// Changes the first group of each cold segment.
+pub fn lie_in_cold_segments(rig: &Rig, change: Change<'_>) {
+    for name in slots_of(rig, Stream::Cold) {
+        rig.damage(&name, |bytes| {
+            let _ = lie_in_group(bytes, BLOCK_BYTES, change);
+        });
+    }
+}
+
+/// What the control file says of a checkpoint: each part is a lie, or what it was, by the bits of `keep`.
+pub fn lie_in_control(rig: &Rig, numbers: [u64; 8], chain: u32, keep: u8, position: usize) {
+    let mut control = rig.control();
+    let Some(known) = control.checkpoints[position] else { return };
+    let pick = |bit: u8, lie: LogEnd, was: LogEnd| if keep & bit == 0 { lie } else { was };
+    let block = |number: u64| number.wrapping_mul(if number < 40 { 4096 } else { 1 });
+    let end = |from: usize| LogEnd {
+        place: Lsn { segment: SegmentId(numbers[from]), offset: block(numbers[from + 1]) },
+        seq: Seq(numbers[from + 2]),
+        chain,
+    };
+    let (start_was, end_was) = (known.start, known.end);
+    let start = pick(1, end(0), start_was);
+    let end = LogEnd { seq: if keep & 4 == 0 { Seq(numbers[7]) } else { end_was.seq }, ..pick(2, end(3), end_was) };
+    control.checkpoints[position] = Some(CheckpointRef { start, end });
+    if keep & 8 == 0 {
+        control.checkpoints[1 - position] = None;
+    }
+    replace_control(rig, &control);
 }
 
 fn replace_control(rig: &Rig, control: &Control) {
@@ -144,7 +243,7 @@ fn replace_control(rig: &Rig, control: &Control) {
     rig.disk.replace(CONTROL_NAME, [block, block].concat());
 }
 
-fn log_of_40() -> Rig {
+pub fn log_of_40() -> Rig {
     let rig = Rig::new(small(), 2);
     drop(with_writes(&rig, 40).0);
     rig
@@ -180,18 +279,13 @@ proptest! {
     #[test]
     fn case_50_lies_with_right_checksums(dir_len: u32, payload_len: u32, runs: u32, count: u32, kind: u8, at in 0..8_usize, small_lies: bool) {
         let rig = log_of_40();
+        let (dir_len, payload_len) =
+            if small_lies { (dir_len % 5000, payload_len % 30_000) } else { (dir_len, payload_len) };
         rig.damage("slot-001.seg", |bytes| {
-            let (offset, header) = groups_in(bytes)[at % 6];
-            let (dir_len, payload_len) =
-                if small_lies { (dir_len % 5000, payload_len % 30_000) } else { (dir_len, payload_len) };
-            let start = offset + 64;
-            bytes[start] = kind;
-            bytes[start + 4..start + 8].copy_from_slice(&count.to_le_bytes());
-            let end = (start + dir_len as usize).min(bytes.len());
-            let dir_crc = crc32fast::hash(&bytes[start..end]);
-            let lie = pontoon_wal::format::group::GroupHeader { dir_len, payload_len, runs, dir_crc, ..header };
-            let (encoded, _) = lie.encode(crate::common::IDENTITY.log, offset as u64);
-            bytes[offset..start].copy_from_slice(&encoded);
+            lie_in_header(bytes, at, Claim { dir_len, payload_len, runs }, &|directory| {
+                directory[0] = kind;
+                directory[4..8].copy_from_slice(&count.to_le_bytes());
+            });
         });
         survives(&rig)?;
     }
@@ -205,56 +299,24 @@ proptest! {
     }
 
     #[test]
-    fn case_50_lies_in_a_footer_with_a_right_checksum(slot in any::<prop::sample::Index>(), count: u8, changes in lies()) {
+    fn case_50_lies_in_a_footer_with_a_right_checksum(slot: u8, count: u8, changes in lies()) {
         let rig = kept_log();
-        let mut closed = slots_of(&rig, Stream::Log);
-        closed.retain(|name| *name != rig.newest());
-        let name = &closed[slot.index(closed.len())];
-        let header = rig.header(name).unwrap();
-        rig.damage(name, |bytes| {
-            let (at, last) = *groups_in(bytes).last().unwrap();
-            let offset = at + last.group_len();
-            let place = FooterPlace { log: IDENTITY.log, segment: header.segment, salt: header.salt, offset: offset as u64 };
-            let Ok(groups) = footer::decode(&bytes[offset..], place) else { return };
-            let count = if count < 200 { groups.len() as u32 } else { u32::from(count) };
-            let length: usize = groups.iter().map(|group| GROUP_HEADER_BYTES + group.directory.len()).sum();
-            let mut parts = bytes[offset + FOOTER_HEADER_BYTES..][..length].to_vec();
-            lie(&mut parts, &changes);
-            let encoded = footer::encode(place, count, &parts);
-            bytes[offset..offset + encoded.len()].copy_from_slice(&encoded);
-        });
+        let count = (count >= 200).then_some(u32::from(count));
+        lie_in_footer(&rig, usize::from(slot), count, &|bytes| lie(bytes, &changes));
         survives(&rig)?;
     }
 
     #[test]
     fn case_50_lies_in_a_checkpoint_with_right_checksums(changes in lies(), older: bool) {
         let rig = kept_log();
-        let mut control = rig.control();
-        let position = usize::from(older);
-        let Some(CheckpointRef { start, end }) = control.checkpoints[position] else { return Ok(()) };
-        let name = rig.slot_of(end.place.segment);
-        rig.damage(&name, |bytes| {
-            // Small checkpoints are one group each.
-            let within = start.place.segment == end.place.segment;
-            let offset = if within { start.place.offset as usize } else { BLOCK_BYTES };
-            if let Some(chain) = lie_in_group(bytes, offset, &changes) {
-                control.checkpoints[position] = Some(CheckpointRef { start, end: LogEnd { chain, ..end } });
-            }
-        });
-        if !older {
-            // So that nothing makes it good.
-            control.checkpoints[1] = None;
-        }
-        replace_control(&rig, &control);
+        lie_in_checkpoint(&rig, older, &|bytes| lie(bytes, &changes));
         survives(&rig)?;
     }
 
     #[test]
     fn case_50_lies_in_a_cold_segment_with_right_checksums(changes in lies()) {
         let rig = kept_log();
-        for name in slots_of(&rig, Stream::Cold) {
-            rig.damage(&name, |bytes| { lie_in_group(bytes, BLOCK_BYTES, &changes); });
-        }
+        lie_in_cold_segments(&rig, &|bytes| lie(bytes, &changes));
         survives(&rig)?;
     }
 
@@ -263,24 +325,7 @@ proptest! {
         numbers in prop::array::uniform8(prop_oneof![0..40_u64, any::<u64>()]), chain: u32, keep in 0..16_u8, position in 0..2_usize,
     ) {
         let rig = kept_log();
-        let mut control = rig.control();
-        let Some(known) = control.checkpoints[position] else { return Ok(()) };
-        // Each part is a lie or what it was.
-        let pick = |bit: u8, lie: LogEnd, was: LogEnd| if keep & bit == 0 { lie } else { was };
-        let block = |number: u64| number.wrapping_mul(if number < 40 { 4096 } else { 1 });
-        let end = |from: usize| LogEnd {
-            place: Lsn { segment: SegmentId(numbers[from]), offset: block(numbers[from + 1]) },
-            seq: Seq(numbers[from + 2]),
-            chain,
-        };
-        let (start_was, end_was) = (known.start, known.end);
-        let start = pick(1, end(0), start_was);
-        let end = LogEnd { seq: if keep & 4 == 0 { Seq(numbers[7]) } else { end_was.seq }, ..pick(2, end(3), end_was) };
-        control.checkpoints[position] = Some(CheckpointRef { start, end });
-        if keep & 8 == 0 {
-            control.checkpoints[1 - position] = None;
-        }
-        replace_control(&rig, &control);
+        lie_in_control(&rig, numbers, chain, keep, position);
         survives(&rig)?;
     }
 }

@@ -386,3 +386,32 @@ fn an_unreadable_checkpoint_costs_time_and_no_data_also_the_second_time() {
         "{error}"
     );
 }
+
+#[test]
+fn a_rotten_directory_without_another_copy_is_named_before_the_log_stops() {
+    let rig = Rig::new(Options { checkpoint_segments: 3, ..small() }, 2);
+    let (mut log, _) = rig.open();
+    let mut commit = |number: u64| -> Result<(), LogError> {
+        log.append(CoreWriteNumber(number), &[entries(2, vec![entry(number, 1, vec![7; 9000])])]);
+        while let Some(sync) = log.begin_sync()? {
+            log.finish_sync(rig.disk.sync(sync.fd))?;
+        }
+        Ok(())
+    };
+    // The first segment is closed behind its second entry and has its footer.
+    (1..=4).for_each(|number| commit(number).unwrap());
+    let directory = 2 * BLOCK_BYTES;
+    rig.damage("slot-001.seg", |bytes| {
+        let (at, last) = *groups_in(bytes).last().unwrap();
+        bytes[at + last.group_len() + 8] ^= 1;
+        bytes[directory + 70] ^= 1;
+    });
+    let error = (5..40).find_map(|number| commit(number).err()).expect("the keeper reads it for its checkpoint");
+    let is_named = |error: &LogError| matches!(error, LogError::Corruption { file, offset, .. } if file == "slot-001.seg" && *offset == directory as u64);
+    assert!(is_named(&error), "{error}");
+    let fenced = commit(100).unwrap_err();
+    assert!(matches!(&fenced, LogError::Fenced { why } if why.contains("slot-001.seg at 8192")), "{fenced}");
+    drop(log);
+    let refused = rig.refused();
+    assert!(is_named(&refused), "the next start says the same: {refused}");
+}

@@ -12,6 +12,7 @@ mod faults;
 mod files;
 mod fuzz;
 mod golden;
+mod guided;
 mod inspect;
 mod keeping;
 mod kill;

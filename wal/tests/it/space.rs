@@ -244,7 +244,8 @@ fn case_43_laggards_that_ignore_their_hints_are_copied_in_the_end() {
 fn case_44_idle_groups_pin_nothing_while_one_group_writes_far_more_than_the_log_holds() {
     let (groups, segment_bytes) = (10_000, 128 << 10);
     // What is alive: an entry of 460 bytes and 180 bytes of state for each group. Three times that and eight segments: the state is
-    // there three times while a checkpoint is written.
+    // there three times while a checkpoint is written, and so are entries that the two before hold in different places
+    // while they are copied again. With twice the entries and three times the state this log is full.
     let live_bytes = groups * 640;
     let idle = || entry(1, 1, vec![7; 400]);
     let max_log_bytes = 3 * live_bytes + 8 * segment_bytes;
