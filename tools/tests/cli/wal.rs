@@ -387,3 +387,38 @@ fn case_54_a_running_node_is_looked_at_and_not_repaired() {
     assert!(error_line(&repair).contains("open in another process"));
     assert_eq!(code(&cluster.run("put", &["after", "all"])), 0, "the node goes on");
 }
+
+#[test]
+fn a_log_that_the_node_lists_and_nobody_finds_is_named_and_one_that_it_does_not_list_is_mentioned() {
+    let cluster = Cluster::start();
+    let dir = cluster.dir.path().join("n1");
+    let logs = dir.join("logs");
+    let name = std::fs::read_dir(&logs).unwrap().next().unwrap().unwrap().file_name().into_string().unwrap();
+    drop(cluster.nodes);
+    let dir = dir.to_str().unwrap();
+    let json = |verified: &std::process::Output| serde_json::from_slice::<Value>(&verified.stdout).unwrap();
+    assert_eq!(code(&pontoon(&["wal", "verify", dir])), 0);
+
+    // A log of nobody, even a damaged one, is no fault of the node's.
+    let stray = format!("{:032x}", 7);
+    std::fs::create_dir(logs.join(&stray)).unwrap();
+    std::fs::write(logs.join(&stray).join("ctl"), "something else").unwrap();
+    let verified = pontoon(&["wal", "verify", dir]);
+    assert_eq!(code(&verified), 0, "{verified:?}");
+    assert!(out(&verified).contains("the node does not list this log and never opens it"), "{verified:?}");
+    let verified = pontoon(&["wal", "verify", dir, "--output", "json"]);
+    assert_eq!((code(&verified), &json(&verified)["unlisted"]), (0, &serde_json::json!([stray])));
+
+    // With and without another one beside it.
+    std::fs::rename(logs.join(&name), cluster.dir.path().join("elsewhere")).unwrap();
+    for _ in 0..2 {
+        let verified = pontoon(&["wal", "verify", dir]);
+        assert_eq!(code(&verified), 21, "{verified:?}");
+        assert!(error_line(&verified).contains(&format!("log {name} is missing")), "{verified:?}");
+        let verified = pontoon(&["wal", "verify", dir, "--output", "json"]);
+        assert_eq!(json(&verified)["logs"][0]["log"], name.as_str());
+        let _ = std::fs::remove_dir_all(logs.join(&stray));
+    }
+    std::fs::rename(cluster.dir.path().join("elsewhere"), logs.join(&name)).unwrap();
+    assert_eq!(code(&pontoon(&["wal", "verify", dir])), 0);
+}

@@ -11,6 +11,7 @@ mod verify;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
+use pontoon::identity::DataDir;
 use pontoon_wal::LogIdentity;
 
 use crate::failure::{DATA_DIRECTORY, Failure};
@@ -32,7 +33,7 @@ enum Command {
     Dump(dump::Dump),
     /// Read every log from the disk and check each checksum, and that the log would open. For a suspect disk, and before
     /// a backup is trusted. Exits with 0 when all is well, 20 for a torn end (harmless: the next start cuts it), 21
-    /// for corruption, 22 for a newer format.
+    /// for corruption or a missing log, 22 for a newer format.
     Verify(verify::Verify),
     /// Save what can be read of a log that a node refuses to open because it is corrupt. Prints what would be kept and
     /// lost, and does nothing more without --yes. The node must be stopped; the damaged log is kept.
@@ -92,7 +93,39 @@ impl Place {
         }
         logs.sort();
         logs.dedup();
-        if logs.is_empty() { Err(refuse("its directory `logs` holds no log".to_string())) } else { Ok(logs) }
+        // A node that lists logs misses them; that is for `verify` to say.
+        let is_node = dir.join("node").exists();
+        if logs.is_empty() && !is_node {
+            Err(refuse("its directory `logs` holds no log".to_string()))
+        } else {
+            Ok(logs)
+        }
+    }
+}
+
+/// What a node's own list says of the directories of its logs.
+#[derive(Default)]
+struct Listing {
+    /// Listed, and not there.
+    missing: Vec<String>,
+    /// There, and not listed.
+    unlisted: Vec<String>,
+}
+
+impl Place {
+    /// Compares the node file with what is there. Without a node file, as beside the directory of one log, nothing is
+    /// known.
+    fn listing(&self, there: &[PathBuf]) -> Result<Listing, Failure> {
+        if !self.dir.join("node").exists() {
+            return Ok(Listing::default());
+        }
+        let identity = DataDir::look(&self.dir).map_err(|error| Failure::new(DATA_DIRECTORY, error.to_string()))?;
+        let listed: Vec<String> = identity.logs.iter().map(|log| format!("{log:032x}")).collect();
+        let there: Vec<String> = there.iter().map(|path| name_of(path)).collect();
+        let without = |all: &[String], others: &[String]| {
+            all.iter().filter(|log| !others.contains(log)).cloned().collect::<Vec<_>>()
+        };
+        Ok(Listing { missing: without(&listed, &there), unlisted: without(&there, &listed) })
     }
 }
 

@@ -18,8 +18,8 @@ const LOOKS_MAX: usize = 8;
 /// Between two looks, so that a write that was seen in the middle is complete.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Reads every log from the disk, past the cache, and checks each checksum, and that the log would open. Changes
-/// nothing, and works beside a running node: what it writes meanwhile is left out.
+/// Reads every log from the disk, past the cache, and checks each checksum, that the log would open, and that all logs
+/// are there that the node lists. Changes nothing, and works beside a running node: what it writes meanwhile is left out.
 #[derive(Args)]
 pub struct Verify {
     #[command(flatten)]
@@ -34,10 +34,23 @@ impl Verify {
     pub fn run(&self) -> Result<(), Failure> {
         let mut out = std::io::stdout().lock();
         let (mut objects, mut worst): (Vec<Value>, Option<Failure>) = (Vec::new(), None);
-        for path in self.place.logs()? {
-            let name = name_of(&path);
-            let result = look(&path);
+        let logs = self.place.logs()?;
+        let listing = self.place.listing(&logs)?;
+        for log in &listing.missing {
+            let line = format!("log {log} is missing: the node lists it and does not start without it; restore it");
+            match self.output {
+                Output::Table => writeln!(out, "{line}")?,
+                Output::Json => objects.push(json!({ "log": log, "error": line })),
+            }
+            worst.get_or_insert(Failure::new(CORRUPTION, line));
+        }
+        for path in &logs {
+            let name = name_of(path);
+            let result = look(path);
+            let is_unlisted = listing.unlisted.contains(&name);
             let failure = match &result {
+                // What the node never opens harms nothing.
+                _ if is_unlisted => None,
                 Ok(verdict) => failure_of(&name, verdict),
                 Err(error) => Some(Failure::new(error.code(), format!("log {name}: {error}"))),
             };
@@ -47,12 +60,15 @@ impl Verify {
                 (Output::Json, Ok(verdict)) => objects.push(as_json(&name, verdict)),
                 (Output::Json, Err(error)) => objects.push(json!({ "log": name, "error": error.to_string() })),
             }
+            if is_unlisted && self.output == Output::Table {
+                writeln!(out, "  note: the node does not list this log and never opens it")?;
+            }
             let is_worse = |failure: &Failure| worst.as_ref().is_none_or(|worst| failure.code() > worst.code());
             worst = failure.filter(is_worse).or(worst);
         }
         if self.output == Output::Json {
             let exit = worst.as_ref().map_or(0, Failure::code);
-            writeln!(out, "{:#}", json!({ "logs": objects, "exit": exit }))?;
+            writeln!(out, "{:#}", json!({ "logs": objects, "unlisted": listing.unlisted, "exit": exit }))?;
         }
         out.flush()?;
         worst.map_or(Ok(()), Err)
