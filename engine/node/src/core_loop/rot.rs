@@ -1,9 +1,9 @@
 //! Rot that the log has found by reading what it stores, before anybody needed it.
 //!
-//! A payload that is rotten on the disk is mostly still in memory, so its group writes it again. But entries from before the
-//! last start are slices of the mapped segment, and what the disk has lost those may have lost too. So only a payload
-//! with the checksum that was written once is written again; otherwise the core stops, and the next start knows the entry
-//! as lost and fetches it from a peer. What else is rotten is named to the operator: nothing that a group could give
+//! A payload that is rotten on the disk may still be in memory, and then its group writes it again; one that has left memory
+//! it fetches from a peer. But entries from before the last start are slices of the mapped segment, and what the disk has
+//! lost those may have lost too. So only a payload with the checksum that was written once is written again; otherwise the
+//! core stops, and the next start knows the entry as lost. What else is rotten is named to the operator: nothing that a group could give
 //! would repair it.
 
 use std::collections::BTreeMap;
@@ -23,7 +23,10 @@ impl<D: Driver> CoreLoop<D> {
         for rot in &found {
             match &rot.entry {
                 Some(RottenEntry { group, id, .. }) => {
-                    tracing::error!("{}: the payload of {id} of {group} is rotten; it is written again", rot.file);
+                    tracing::error!(
+                        "{}: the payload of {id} of {group} is rotten; it is written again or fetched",
+                        rot.file
+                    );
                 }
                 None => tracing::error!("{}: the records at byte {} are rotten", rot.file, rot.offset),
             }
@@ -41,8 +44,8 @@ impl<D: Driver> CoreLoop<D> {
     }
 }
 
-/// The entries that lack a payload on the disk, by group. `has` says what memory has at the place of an entry: its identity
-/// and the checksum of its payload.
+/// The entries that lack a payload on the disk, by group, and may be named to it. `has` says what memory has at the place of an
+/// entry: its identity and the checksum of its payload; nothing if it has left memory or is missing already.
 fn lost(
     found: &[Rot],
     has: impl Fn(&RottenEntry) -> Option<(LogId, u32)>,
@@ -52,10 +55,12 @@ fn lost(
         let Some(entry) = &rot.entry else { continue };
         let RottenEntry { group, id, crc } = *entry;
         match has(entry) {
-            Some((held, crc_held)) if held == id && crc_held == crc => groups.entry(group).or_default().push(id.index),
-            Some((held, _)) if held == id => return Err(CoreFailure::Rotten { file: rot.file.clone(), group, id }),
-            // It was overwritten or compacted since, or its leader is about to send it again.
-            _ => {}
+            // It was overwritten since.
+            Some((held, _)) if held != id => {}
+            Some((_, held)) if held != crc => {
+                return Err(CoreFailure::Rotten { file: rot.file.clone(), group, id });
+            }
+            _ => groups.entry(group).or_default().push(id.index),
         }
     }
     Ok(groups)
@@ -92,9 +97,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_the_entry_any_more_is_nothing_to_write() {
+    fn what_has_left_memory_is_named_and_what_was_overwritten_is_not() {
         let found = [rot(Some(of(2, 7)))];
-        assert_eq!(lost(&found, |_| None).unwrap(), BTreeMap::new());
+        assert_eq!(lost(&found, |_| None).unwrap(), BTreeMap::from([(GroupId(2), vec![Index(7)])]));
         let overwritten = |entry: &RottenEntry| Some((LogId::new(entry.id.index, Term(2)), 6));
         assert_eq!(lost(&found, overwritten).unwrap(), BTreeMap::new());
     }
