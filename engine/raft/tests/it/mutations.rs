@@ -78,7 +78,6 @@ fn every_bug_of_membership_and_transfer_is_caught() {
     let mutations = [
         Mutation::CommitWithoutOutgoing,
         Mutation::VoteWithoutOutgoing,
-        Mutation::LearnerCounts,
         Mutation::KeepCutConfiguration,
         Mutation::RemovedLeaderStays,
         Mutation::PermitReused,
@@ -94,6 +93,14 @@ fn changing_before_an_own_commit_is_caught_by_the_published_error() {
     let text = include_str!("../scripts/membership_two_directions.txt");
     let why = caught_by_script("two directions", text, Mutation::ChangeBeforeOwnCommit);
     assert!(why.contains("leader completeness") || why.contains("state machine safety"), "{why}");
+}
+
+/// It takes two learners that are faster than two voters, and an election right after.
+#[test]
+fn counting_learners_is_caught_by_an_election_without_them() {
+    let text = include_str!("../scripts/membership_learners_do_not_outvote.txt");
+    let why = caught_by_script("learners", text, Mutation::LearnerCounts);
+    assert!(why.contains("leader completeness"), "{why}");
 }
 
 /// Chance hardly ever builds the paper's figure 8, so its script does.
