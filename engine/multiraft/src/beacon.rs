@@ -48,7 +48,7 @@ impl Core {
     fn tell_members(&mut self, slot: Slot, term: Term, leads: bool) {
         let replica = &self.replicas[slot];
         let group = replica.descriptor.group;
-        for peer in self.peers.iter_mut().filter(|peer| replica.descriptor.replica_on(peer.node).is_some()) {
+        for peer in self.peers.iter_mut().filter(|peer| replica.replica_on(peer.node).is_some()) {
             peer.speaking.changes.insert(group, Change { term, leads, carried_by: None });
             if leads {
                 peer.speaking.led.add(group, replica.me, term);
@@ -136,7 +136,7 @@ impl Core {
         }
         let Some(slot) = self.slot_of(group) else { return };
         let replica = &self.replicas[slot];
-        let Some(leader) = replica.descriptor.replica_on(*node) else { return };
+        let Some(leader) = replica.replica_on(*node) else { return };
         if !replica.sleeps_behind(*node, term) {
             self.step_replica(now, slot, RaftEvent::Claimed { leader, term });
         }

@@ -140,6 +140,14 @@ impl Core {
                     self.step_replica(now, slot, RaftEvent::Lost(indexes));
                 }
             }
+            Event::ChangeMembers { group, change } => {
+                let outcome = self.change_members(now, group, change);
+                effects.refused_orders.extend(outcome.err().map(|why| (group, why)));
+            }
+            Event::TransferLeader { group, to } => {
+                let outcome = self.transfer_leader(now, group, to);
+                effects.refused_orders.extend(outcome.err().map(|why| (group, why)));
+            }
             Event::Timer => self.expire(now),
             Event::EndTurn => self.end_turn(now, effects),
         }
@@ -234,9 +242,10 @@ impl Core {
     /// A peer said what contradicts a law. It changed nothing; its link is dropped at the end of the turn, so that the
     /// shell says so where a person reads it.
     fn contradicted(&mut self, slot: Slot, from: ReplicaId, law: Law) {
-        let descriptor = &self.replicas[slot].descriptor;
-        if let Some(node) = descriptor.node_of(from) {
-            self.contradictions.push((node, format!("{from} of {} contradicts a law: {law}", descriptor.group)));
+        let replica = &self.replicas[slot];
+        if let Some(node) = replica.node_of(from) {
+            let group = replica.descriptor.group;
+            self.contradictions.push((node, format!("{from} of {group} contradicts a law: {law}")));
         }
     }
 
@@ -316,6 +325,7 @@ fn restore(config: &CoreConfig, group: GroupState, now: Time) -> Replica {
     let restored = Restored { hard_state, entries, members, lost, vote_lost, ..Restored::default() };
     let raft = Raft::new(config.raft.clone(), me, restored, seed, now);
     Replica {
+        residents: descriptor.members.clone(),
         descriptor,
         me,
         raft,

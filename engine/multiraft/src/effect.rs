@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use pontoon_types::{CoreWriteNumber, GroupId, NodeId, Write};
 
-use crate::ConnectionId;
+use crate::{ConnectionId, OrderRefused};
 
 /// All writes of all groups of one turn: one append to the core's log, which survives whole or not at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct Effects {
     /// Peers whose incoming link is to be closed, and why: they sent what is not a frame of theirs, or contradicted a
     /// law.
     pub refused_peers: Vec<(NodeId, String)>,
+    /// Orders of this turn that were refused, and why. What is not refused has begun.
+    pub refused_orders: Vec<(GroupId, OrderRefused)>,
 }
 
 impl Effects {
@@ -42,5 +44,6 @@ impl Effects {
             && self.client_frames.is_empty()
             && self.close.is_empty()
             && self.refused_peers.is_empty()
+            && self.refused_orders.is_empty()
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use pontoon_raft::MembersChange;
 use pontoon_types::{CoreWriteNumber, GroupId, Index, NodeId};
 
 /// A client's connection, named by the shell. Never reused while the core lives.
@@ -50,6 +51,20 @@ pub enum Event {
         group: GroupId,
         /// Which ones.
         indexes: Vec<Index>,
+    },
+    /// Change the members of a group that this core leads. What cannot be done comes out as a refused order.
+    ChangeMembers {
+        /// Whose members.
+        group: GroupId,
+        /// How.
+        change: MembersChange,
+    },
+    /// Hand a group that this core leads over to another node.
+    TransferLeader {
+        /// Whose leadership.
+        group: GroupId,
+        /// Who is to lead.
+        to: NodeId,
     },
     /// A deadline passed, or may have.
     Timer,

@@ -27,6 +27,7 @@
 //! - `relist`: how a core learns again what another one leads (law 8)
 //! - `liveness`: support, attachment and paced campaigns (laws 7, 8 and 10)
 //! - `health`, `stall`: what a core does that is slow, or whose disk does not answer (law 10)
+//! - `members`: who belongs to a group, and who leads it, when somebody asks for a change
 //! - `send`: outgoing messages gathered for each peer and packed into frames
 //! - `replica`, `peer`, `timers`: the state behind these verbs
 //! - `kv`: the built-in ordered key-value machine
@@ -38,7 +39,7 @@
 //!
 //! # Left out so far
 //!
-//! Leases, membership changes, snapshots, compaction, splits and merges, exactly-once requests, and state machines other
+//! Leases, new replicas, snapshots, compaction, splits and merges, exactly-once requests, and state machines other
 //! than the built-in one.
 
 mod beacon;
@@ -49,6 +50,7 @@ mod event;
 mod health;
 mod kv;
 mod liveness;
+mod members;
 mod peer;
 mod propose;
 mod read;
@@ -65,6 +67,9 @@ pub use core::Core;
 pub use effect::{CoreWrite, Effects};
 pub use event::{ConnectionId, Event};
 pub use kv::Kv;
+pub use members::OrderRefused;
+pub use pontoon_raft::membership::Change;
+pub use pontoon_raft::{ChangeRefused, MembersChange, TransferRefused};
 pub use pontoon_raft::{Config as RaftConfig, Role};
 pub use stall::STALL_AFTER;
 pub use view::GroupView;

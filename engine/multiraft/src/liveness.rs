@@ -90,7 +90,7 @@ impl Core {
         let asleep = replica.raft.role() == Role::Follower && replica.raft.deadline().is_none();
         let leader = if asleep { replica.raft.leader() } else { None };
         let attachment = leader.and_then(|leader| {
-            let node = replica.descriptor.node_of(leader)?;
+            let node = replica.node_of(leader)?;
             Some(Attachment { node, leader, term: replica.raft.term() })
         });
         let before = std::mem::replace(&mut self.replicas[slot].attached, attachment);
@@ -143,7 +143,7 @@ impl Core {
             let replica = &self.replicas[*slot];
             let reachable = |node| self.peer_of(node).is_none_or(|peer| self.peers[peer].is_reachable());
             let silent = |peer: &Peer| peer.is_reachable() && !peer.hearing.relist.is_read();
-            let mut members = self.peers.iter().filter(|peer| replica.descriptor.replica_on(peer.node).is_some());
+            let mut members = self.peers.iter().filter(|peer| replica.replica_on(peer.node).is_some());
             if !replica.is_quorum(reachable) || members.any(silent) {
                 return true;
             }
@@ -244,7 +244,7 @@ impl Core {
         let node = self.peers[peer].node;
         for _ in 0..WAKES_PER_TURN {
             let Some(slot) = self.peers[peer].behind.pop_first() else { break };
-            if let Some(replica) = self.replicas[slot].descriptor.replica_on(node) {
+            if let Some(replica) = self.replicas[slot].replica_on(node) {
                 self.step_replica(now, slot, RaftEvent::PeerUp(replica));
             }
         }
@@ -266,7 +266,9 @@ impl Core {
         let descriptor = &self.replicas[slot].descriptor;
         let key = |node: NodeId| (rank(descriptor.group, node), node);
         let mine = key(self.config.node);
-        let nodes = descriptor.members.iter().map(|member| member.node).filter(|node| *node != gone);
+        let configuration = self.replicas[slot].raft.configuration();
+        let nodes =
+            configuration.voters().filter_map(|voter| configuration.node_of(voter)).filter(|node| *node != gone);
         nodes.filter(|node| key(*node) < mine).count() as u32
     }
 

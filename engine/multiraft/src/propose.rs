@@ -7,11 +7,13 @@
 
 use bytes::Bytes;
 use pontoon_raft::Event as RaftEvent;
+use pontoon_raft::membership::Configuration;
 use pontoon_types::{EntryKind, Index, LogId, Time};
 use pontoon_wire::client::{Outcome, Refusal};
 use pontoon_wire::command::Command;
 
 use crate::Core;
+use crate::members::apply_configuration;
 use crate::replica::{Asker, Fate, Outcomes, Replica, Slot, Waiter};
 
 /// Most entries that one group applies in one go, so that a restart with a long log does not hold up its core.
@@ -62,7 +64,11 @@ impl Core {
         let through = committed.min(Index(self.replicas[slot].applied.0 + APPLY_ENTRIES_MAX));
         while self.replicas[slot].applied < through {
             let replica = &mut self.replicas[slot];
+            let generation = replica.descriptor.generation;
             let (entry, outcomes) = apply_next(replica);
+            if replica.descriptor.generation != generation {
+                self.routing.accept(replica.descriptor.clone());
+            }
             self.counters.applied_entries += 1;
             if replica.waiters.front().is_some_and(|waiter| waiter.entry.index <= entry.index) {
                 self.tell(slot, entry, outcomes);
@@ -123,7 +129,15 @@ fn apply_next(replica: &mut Replica) -> (LogId, Result<Outcomes, Refusal>) {
     let entry = replica.raft.entries(index, index).next().expect("law: a committed entry is in the log");
     let id = entry.id;
     replica.applied = index;
-    if entry.payload.is_empty() || entry.kind == EntryKind::Configuration {
+    if entry.kind == EntryKind::Configuration {
+        let configuration = Configuration::decode(&entry.payload);
+        apply_configuration(
+            &mut replica.descriptor,
+            &configuration.expect("law: the log holds configurations that can be read"),
+        );
+        return (id, Ok(Vec::new()));
+    }
+    if entry.payload.is_empty() {
         return (id, Ok(Vec::new()));
     }
     match Command::decode(entry.payload.clone()) {

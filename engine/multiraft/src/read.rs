@@ -15,7 +15,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use pontoon_raft::quorum;
 use pontoon_types::limits::{READ_BYTES_PER_TURN, READ_ROUNDS_MAX};
 use pontoon_types::{GroupId, Incarnation, Index, NodeId, Term, Time};
 use pontoon_wire::client::{Outcome, Refusal};
@@ -104,7 +103,7 @@ impl Core {
 
     fn open_round(&mut self, questions: Vec<Question>) {
         let (alone, asked): (Vec<Question>, Vec<Question>) =
-            questions.into_iter().partition(|question| self.quorum_of(question.slot) == 1);
+            questions.into_iter().partition(|question| self.is_confirmed(question));
         for question in alone {
             self.serve(question);
         }
@@ -118,8 +117,10 @@ impl Core {
         self.reads.rounds.insert(id, asked);
     }
 
-    fn quorum_of(&self, slot: Slot) -> usize {
-        quorum(self.replicas[slot].descriptor.members.len())
+    /// Whether a quorum, of both halves while the group is joint, knows no newer term.
+    fn is_confirmed(&self, question: &Question) -> bool {
+        let me = self.config.node;
+        self.replicas[question.slot].is_quorum(|node| node == me || question.confirmed_by.contains(&node))
     }
 
     /// Puts the round into the outbox of each peer, with the groups of which the peer has a replica.
@@ -130,7 +131,7 @@ impl Core {
             }
             let groups: Vec<(GroupId, Term)> = questions
                 .iter()
-                .filter(|question| self.replicas[question.slot].descriptor.replica_on(peer.node).is_some())
+                .filter(|question| self.replicas[question.slot].replica_on(peer.node).is_some())
                 .map(|question| (question.group, question.term))
                 .collect();
             if !groups.is_empty() {
@@ -163,11 +164,11 @@ impl Core {
             if question.term != term || question.confirmed_by.contains(&from) {
                 continue;
             }
-            if self.replicas[question.slot].descriptor.replica_on(from).is_none() {
+            if self.replicas[question.slot].replica_on(from).is_none() {
                 continue;
             }
             question.confirmed_by.push(from);
-            if question.confirmed_by.len() + 1 >= self.quorum_of(question.slot) {
+            if self.is_confirmed(&questions[place]) {
                 served.push(questions.remove(place));
             }
         }

@@ -124,7 +124,7 @@ impl Core {
     fn read_listing(&mut self, now: Time, peer: usize, listing: Listing) {
         let Listing { group, term, last, commit } = listing;
         let Some(slot) = self.slot_of(group) else { return };
-        let Some(leader) = self.replicas[slot].descriptor.replica_on(self.peers[peer].node) else { return };
+        let Some(leader) = self.replicas[slot].replica_on(self.peers[peer].node) else { return };
         self.step_replica(now, slot, RaftEvent::Listed { leader, term, last, commit });
     }
 
@@ -136,7 +136,7 @@ impl Core {
         let mut through = GroupId(u64::MAX);
         for slot in self.liveness.led.range(first..) {
             let replica = &self.replicas[*slot];
-            if replica.descriptor.replica_on(node).is_none() {
+            if replica.replica_on(node).is_none() {
                 continue;
             }
             let raft = &replica.raft;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pontoon_raft::{Raft, Role};
-use pontoon_types::{Descriptor, Index, LogId, NodeId, ReplicaId, Term, Time};
+use pontoon_types::{Descriptor, Index, LogId, Member, NodeId, ReplicaId, Term, Time};
 use pontoon_wire::client::OperationOutcome;
 
 use crate::{ConnectionId, Kv};
@@ -69,7 +69,11 @@ pub(crate) struct Awaited {
 /// is not committed to the end.
 #[derive(Debug)]
 pub(crate) struct Replica {
+    /// As of `applied`: what clients are told (law 23).
     pub(crate) descriptor: Descriptor,
+    /// All replicas of the group and where they live, those that were removed included: a message of one must find its
+    /// way as long as it may matter. No node can make another replica yet, so these are the founders.
+    pub(crate) residents: Vec<Member>,
     pub(crate) me: ReplicaId,
     pub(crate) raft: Raft,
     pub(crate) machine: Kv,
@@ -89,9 +93,19 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
+    /// The node where this replica of the group lives.
+    pub(crate) fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
+        self.residents.iter().find(|member| member.replica == replica).map(|member| member.node)
+    }
+
+    /// The replica of the group that lives on this node.
+    pub(crate) fn replica_on(&self, node: NodeId) -> Option<ReplicaId> {
+        self.residents.iter().find(|member| member.node == node).map(|member| member.replica)
+    }
+
     /// The node that leads the group, as far as this replica knows.
     pub(crate) fn leader_node(&self) -> Option<NodeId> {
-        self.raft.leader().and_then(|leader| self.descriptor.node_of(leader))
+        self.raft.leader().and_then(|leader| self.node_of(leader))
     }
 
     /// When this replica must be looked at without any event.

@@ -21,9 +21,9 @@ impl Core {
     /// Puts a message into the outbox of its receiver. To a peer that is down nothing is sent: Raft asks again when it
     /// is back.
     pub(crate) fn post(&mut self, slot: Slot, message: Message) {
-        let descriptor = &self.replicas[slot].descriptor;
-        let group = descriptor.group;
-        let Some(peer) = descriptor.node_of(message.to).and_then(|node| self.peer_of(node)) else { return };
+        let replica = &self.replicas[slot];
+        let group = replica.descriptor.group;
+        let Some(peer) = replica.node_of(message.to).and_then(|node| self.peer_of(node)) else { return };
         let refuses = matches!(message.body, Body::PreVoteResponse { granted: false });
         let supported = self.replicas[slot].attached.filter(|_| refuses);
         let peer = &mut self.peers[peer];
@@ -137,7 +137,7 @@ impl Core {
         // The room that a full log has left is for votes: without them this node could not help to elect a leader.
         let grows_full_log =
             self.log_full && matches!(&message.body, Body::Append { entries, .. } if !entries.is_empty());
-        if message.to == replica.me && replica.descriptor.node_of(message.from) == Some(from) && !grows_full_log {
+        if message.to == replica.me && replica.node_of(message.from) == Some(from) && !grows_full_log {
             if matches!(message.body, Body::AppendResponse { matched } if matched > replica.raft.committed()) {
                 self.peer_has_synced(now, from);
             }

@@ -1,7 +1,8 @@
 //! What a checker or a status table sees of a group.
 
 use pontoon_raft::Role;
-use pontoon_types::{Entry, GroupId, Index, LogId, NodeId, ReplicaId, Term};
+use pontoon_raft::membership::Configuration;
+use pontoon_types::{Descriptor, Entry, GroupId, Index, LogId, NodeId, ReplicaId, Term};
 use pontoon_wire::client::{CoreStatus, GroupRole, GroupStatus};
 
 use crate::Core;
@@ -22,6 +23,16 @@ impl GroupView<'_> {
     /// The replica's identity.
     pub fn replica(&self) -> ReplicaId {
         self.replica.me
+    }
+
+    /// Its range and members as of the applied index.
+    pub fn descriptor(&self) -> &Descriptor {
+        &self.replica.descriptor
+    }
+
+    /// The configuration in force, which may not be committed yet.
+    pub fn configuration(&self) -> &Configuration {
+        self.replica.raft.configuration()
     }
 
     /// Follower, candidate or leader.

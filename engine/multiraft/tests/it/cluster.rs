@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use pontoon_multiraft::{ConnectionId, Core, CoreConfig, Effects, Event, GroupState, GroupView, Role};
+use pontoon_multiraft::{ConnectionId, Core, CoreConfig, Effects, Event, GroupState, GroupView, OrderRefused, Role};
 use pontoon_router::initial_descriptors;
 use pontoon_types::{
     ClientId, ClusterId, CoreId, CoreWriteNumber, Descriptor, GroupId, HardState, Incarnation, Index, NodeId, Time,
@@ -28,6 +28,7 @@ pub struct Cluster {
     pub replies: BTreeMap<NodeId, Vec<Reply>>,
     pub closed: Vec<(ConnectionId, String)>,
     pub refused_peers: Vec<(NodeId, String)>,
+    pub refused_orders: Vec<(GroupId, OrderRefused)>,
     /// Frames sent since the last reset, by (from, to).
     pub frames: BTreeMap<(NodeId, NodeId), usize>,
     pub appends: BTreeMap<NodeId, usize>,
@@ -132,6 +133,7 @@ impl Cluster {
             replies: BTreeMap::new(),
             closed: Vec::new(),
             refused_peers: Vec::new(),
+            refused_orders: Vec::new(),
             frames: BTreeMap::new(),
             appends: BTreeMap::new(),
             restoring: Vec::new(),
@@ -185,6 +187,7 @@ impl Cluster {
         }
         self.closed.extend(effects.close);
         self.refused_peers.extend(effects.refused_peers);
+        self.refused_orders.extend(effects.refused_orders);
     }
 
     /// Delivers frames and ends syncs until nothing moves.

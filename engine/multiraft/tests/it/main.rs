@@ -7,6 +7,7 @@ mod cluster;
 mod kv;
 mod liveness;
 mod lost;
+mod members;
 mod reads;
 mod requests;
 mod stall;
