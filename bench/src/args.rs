@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pontoon_types::limits::{MEMBERS_MAX, VALUE_BYTES_MAX};
 
+use crate::consensus;
 use crate::data::{VALUE_BYTES_MIN, WriteId};
 use crate::error::{BenchError, USAGE};
 use crate::wal::workload::{self, Workload};
@@ -36,6 +37,8 @@ pub enum Command {
     Wal(WalArgs),
     /// Builds a large log and measures how long it takes to open, after a clean stop and after a crash.
     WalOpen(WalOpenArgs),
+    /// Loads the consensus core with proposals, without disk and network; with a peer, both in turns.
+    Raft(RaftArgs),
     /// Puts the JSON results of several runs side by side: medians with minimum and maximum, and ratios.
     Summarize(SummarizeArgs),
 }
@@ -190,6 +193,13 @@ pub struct LogArgs {
     /// How appends reach the page cache. Default: as in a node.
     #[arg(long, value_name = "PATH", value_enum)]
     pub append_path: Option<AppendPathName>,
+    #[command(flatten)]
+    pub result: ResultArgs,
+}
+
+/// Where the result of a comparison goes.
+#[derive(Clone, Debug, Args)]
+pub struct ResultArgs {
     /// The form of the result.
     #[arg(long, value_name = "FORM", value_enum, default_value_t = Output::Table)]
     pub output: Output,
@@ -221,6 +231,35 @@ pub struct WalArgs {
     /// Opens each log again after its round and looks for every entry that was acknowledged.
     #[arg(long)]
     pub verify: bool,
+}
+
+/// A peer of the consensus core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RaftPeer {
+    /// The `raft` crate, known as raft-rs.
+    RaftRs,
+}
+
+/// The load of the consensus core.
+#[derive(Clone, Debug, Args)]
+pub struct RaftArgs {
+    /// Rounds; the figures are their medians.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub rounds: u32,
+    /// Workloads, separated by commas. Default: all.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = consensus::workload::parse)]
+    pub workloads: Vec<consensus::workload::Workload>,
+    /// Seconds of load before the measurement of each round.
+    #[arg(long, value_name = "SECONDS", default_value = "0.2", value_parser = seconds, allow_negative_numbers = true)]
+    pub warm_up: Duration,
+    /// Seconds measured in each round.
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = positive_seconds, allow_negative_numbers = true)]
+    pub seconds: Duration,
+    /// A peer that gets the same load after each turn of ours (needs a build with `--features raft-rs`).
+    #[arg(long, value_name = "PEER", value_enum)]
+    pub against: Option<RaftPeer>,
+    #[command(flatten)]
+    pub result: ResultArgs,
 }
 
 /// The large log.

@@ -5,6 +5,7 @@
 //!
 //! - `args`: the command line; `run`: one run from start to verdict; `idle`, `summarize`: the other jobs
 //! - `job`: what a load is, without sockets; `preload`, `load`, `verify`: its three parts; `slots`: who waits for what
+//! - `consensus`: the consensus core alone, beside a peer
 //! - `wal`: the log of one core alone, without a cluster, beside a peer and the bare device
 //! - `recorder`, `verifier`, `history`: what is remembered; `data`: keys and values
 //! - `target`, `etcd`: what carries a load; `cluster`: nodes in this process; `data_dir`: where their data lies
@@ -20,6 +21,7 @@
 mod args;
 mod clock;
 mod cluster;
+mod consensus;
 mod data;
 mod data_dir;
 mod disk;
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         Some(Command::Idle(args)) => idle::run(args),
         Some(Command::Wal(args)) => wal::run(args, stop),
         Some(Command::WalOpen(args)) => wal::open::run(args),
+        Some(Command::Raft(args)) => consensus::run(args, stop),
         Some(Command::Summarize(args)) => summarize::run(args),
     });
     match result {

@@ -1,6 +1,7 @@
 //! The result of a load: figures from what was measured, as a table or as one JSON object.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
@@ -9,8 +10,8 @@ use pontoon_client::CoreStatus;
 use pontoon_wire::client::Counters;
 use serde::{Deserialize, Serialize};
 
-use crate::args::Output;
-use crate::error::{BenchError, INTERNAL};
+use crate::args::{Output, ResultArgs};
+use crate::error::{BenchError, ENVIRONMENT, INTERNAL};
 use crate::load::Measured;
 use crate::recorder::Counts;
 use crate::target::{Snapshot, leaders};
@@ -287,6 +288,27 @@ pub fn print_text(text: &str) -> Result<(), BenchError> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.map_err(|error| BenchError::new(INTERNAL, format!("cannot print the result: {error}"))),
     }
+}
+
+/// Prints the result of a comparison in the form that was asked for, and saves it.
+pub fn publish<R: Serialize>(
+    report: &R,
+    table: impl FnOnce(&R) -> String,
+    args: &ResultArgs,
+) -> Result<(), BenchError> {
+    if let Some(path) = &args.save {
+        save(report, path)?;
+    }
+    match args.output {
+        Output::Json => print_json(report),
+        Output::Table => print_text(&table(report)),
+    }
+}
+
+fn save(report: &impl Serialize, path: &Path) -> Result<(), BenchError> {
+    let text = serde_json::to_string(report).map_err(|error| BenchError::new(INTERNAL, error.to_string()))?;
+    std::fs::write(path, text + "\n")
+        .map_err(|error| BenchError::new(ENVIRONMENT, format!("--save {}: {error}", path.display())))
 }
 
 /// Names on the left, figures on the right.

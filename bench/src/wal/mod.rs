@@ -27,12 +27,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pontoon_wal::{AppendPath, Options};
 
 use self::measure::{Plan, Round};
-use self::report::{Setup, Target, Turn, WalReport, publish};
+use self::report::{Setup, Target, Turn, WalReport};
 use self::workload::{DEVICE, Kind, LONE, Workload};
 use crate::args::{AppendPathName, LogArgs, LogPeer, WalArgs};
 use crate::data_dir::{DataDir, file_system, is_on_disk};
 use crate::error::{BenchError, ENVIRONMENT, INTERNAL, USAGE};
-use crate::report::round;
+use crate::report::{publish, round};
 use crate::run::say;
 
 /// So large that a log never becomes full; the rounds end by time.
@@ -78,7 +78,7 @@ pub fn run(args: &WalArgs, stop: Arc<AtomicBool>) -> Result<(), BenchError> {
     if stop.load(Ordering::Relaxed) {
         say("interrupted: the result is that of the rounds until now");
     }
-    publish(&WalReport::new(setup, turns), WalReport::table, &args.log)
+    publish(&WalReport::new(setup, turns), WalReport::table, &args.log.result)
 }
 
 /// What would otherwise be noticed in the middle of a long run.

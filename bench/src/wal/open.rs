@@ -13,14 +13,13 @@ use rustix::fs::{Advice, fadvise};
 use serde::Serialize;
 
 use super::own_log::{OwnLog, verify};
-use super::report::publish;
 use super::workload::{Batch, Rotation};
 use super::{append_path_name, directory, options};
 use crate::args::WalOpenArgs;
 use crate::clock;
 use crate::data_dir::file_system;
 use crate::error::{BenchError, ENVIRONMENT};
-use crate::report::{figure, round, two_columns};
+use crate::report::{figure, publish, round, two_columns};
 use crate::run::say;
 use crate::spread::Spread;
 
@@ -94,7 +93,7 @@ pub fn run(args: &WalOpenArgs) -> Result<(), BenchError> {
         crash_open_ms: Spread::of(crash),
         memory_bytes: memory,
     };
-    publish(&report, OpenReport::table, &args.log)
+    publish(&report, OpenReport::table, &args.log.result)
 }
 
 /// Room for the log, its checkpoints, the segments around it, and one more for each crash.

@@ -2,16 +2,13 @@
 //! medians to the peer's.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use super::measure::Round;
 use super::workload::Workload;
-use crate::args::{LogArgs, Output};
-use crate::error::{BenchError, ENVIRONMENT, INTERNAL};
-use crate::report::{figure, print_json, print_text, round};
+use crate::report::{figure, round};
 use crate::spread::Spread;
 
 /// Who carried a load.
@@ -200,23 +197,6 @@ impl WorkloadReport {
             .map(|(key, ours, theirs)| (key, round(ours / theirs)))
             .collect();
     }
-}
-
-/// Prints a result in the form that was asked for, and saves it.
-pub fn publish<R: Serialize>(report: &R, table: impl FnOnce(&R) -> String, args: &LogArgs) -> Result<(), BenchError> {
-    if let Some(path) = &args.save {
-        save(report, path)?;
-    }
-    match args.output {
-        Output::Json => print_json(report),
-        Output::Table => print_text(&table(report)),
-    }
-}
-
-fn save(report: &impl Serialize, path: &Path) -> Result<(), BenchError> {
-    let text = serde_json::to_string(report).map_err(|error| BenchError::new(INTERNAL, error.to_string()))?;
-    std::fs::write(path, text + "\n")
-        .map_err(|error| BenchError::new(ENVIRONMENT, format!("--save {}: {error}", path.display())))
 }
 
 #[cfg(test)]
