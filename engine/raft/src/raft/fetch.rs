@@ -182,7 +182,8 @@ impl Raft {
         for peer in &leadership.peers {
             assert!(compacted < peer.next, "the entry before the next one to send to {} is known", peer.id);
             let is_readable = peer.next < first_held && peer.next <= self.durable();
-            let waits = peer.mode == Mode::Replicate && is_readable && !peer.is_full(&self.config);
+            let sends = peer.mode == Mode::Replicate && !peer.unreachable;
+            let waits = sends && is_readable && !peer.is_full(&self.config);
             assert!(!waits || peer.fetch.is_some(), "what {} needs and memory has not is fetched", peer.id);
             if let Some(number) = peer.fetch {
                 assert!(number <= self.numbers.0, "a fetch has a number that was drawn");
