@@ -42,7 +42,7 @@ struct Stored {
     since: u64,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct MemoryFile {
     bytes: usize,
     /// By sector; nothing stands for zeros that were always there.
@@ -178,7 +178,7 @@ impl AsRef<[u8]> for Mapping {
     }
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Disk {
     /// By the number that stands for a descriptor.
     files: Vec<MemoryFile>,
@@ -236,6 +236,11 @@ impl MemoryDisk {
         let disk = MemoryDisk::default();
         disk.disk().salts = seed;
         disk
+    }
+
+    /// Another disk with the same content, as a backup is.
+    pub fn copy(&self) -> MemoryDisk {
+        MemoryDisk { disk: Arc::new(Mutex::new(self.disk().clone())) }
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {

@@ -15,6 +15,7 @@ use pontoon_types::{GroupId, Incarnation, Term, Time};
 use pontoon_wire::peer::{Beacon, Claim};
 
 use crate::Core;
+use crate::mutation::CoreMutation;
 use crate::peer::{Change, Peer};
 use crate::relist::Relist;
 use crate::replica::Slot;
@@ -35,6 +36,9 @@ impl Core {
             self.tell_members(slot, term, false);
             self.liveness.led.remove(&slot);
             self.refuse_reads(slot);
+            if self.config.mutated(CoreMutation::RefuseOnStepDown) {
+                self.refuse_waiters(slot);
+            }
         }
         if let Some(term) = leads {
             self.replicas[slot].leads = leads;
@@ -49,7 +53,9 @@ impl Core {
         let replica = &self.replicas[slot];
         let group = replica.descriptor.group;
         for peer in self.peers.iter_mut().filter(|peer| replica.replica_on(peer.node).is_some()) {
-            peer.speaking.changes.insert(group, Change { term, leads, carried_by: None });
+            if leads || !self.config.mutated(CoreMutation::HideReleased) {
+                peer.speaking.changes.insert(group, Change { term, leads, carried_by: None });
+            }
             if leads {
                 peer.speaking.led.add(group, replica.me, term);
             } else {
@@ -96,6 +102,9 @@ impl Core {
             return;
         }
         self.peers[peer].hearing.sequence = beacon.sequence;
+        if self.config.mutated(CoreMutation::OneWaySupport) {
+            self.peers[peer].hearing.supported_until = now + self.config.support_timeout;
+        }
         self.hear_health(peer, beacon.health);
         if beacon.acknowledged_incarnation == self.config.incarnation {
             self.acknowledged(now, peer, beacon.acknowledged);
@@ -131,7 +140,7 @@ impl Core {
     /// The claim of a core that is not supported is not followed: it may be one that hears nobody (law 7).
     fn claimed(&mut self, now: Time, peer: usize, group: GroupId, term: Term) {
         let Peer { node, hearing, .. } = &self.peers[peer];
-        if hearing.supported_until <= now {
+        if hearing.supported_until <= now && !self.config.mutated(CoreMutation::FollowUnsupported) {
             return;
         }
         let Some(slot) = self.slot_of(group) else { return };
@@ -154,10 +163,13 @@ impl Core {
     /// A new incarnation of the peer's core knows nothing of what was said to the old one, and leads nothing.
     pub(crate) fn peer_reborn(&mut self, now: Time, peer: usize, incarnation: Incarnation) {
         let Peer { up, outbox, speaking, hearing, incarnation: known, .. } = &mut self.peers[peer];
-        let restarted = *known != Incarnation(0);
+        let ignored = *known != Incarnation(0) && self.config.mutated(CoreMutation::IgnoreRebirth);
+        let restarted = *known != Incarnation(0) && !ignored;
         *known = incarnation;
         hearing.sequence = 0;
-        hearing.relist = Relist::default();
+        if !ignored {
+            hearing.relist = Relist::default();
+        }
         speaking.page_from = None;
         outbox.beacon_due = *up;
         if restarted {

@@ -40,6 +40,9 @@ pub struct CoreConfig {
     pub proposal_bytes_max: usize,
     /// Most bytes of one command: a segment of the log must hold it.
     pub command_bytes_max: usize,
+    /// The bug put in on purpose, if any.
+    #[cfg(feature = "mutations")]
+    pub mutation: Option<crate::CoreMutation>,
 }
 
 impl CoreConfig {
@@ -61,6 +64,8 @@ impl CoreConfig {
             request_timeout: Duration::from_secs(5),
             proposal_bytes_max: PROPOSAL_BYTES_PER_TURN,
             command_bytes_max: COMMAND_BYTES_MAX,
+            #[cfg(feature = "mutations")]
+            mutation: None,
         }
     }
 }

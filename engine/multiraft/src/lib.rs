@@ -51,6 +51,7 @@ mod health;
 mod kv;
 mod liveness;
 mod members;
+mod mutation;
 mod peer;
 mod propose;
 mod read;
@@ -68,6 +69,8 @@ pub use effect::{CoreWrite, Effects};
 pub use event::{ConnectionId, Event};
 pub use kv::Kv;
 pub use members::OrderRefused;
+#[cfg(feature = "mutations")]
+pub use mutation::CoreMutation;
 pub use pontoon_raft::membership::Change;
 pub use pontoon_raft::{ChangeRefused, MembersChange, TransferRefused};
 pub use pontoon_raft::{Config as RaftConfig, Role};

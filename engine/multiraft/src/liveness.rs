@@ -25,6 +25,7 @@ use pontoon_wire::peer::SupportLeft;
 
 use crate::Core;
 use crate::health::OwnHealth;
+use crate::mutation::CoreMutation;
 use crate::peer::Peer;
 use crate::replica::{Attachment, Slot};
 use crate::stall::Stall;
@@ -195,7 +196,8 @@ impl Core {
     /// Check-quorum: a leader without a supporting quorum resigns, so that one that is not heard, or hears nobody, makes
     /// way. While every peer is supported no group is looked at. A new leader has time to be supported.
     fn review_leaderships(&mut self, now: Time) {
-        if self.peers.iter().all(|peer| peer.hearing.supported_until > now) {
+        let stays = [CoreMutation::OneWaySupport, CoreMutation::FollowUnsupported].map(|it| self.config.mutated(it));
+        if stays.contains(&true) || self.peers.iter().all(|peer| peer.hearing.supported_until > now) {
             return;
         }
         for slot in self.liveness.led.iter().copied().collect::<Vec<_>>() {

@@ -12,9 +12,10 @@ use pontoon_types::{EntryKind, Index, LogId, Time};
 use pontoon_wire::client::{Outcome, Refusal};
 use pontoon_wire::command::Command;
 
-use crate::Core;
 use crate::members::apply_configuration;
+use crate::mutation::CoreMutation;
 use crate::replica::{Asker, Fate, Outcomes, Replica, Slot, Waiter};
+use crate::{Core, CoreConfig};
 
 /// Most entries that one group applies in one go, so that a restart with a long log does not hold up its core.
 const APPLY_ENTRIES_MAX: u64 = 2048;
@@ -22,6 +23,11 @@ const APPLY_ENTRIES_MAX: u64 = 2048;
 impl Core {
     /// Keeps an accepted command until the end of the turn.
     pub(crate) fn gather_proposal(&mut self, slot: Slot, command: Bytes, asker: Asker) {
+        #[cfg(feature = "mutations")]
+        let command = match self.config.mutated(CoreMutation::CompareAtProposal) {
+            true => crate::mutation::compare_now(command, &self.replicas[slot].machine),
+            false => command,
+        };
         let replica = &mut self.replicas[slot];
         if replica.proposals.is_empty() {
             self.proposing.push(slot);
@@ -36,7 +42,11 @@ impl Core {
         let deadline = now + self.config.request_timeout;
         for slot in std::mem::take(&mut self.proposing) {
             let replica = &mut self.replicas[slot];
-            let proposals = std::mem::take(&mut replica.proposals);
+            let mut proposals = std::mem::take(&mut replica.proposals);
+            if self.config.mutated(CoreMutation::SwapOutcomes) {
+                let askers: Vec<Asker> = proposals.iter().map(|(_, asker)| *asker).rev().collect();
+                proposals.iter_mut().zip(askers).for_each(|((_, asker), other)| *asker = other);
+            }
             let bytes = std::mem::take(&mut replica.proposal_bytes);
             // Leadership may have been lost since the commands were accepted; then nothing was executed.
             if replica.raft.admit(bytes).is_err() {
@@ -65,7 +75,7 @@ impl Core {
         while self.replicas[slot].applied < through {
             let replica = &mut self.replicas[slot];
             let generation = replica.descriptor.generation;
-            let (entry, outcomes) = apply_next(replica);
+            let (entry, outcomes) = apply_next(&self.config, replica);
             if replica.descriptor.generation != generation {
                 self.routing.accept(replica.descriptor.clone());
             }
@@ -89,7 +99,9 @@ impl Core {
 
     fn tell(&mut self, slot: Slot, entry: LogId, outcomes: Result<Outcomes, Refusal>) {
         let leader = self.replicas[slot].leader_node();
+        let by_index = self.config.mutated(CoreMutation::OutcomeByIndex);
         for (asker, fate) in self.replicas[slot].decided(entry) {
+            let fate = if by_index { Fate::Executed } else { fate };
             let result = match fate {
                 Fate::Executed => outcomes.clone().map(Outcome::Written),
                 Fate::NeverExecuted => Err(Refusal::NotLeader { leader }),
@@ -105,7 +117,9 @@ impl Core {
         replica.waiters.retain(|waiter| {
             let keep = waiter.deadline > now;
             if !keep {
-                late.push((waiter.asker, Refusal::Unknown));
+                let definite = self.config.mutated(CoreMutation::RefuseLate);
+                let refusal = if definite { Refusal::NotLeader { leader: None } } else { Refusal::Unknown };
+                late.push((waiter.asker, refusal));
             }
             keep
         });
@@ -120,11 +134,18 @@ impl Core {
             self.answer(asker, Err(refusal));
         }
     }
+
+    /// The bug that a refusal must be definite: the commands in flight may still be committed.
+    pub(crate) fn refuse_waiters(&mut self, slot: Slot) {
+        for waiter in std::mem::take(&mut self.replicas[slot].waiters) {
+            self.answer(waiter.asker, Err(Refusal::NotLeader { leader: None }));
+        }
+    }
 }
 
 /// Applies the entry after the last applied one. A no-op has no outcome; a command that cannot be read is refused in
 /// the same way on every replica.
-fn apply_next(replica: &mut Replica) -> (LogId, Result<Outcomes, Refusal>) {
+fn apply_next(config: &CoreConfig, replica: &mut Replica) -> (LogId, Result<Outcomes, Refusal>) {
     let index = replica.applied.next();
     let entry = replica.raft.entries(index, index).next().expect("law: a committed entry is in the log");
     let id = entry.id;
@@ -137,11 +158,23 @@ fn apply_next(replica: &mut Replica) -> (LogId, Result<Outcomes, Refusal>) {
         );
         return (id, Ok(Vec::new()));
     }
-    if entry.payload.is_empty() {
+    let restarted = config.incarnation.0 > 1 && config.mutated(CoreMutation::SkipAfterRestart);
+    if entry.payload.is_empty() || (restarted && index == Index(2)) {
         return (id, Ok(Vec::new()));
     }
     match Command::decode(entry.payload.clone()) {
-        Ok(command) => (id, Ok(command.operations.iter().map(|op| replica.machine.apply(op)).collect())),
+        Ok(command) => {
+            let twice =
+                config.mutated(CoreMutation::ApplyTwice) && replica.leads.is_some() && index.0.is_multiple_of(8);
+            (0..usize::from(twice)).for_each(|_| drop(execute(replica, &command)));
+            (id, Ok(execute(replica, &command)))
+        }
         Err(error) => (id, Err(Refusal::Refused { why: error.to_string() })),
     }
+}
+
+fn execute(replica: &mut Replica, command: &Command) -> Outcomes {
+    #[cfg(feature = "mutations")]
+    let command = &crate::mutation::compared(command, &replica.machine);
+    command.operations.iter().map(|op| replica.machine.apply(op)).collect()
 }

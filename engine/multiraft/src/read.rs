@@ -21,6 +21,7 @@ use pontoon_wire::client::{Outcome, Refusal};
 use pontoon_wire::peer::{ReadConfirmation, ReadRound};
 
 use crate::Core;
+use crate::mutation::CoreMutation;
 use crate::replica::{Query, Read, Replica, Slot};
 
 /// Reads on their way.
@@ -70,6 +71,9 @@ impl Core {
         }
         let may_open = self.reads.rounds.len() < READ_ROUNDS_MAX;
         let mut gathered = std::mem::take(&mut self.reads.gathered);
+        if self.config.mutated(CoreMutation::JoinOpenRound) {
+            self.join_open_rounds(&mut gathered);
+        }
         gathered.sort_by_key(|(slot, _)| *slot);
         let mut questions: Vec<Question> = Vec::new();
         for (slot, read) in gathered {
@@ -93,6 +97,14 @@ impl Core {
         self.open_round(questions);
     }
 
+    /// The bug that law 6 forbids: a round that started before a read arrived confirms it.
+    fn join_open_rounds(&mut self, gathered: &mut Vec<(Slot, Read)>) {
+        for question in self.reads.rounds.values_mut().flatten() {
+            let joining = gathered.extract_if(.., |(slot, _)| *slot == question.slot);
+            question.reads.extend(joining.map(|(_, read)| read));
+        }
+    }
+
     /// The question for one group, or why there is none.
     fn question(&self, slot: Slot) -> Result<Question, NoQuestion> {
         let Replica { raft, descriptor, leads, .. } = &self.replicas[slot];
@@ -102,8 +114,9 @@ impl Core {
     }
 
     fn open_round(&mut self, questions: Vec<Question>) {
+        let unasked = self.config.mutated(CoreMutation::ReadWithoutRound);
         let (alone, asked): (Vec<Question>, Vec<Question>) =
-            questions.into_iter().partition(|question| self.is_confirmed(question));
+            questions.into_iter().partition(|question| self.is_confirmed(question) || unasked);
         for question in alone {
             self.serve(question);
         }
@@ -111,6 +124,10 @@ impl Core {
             return;
         }
         self.reads.last_round += 1;
+        if self.config.mutated(CoreMutation::ReuseRoundId) {
+            let lowest = (1..).find(|id| !self.reads.rounds.contains_key(id));
+            self.reads.last_round = lowest.expect("law: the open rounds are bounded");
+        }
         self.counters.read_rounds += 1;
         let id = self.reads.last_round;
         self.ask(id, &asked);
@@ -143,8 +160,10 @@ impl Core {
     /// A peer asks: name the groups whose asked term is still the newest known here.
     pub(crate) fn confirm_reads(&mut self, peer: usize, incarnation: Incarnation, round: ReadRound) {
         let mut groups = round.groups;
-        groups
-            .retain(|(group, term)| self.slot_of(*group).is_some_and(|slot| self.replicas[slot].raft.confirms(*term)));
+        let any_term = self.config.mutated(CoreMutation::ConfirmAnyTerm);
+        groups.retain(|(group, term)| {
+            self.slot_of(*group).is_some_and(|slot| self.replicas[slot].raft.confirms(*term) || any_term)
+        });
         if self.peers[peer].up && !groups.is_empty() {
             let confirmation = ReadConfirmation { incarnation, id: round.id, groups };
             self.peers[peer].outbox.confirmations.push(confirmation);
@@ -153,7 +172,8 @@ impl Core {
 
     /// A peer confirms. An answer to another incarnation, or to a round that is over, says nothing.
     pub(crate) fn reads_confirmed(&mut self, from: NodeId, confirmation: ReadConfirmation) {
-        if confirmation.incarnation != self.config.incarnation {
+        let any_incarnation = self.config.mutated(CoreMutation::ConfirmAnyIncarnation);
+        if confirmation.incarnation != self.config.incarnation && !any_incarnation {
             return;
         }
         let Some(mut questions) = self.reads.rounds.remove(&confirmation.id) else { return };

@@ -20,6 +20,7 @@ use pontoon_types::{GroupId, Time};
 use pontoon_wire::peer::{ClaimPage, ClaimSummary, Listing};
 
 use crate::Core;
+use crate::mutation::CoreMutation;
 use crate::replica::Slot;
 
 /// How many beacons in a row must contradict what is known here: one may have overtaken, or been overtaken by, what
@@ -89,7 +90,8 @@ impl Core {
 
     /// Takes in what a beacon says of all that the peer leads.
     pub(crate) fn compare_lists(&mut self, now: Time, peer: usize, led: ClaimSummary, page: Option<ClaimPage>) {
-        if self.peers[peer].hearing.supported_until <= now {
+        let any = self.config.mutated(CoreMutation::FollowUnsupported);
+        if self.peers[peer].hearing.supported_until <= now && !any {
             return;
         }
         if let Some(page) = page {
@@ -107,6 +109,9 @@ impl Core {
         let unlisted: Vec<Slot> =
             attached.copied().filter(|slot| !listed.contains(&self.replicas[*slot].descriptor.group)).collect();
         for slot in unlisted {
+            if self.config.mutated(CoreMutation::KeepUnlisted) {
+                break;
+            }
             self.step_replica(now, slot, RaftEvent::Lapsed);
         }
         for listing in &page.claims {

@@ -11,6 +11,7 @@ use pontoon_types::{Descriptor, Generation, GroupId, KeyRange, NodeId, Time};
 use pontoon_wire::client::{Operation, Outcome, Refusal, Request, RequestFrame, Routes};
 use pontoon_wire::command::Command;
 
+use crate::mutation::CoreMutation;
 use crate::replica::{Asker, Query, Read, Slot};
 use crate::{ConnectionId, Core, Effects};
 
@@ -65,7 +66,7 @@ impl Core {
             Operation::Get { group, generation, key, level: _ } => {
                 short_enough(&key)?;
                 let slot = self.leading_slot(group, generation)?;
-                inside(&self.replicas[slot].descriptor, &key)?;
+                self.check_inside(slot, &key)?;
                 self.gather_read(slot, Read { asker, query: Query::Get { key }, deadline });
             }
             Operation::Scan { group, generation, start, end, limit, level: _ } => {
@@ -94,7 +95,7 @@ impl Core {
             });
         };
         let replica = &self.replicas[slot];
-        if replica.descriptor.generation != generation {
+        if replica.descriptor.generation != generation && !self.config.mutated(CoreMutation::AnyGeneration) {
             return Err(stale(&replica.descriptor, replica.leader_node()));
         }
         if replica.leads.is_none() {
@@ -116,7 +117,7 @@ impl Core {
             return Err(Refusal::TooLarge { limit: "command_bytes_max".to_string(), limit_bytes, bytes });
         }
         for operation in &decoded.operations {
-            inside(&replica.descriptor, operation.key())?;
+            self.check_inside(slot, operation.key())?;
         }
         let gathered = replica.proposal_bytes;
         if self.log_full || (gathered > 0 && gathered + command.len() > self.config.proposal_bytes_max) {
@@ -127,6 +128,10 @@ impl Core {
             Err(ProposalRefused::NotLeader { .. }) => Err(Refusal::NotLeader { leader: replica.leader_node() }),
             Err(ProposalRefused::Full | ProposalRefused::Transferring { .. } | ProposalRefused::Leaving) => Err(BUSY),
         }
+    }
+
+    fn check_inside(&self, slot: Slot, key: &[u8]) -> Result<(), Refusal> {
+        if self.config.mutated(CoreMutation::AnyKey) { Ok(()) } else { inside(&self.replicas[slot].descriptor, key) }
     }
 
     /// Everything a client needs to find its way. For groups of other cores the leader is a guess.

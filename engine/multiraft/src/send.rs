@@ -8,6 +8,7 @@ use pontoon_types::{Body, GroupId, Message, NodeId, Time};
 use pontoon_wire::client::{Outcome, Refusal, Reply, ReplyFrame};
 use pontoon_wire::peer::{PeerFrame, message_bytes};
 
+use crate::mutation::CoreMutation;
 use crate::replica::Slot;
 use crate::{ConnectionId, Core, Effects};
 
@@ -105,7 +106,7 @@ impl Core {
             return;
         }
         let Some(peer) = self.peer_of(from) else { return };
-        if frame.incarnation < self.peers[peer].incarnation {
+        if frame.incarnation < self.peers[peer].incarnation && !self.config.mutated(CoreMutation::AnyIncarnation) {
             return;
         }
         if frame.incarnation > self.peers[peer].incarnation {
@@ -117,8 +118,8 @@ impl Core {
         let mut refused = Vec::new();
         for (group, message) in frame.messages {
             let refuses = matches!(message.body, Body::PreVoteResponse { granted: false });
-            self.receive_message(now, from, group, message);
-            refused.extend(self.slot_of(group).filter(|_| refuses));
+            let is_taken = self.receive_message(now, from, group, message);
+            refused.extend(self.slot_of(group).filter(|_| refuses && is_taken));
         }
         self.refused_for_support(now, &refused, &frame.support);
         // No peer has more rounds open than the limit, so what is beyond it is not worth an answer.
@@ -130,10 +131,15 @@ impl Core {
         }
     }
 
-    /// Law 11: a message names both replicas, and is dropped when either is not who lives there.
-    fn receive_message(&mut self, now: Time, from: NodeId, group: GroupId, message: Message) {
-        let Some(slot) = self.slot_of(group) else { return };
+    /// Law 11: a message names both replicas, and is dropped when either is not who lives there. Says whether it was
+    /// taken.
+    fn receive_message(&mut self, now: Time, from: NodeId, group: GroupId, mut message: Message) -> bool {
+        let Some(slot) = self.slot_of(group) else { return false };
         let replica = &self.replicas[slot];
+        if self.config.mutated(CoreMutation::AnyReplica) {
+            message.to = replica.me;
+            message.from = replica.descriptor.replica_on(from).unwrap_or(message.from);
+        }
         // The room that a full log has left is for votes: without them this node could not help to elect a leader.
         let grows_full_log =
             self.log_full && matches!(&message.body, Body::Append { entries, .. } if !entries.is_empty());
@@ -142,7 +148,9 @@ impl Core {
                 self.peer_has_synced(now, from);
             }
             self.step_replica(now, slot, RaftEvent::Receive(message));
+            return true;
         }
+        false
     }
 
     /// Packs the replies of the turn; returns the emptied list for the next turn.

@@ -49,6 +49,73 @@ pub enum Mutation {
     RemovedLeaderStays,
     /// A permit to campaign is used for every later term too, and honoured for it.
     PermitReused,
+    /// A peer that has lost payloads counts for what it acknowledged before.
+    CountLostPayloads,
+    /// A new leader answers reads before an entry of its own term is committed.
+    ReadBeforeOwnCommit,
+    /// A follower believes the commit index of an Append that it has not compared with its log.
+    CommitWithoutMatch,
+    /// A replica that stops being a candidate, or follows, forgets its vote of that term.
+    EraseVoteOnStepDown,
+    /// A vote is promised when the term is durable, and the vote is written after that.
+    PromiseBeforeVote,
+    /// Requests for votes leave before the own vote is durable.
+    AskBeforeOwnVote,
+    /// A higher term is adopted in memory only.
+    TermNotWritten,
+    /// What was promised in an older term leaves in a newer one.
+    KeepOldPromises,
+    /// A group of one voter commits what its disk does not have yet.
+    CommitAloneEarly,
+    /// Acknowledgements of an older term count.
+    CountOldAnswers,
+    /// Votes of an older term count.
+    CountOldVotes,
+    /// An Append whose entries are all there cuts what stands behind them.
+    CutBehindKnown,
+    /// An acknowledgement waits for the index to be durable, not for the last write (law 13).
+    DurableByIndex,
+}
+
+#[cfg(feature = "mutations")]
+impl Mutation {
+    /// All of them.
+    pub const ALL: [Mutation; 34] = [
+        Mutation::SkipDurableWait,
+        Mutation::QuorumShortByOne,
+        Mutation::ForgetVoteAtRestart,
+        Mutation::CommitOldTerm,
+        Mutation::VoteForAnyLog,
+        Mutation::VoteTwice,
+        Mutation::SkipPreviousCheck,
+        Mutation::DurableEarly,
+        Mutation::LeadWithoutPayloads,
+        Mutation::AcknowledgeWithoutPayloads,
+        Mutation::VoteAfterLostVote,
+        Mutation::TrustLostTerm,
+        Mutation::EvictUnapplied,
+        Mutation::TakeStaleFetch,
+        Mutation::ChangeBeforeOwnCommit,
+        Mutation::CommitWithoutOutgoing,
+        Mutation::VoteWithoutOutgoing,
+        Mutation::LearnerCounts,
+        Mutation::KeepCutConfiguration,
+        Mutation::RemovedLeaderStays,
+        Mutation::PermitReused,
+        Mutation::CountLostPayloads,
+        Mutation::ReadBeforeOwnCommit,
+        Mutation::CommitWithoutMatch,
+        Mutation::EraseVoteOnStepDown,
+        Mutation::PromiseBeforeVote,
+        Mutation::AskBeforeOwnVote,
+        Mutation::TermNotWritten,
+        Mutation::KeepOldPromises,
+        Mutation::CommitAloneEarly,
+        Mutation::CountOldAnswers,
+        Mutation::CountOldVotes,
+        Mutation::CutBehindKnown,
+        Mutation::DurableByIndex,
+    ];
 }
 
 #[cfg(feature = "mutations")]

@@ -22,6 +22,9 @@ use crate::trace::{Happening, Place};
 use crate::violation::Broken;
 use crate::world::{Due, Phase, World};
 
+/// The place of a get in the mix of operations.
+const GET: usize = 1;
+
 /// What an operation asks for.
 #[derive(Clone, Debug)]
 pub enum Ask {
@@ -58,6 +61,8 @@ pub struct Pending {
     /// The group asked.
     pub group: GroupId,
     generation: Generation,
+    /// It asks for a key of another range, which must be refused.
+    foreign: bool,
     /// What it asks for.
     pub ask: Ask,
     /// The attempt without an answer, if one is under way, and its connection.
@@ -74,6 +79,8 @@ pub struct Lane {
     pending: Option<Pending>,
     /// What is left to do; a lane without a script draws its operations.
     script: Option<VecDeque<Step>>,
+    /// The only node that it asks, and only to read.
+    loyal_to: Option<NodeId>,
     wake: u64,
 }
 
@@ -103,13 +110,24 @@ impl World {
         let client = self.clients.len();
         let lanes = scripts
             .into_iter()
-            .map(|script| Lane { process: self.next_process(), sequence: 0, pending: None, script, wake: 0 })
+            .map(|script| {
+                let process = self.next_process();
+                Lane { process, sequence: 0, pending: None, script, loyal_to: None, wake: 0 }
+            })
             .collect();
         self.clients.push(Client { lanes, ..Client::default() });
         for lane in 0..self.clients[client].lanes.len() {
             let wait = self.random.until_next(self.options.client.think_mean);
             self.wake_lane_after(client, lane, wait);
         }
+    }
+
+    /// Adds a client that reads from each node, whoever leads.
+    pub(crate) fn add_loyal_readers(&mut self) {
+        let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
+        self.add_client(nodes.iter().map(|_| None).collect());
+        let lanes = self.clients.last_mut().map(|client| &mut client.lanes).into_iter().flatten();
+        lanes.zip(nodes).for_each(|(lane, node)| lane.loyal_to = Some(node));
     }
 
     fn next_process(&mut self) -> ClientId {
@@ -151,6 +169,7 @@ impl World {
             call: self.history.moment(),
             group,
             generation: if stale { Generation(0) } else { self.generation(group) },
+            foreign: self.is_foreign(group, &ask),
             ask,
             attempt: None,
         };
@@ -182,10 +201,18 @@ impl World {
         }
         let place = self.random.below(self.descriptors.len() as u64) as usize;
         let group = self.descriptors[place].group;
-        let key = self.history.pick_key(group, &mut self.random);
-        let ask = match self.random.weighted(&self.options.client.mix) {
+        let mut key = self.history.pick_key(group, &mut self.random);
+        if self.random.chance(self.options.client.foreign_ppm) {
+            let other = self.random.below(self.descriptors.len() as u64) as usize;
+            key = self.history.pick_key(self.descriptors[other].group, &mut self.random);
+        }
+        let what = match self.clients[client].lanes[lane].loyal_to {
+            Some(_) => GET,
+            None => self.random.weighted(&self.options.client.mix),
+        };
+        let ask = match what {
             0 => Ask::Write(vec![self.draw_put(key)]),
-            1 => Ask::Get(key),
+            GET => Ask::Get(key),
             2 => Ask::Write(vec![KvOperation::Delete { key }]),
             3 => Ask::Write(vec![self.draw_compare_and_set(client, key)]),
             4 => self.draw_batch(client, group),
@@ -195,6 +222,17 @@ impl World {
             }
         };
         Some((group, ask))
+    }
+
+    /// Whether a group is asked for a key of another range. A scan is clipped instead.
+    fn is_foreign(&self, group: GroupId, ask: &Ask) -> bool {
+        let descriptor = self.descriptors.iter().find(|descriptor| descriptor.group == group);
+        let outside = |key: &Bytes| descriptor.is_none_or(|descriptor| !descriptor.range.contains(key));
+        match ask {
+            Ask::Write(operations) => operations.iter().any(|operation| outside(operation.key())),
+            Ask::Get(key) => outside(key),
+            Ask::Scan { .. } => false,
+        }
     }
 
     fn fresh_value(&mut self) -> Bytes {
@@ -235,7 +273,8 @@ impl World {
         }
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
         let hint = self.clients[client].leaders.get(&pending.group).copied();
-        let node = match hint {
+        let node = match self.clients[client].lanes[lane].loyal_to.or(hint) {
+            Some(node) if self.clients[client].lanes[lane].loyal_to.is_some() => node,
             Some(node) if !self.random.chance(self.options.client.stray_ppm) => node,
             _ => *self.random.pick(&nodes),
         };
@@ -318,6 +357,9 @@ impl World {
         if pending.generation == Generation(0) {
             return Err(Broken::BadReply(format!("{process} #{sequence} was served with an outdated generation")));
         }
+        if pending.foreign {
+            return Err(Broken::BadReply(format!("{process} #{sequence} was served with a key of another range")));
+        }
         self.counts.completed += 1;
         self.record_outcome(client, (process, sequence), &pending, outcome)?;
         let wait = self.random.until_next(self.options.client.think_mean);
@@ -328,9 +370,10 @@ impl World {
     /// A definite refusal: nothing was done, so it may be tried again where and when the refusal says.
     fn refused(&mut self, client: usize, lane: usize, refusal: Refusal) -> Result<(), Broken> {
         self.counts.refusals += 1;
+        let loyal = self.clients[client].lanes[lane].loyal_to.is_some();
         let Some(pending) = &mut self.clients[client].lanes[lane].pending else { return Ok(()) };
         let group = pending.group;
-        let mut wait = self.random.until_next(self.options.core.election_timeout / 50);
+        let mut wait = self.random.until_next(self.options.core.election_timeout / if loyal { 15 } else { 50 });
         let leader = match refusal {
             Refusal::NotLeader { leader } => leader,
             Refusal::StaleDescriptor { descriptor, leader } => {
@@ -346,6 +389,15 @@ impl World {
             }
             Refusal::Unknown => {
                 self.outcome_unknown(client, lane);
+                return Ok(());
+            }
+            Refusal::Refused { .. } if pending.foreign => {
+                self.counts.foreign += 1;
+                let slot = &mut self.clients[client].lanes[lane];
+                if let Some(Ask::Write(_)) = slot.pending.take().map(|pending| pending.ask) {
+                    self.history.refused(group, slot.process, slot.sequence);
+                }
+                self.wake_lane_after(client, lane, wait);
                 return Ok(());
             }
             other => return Err(Broken::BadReply(format!("a correct request is refused: {other}"))),

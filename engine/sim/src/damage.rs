@@ -3,7 +3,7 @@
 //!
 //! It hits only what is proven durable. A log cannot tell the rot of its very last, still unproven group from a torn
 //! write, and does not claim to; everything before that it must notice. One damage at a time: two copies of one fact
-//! that rot together are beyond any log.
+//! that rot together are beyond any log. A payload may rot besides: there is no second copy of it on one disk.
 //!
 //! Damage can be undone, as when an operator puts a good copy of the file back. A log that refused to open has promised
 //! that it changed nothing, so after that it must open as if nothing had been.
@@ -78,6 +78,23 @@ impl Damage {
         Some(damage)
     }
 
+    /// Flips a bit of a payload wherever it is proven durable; none if it is so nowhere.
+    pub fn rot(medium: &MemoryDisk, proven: u64, payload: &[u8], random: &mut Random) -> Option<Damage> {
+        let mut damage = Damage { what: String::new(), spots: Vec::new(), gone: None };
+        for file in candidates(medium, proven).into_iter().filter(|file| file.file.ends_with(".seg")) {
+            let content = medium.content(&file.file).unwrap_or_default();
+            for start in places(&content, &file.sectors, payload) {
+                let at = start + random.below(payload.len() as u64) as usize;
+                let (sector, byte) = (at / SECTOR_BYTES, at % SECTOR_BYTES);
+                if file.sectors.contains(&sector) {
+                    damage.change(medium, &file.file, sector, |content, _| content[byte] ^= 1);
+                    damage.what.push_str(&format!(" {}:{at}", file.file));
+                }
+            }
+        }
+        (!damage.spots.is_empty()).then_some(damage)
+    }
+
     /// What happened, for the trace.
     pub fn what(&self) -> &str {
         &self.what
@@ -116,6 +133,23 @@ impl Damage {
         self.gone = medium.lose(&name).map(|file| (name.clone(), file));
         Some(format!("{name} is gone"))
     }
+}
+
+/// Where a payload stands that begins in one of these sectors of a file.
+fn places(content: &[u8], sectors: &[usize], payload: &[u8]) -> Vec<usize> {
+    // Most of what is compared are zeros, so a byte that is not zero tells soonest.
+    let Some((pivot, telling)) = payload.iter().copied().enumerate().find(|(_, byte)| *byte != 0) else {
+        return Vec::new();
+    };
+    let mut starts = Vec::new();
+    for sector in sectors {
+        let first = sector * SECTOR_BYTES + pivot;
+        let end = content.len().min(first + SECTOR_BYTES);
+        let near = content.get(first..end).unwrap_or_default().iter().enumerate();
+        let starts_here = near.filter(|(_, byte)| **byte == telling).map(|(offset, _)| first - pivot + offset);
+        starts.extend(starts_here.filter(|start| content[*start..].starts_with(payload)));
+    }
+    starts
 }
 
 /// Which sync made a sector durable.

@@ -7,16 +7,18 @@
 //!
 //! The function `found` is the one place that asks the log for what it recovered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use pontoon_multiraft::CoreWrite;
-use pontoon_types::{CoreWriteNumber, Creation, GroupId, Incarnation, Index, ReplicaId, Time};
+use pontoon_types::{CoreWriteNumber, Creation, Entry, GroupId, Incarnation, Index, ReplicaId, Time};
+#[cfg(feature = "mutations")]
+use pontoon_types::{HardState, Write};
 use pontoon_wal::memory::MemoryDisk;
-use pontoon_wal::{Log, LogError, LogIdentity, Options, Preparation, Recovered};
+use pontoon_wal::{Log, LogError, LogIdentity, Options, Preparation, Recovered, Rot};
 
 use crate::damage::Damage;
 use crate::oracle::{FoundReplica, LogLaw, Oracle, Survivors};
@@ -82,6 +84,8 @@ pub struct Disk {
     pub(crate) options: Options,
     /// When the idle log is to be sealed.
     pub(crate) seal_at: Option<Time>,
+    /// Until when all its syncs are slow.
+    pub(crate) slow_until: Time,
     identity: LogIdentity,
     oracle: Oracle,
     log: Option<Log>,
@@ -93,6 +97,20 @@ pub struct Disk {
     damage: Vec<Damage>,
     /// Whether some of it is newer than the last open.
     is_freshly_damaged: bool,
+    /// Payloads that have rotted on the medium since the last open, as long as the log has not come upon them.
+    latent: BTreeSet<(GroupId, Index)>,
+    image: Option<Box<Image>>,
+    /// What the last append held back.
+    #[cfg(feature = "mutations")]
+    pub(crate) lagging: Vec<(GroupId, Write)>,
+}
+
+/// A disk as it was at some time, as in a backup.
+struct Image {
+    medium: MemoryDisk,
+    oracle: Oracle,
+    proven: u64,
+    incarnation: Incarnation,
 }
 
 impl fmt::Debug for Disk {
@@ -117,6 +135,7 @@ impl Disk {
             medium,
             options,
             seal_at: None,
+            slow_until: Time(0),
             identity,
             oracle: Oracle::new(groups.into_iter()),
             log: None,
@@ -125,7 +144,16 @@ impl Disk {
             incarnation: Incarnation(0),
             damage: Vec::new(),
             is_freshly_damaged: false,
+            latent: BTreeSet::new(),
+            image: None,
+            #[cfg(feature = "mutations")]
+            lagging: Vec::new(),
         }
+    }
+
+    /// How often its log was opened, by the log's own count.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
     }
 
     /// The medium under the log.
@@ -143,20 +171,55 @@ impl Disk {
         &self.oracle
     }
 
-    /// Some payloads of durable entries rot, under a directory that still names them.
-    /// Nothing is done to the medium: the loss is only claimed, in place of the log.
-    pub fn rot_payloads(&mut self, at_start: bool, random: &mut Random) -> Option<(GroupId, Vec<Index>)> {
+    /// Some payloads of durable entries rot on the medium. Nobody is told; the log has to come upon them.
+    pub fn rot_payloads(&mut self, random: &mut Random) -> Option<(GroupId, Vec<Index>, String)> {
         let groups: Vec<GroupId> = self.oracle.groups().collect();
         let group = (!groups.is_empty()).then(|| *random.pick(&groups))?;
-        let entries = &self.oracle.durable(group).entries;
-        let with_payload = entries.iter().filter(|entry| !entry.payload.is_empty());
-        let candidates: Vec<Index> = with_payload.map(|entry| entry.id.index).collect();
+        let with_payload = |entry: &&Entry| !entry.payload.is_empty() && !self.lacks(group, entry.id.index);
+        let candidates: Vec<Entry> = self.oracle.durable(group).entries.iter().filter(with_payload).cloned().collect();
         (!candidates.is_empty()).then_some(())?;
-        let mut indexes: Vec<Index> = (0..random.between(1, 3)).map(|_| *random.pick(&candidates)).collect();
-        indexes.sort_unstable();
-        indexes.dedup();
-        indexes.iter().for_each(|index| self.oracle.rot(group, *index, at_start));
-        Some((group, indexes))
+        let (mut indexes, mut what) = (Vec::new(), String::new());
+        for _ in 0..random.between(1, 3) {
+            let entry = random.pick(&candidates);
+            if indexes.contains(&entry.id.index) {
+                continue;
+            }
+            if let Some(damage) = Damage::rot(&self.medium, self.proven, &entry.payload, random) {
+                what.push_str(damage.what());
+                self.damage.push(damage);
+                self.latent.insert((group, entry.id.index));
+                indexes.push(entry.id.index);
+            }
+        }
+        (!indexes.is_empty()).then_some((group, indexes, what))
+    }
+
+    /// Whether the payload of an entry is rotten, known or not.
+    fn lacks(&self, group: GroupId, index: Index) -> bool {
+        self.latent.contains(&(group, index)) || self.oracle.rotten(group).any(|rotten| rotten == index)
+    }
+
+    /// Whether the disk holds everything that it ever made durable.
+    pub fn is_whole(&self) -> bool {
+        let rotten = self.oracle.groups().any(|group| self.oracle.rotten(group).next().is_some());
+        self.latent.is_empty() && self.oracle.voteless.is_empty() && !rotten
+    }
+
+    /// Remembers the disk as it is, as a backup would. It must be stopped or just opened.
+    pub fn keep_image(&mut self) {
+        let (medium, oracle) = (self.medium.copy(), self.oracle.clone());
+        self.image = Some(Box::new(Image { medium, oracle, proven: self.proven, incarnation: self.incarnation }));
+    }
+
+    /// Puts the disk back to what was remembered, if anything was. What was promised since is forgotten.
+    pub fn restore_image(&mut self) -> bool {
+        self.stop();
+        let Some(image) = self.image.take() else { return false };
+        let Image { medium, oracle, proven, incarnation } = *image;
+        (self.medium, self.oracle, self.proven, self.incarnation) = (medium, oracle, proven, incarnation);
+        (self.latent, self.is_freshly_damaged) = (BTreeSet::new(), false);
+        self.damage.clear();
+        true
     }
 
     /// How many appends no finished sync has reported.
@@ -184,8 +247,8 @@ impl Disk {
         // Recovery writes again what nothing proved durable, and notes it in the control file.
         self.proven = self.medium.syncs();
         self.is_freshly_damaged = false;
+        self.latent.clear();
         self.damage.iter_mut().for_each(Damage::settle);
-        self.oracle.starts();
         let payloads_lost = found.values().map(|replica| replica.lost.len() as u64).sum();
         let votes_lost = found.values().filter(|replica| replica.vote_lost).count() as u64;
         Ok(Opened { survivors, segments, torn, clean, payloads_lost, votes_lost })
@@ -279,14 +342,33 @@ impl Disk {
         }
     }
 
-    /// What the log found to be rotten while it ran: entries that it has to be given again.
+    /// What the log came upon while it ran: entries that it has to be given again.
     pub fn take_rot(&mut self) -> Vec<(GroupId, Index)> {
         // A keeper that has failed has fenced the log, and what is written next says so.
         let rot = self.log.as_mut().and_then(|log| log.take_rot().ok()).unwrap_or_default();
-        let entries: Vec<(GroupId, Index)> =
-            rot.into_iter().filter_map(|rot| rot.entry).map(|entry| (entry.group, entry.id.index)).collect();
-        for (group, index) in &entries {
-            self.oracle.rot(*group, *index, false);
+        self.rotten(rot)
+    }
+
+    /// Reads everything but the newest segment from the medium. Returns what has to be given to the log again, or what
+    /// it found without a reason.
+    pub fn scrub(&mut self) -> Result<Vec<(GroupId, Index)>, (LogLaw, String)> {
+        let rot = self.log.as_mut().and_then(|log| log.scrub().ok()).unwrap_or_default();
+        if let Some(rot) = rot.first().filter(|_| !self.is_damaged()) {
+            return Err((LogLaw::IntactLogOpens, format!("finds rot that nothing has caused: {rot:?}")));
+        }
+        Ok(self.rotten(rot))
+    }
+
+    fn rotten(&mut self, rot: Vec<Rot>) -> Vec<(GroupId, Index)> {
+        let mut entries = Vec::new();
+        for entry in rot.into_iter().filter_map(|rot| rot.entry) {
+            let (group, id) = (entry.group, entry.id);
+            // A copy that was replaced since may rot as well: nobody needs it.
+            let is_in_log = self.oracle.durable(group).id_at(id.index) == Some(id);
+            if is_in_log && self.latent.remove(&(group, id.index)) {
+                self.oracle.rot(group, id.index, false);
+                entries.push((group, id.index));
+            }
         }
         entries
     }
@@ -304,6 +386,8 @@ impl Disk {
     /// The process goes away. The cache stays as it is.
     pub fn stop(&mut self) {
         (self.log, self.flight, self.seal_at) = (None, None, None);
+        #[cfg(feature = "mutations")]
+        self.lagging.clear();
     }
 
     /// The process stops as it should: the sync in flight is awaited, what has gathered is written, the end is marked.
@@ -381,6 +465,31 @@ impl Disk {
     #[cfg(feature = "mutations")]
     pub fn rot_untold(&mut self, random: &mut Random) {
         drop(Damage::inflict(&self.medium, self.proven, random));
+    }
+
+    /// Holds a part of an append back and writes what the one before has held back: the vote, or all but term and vote.
+    #[cfg(feature = "mutations")]
+    pub fn lag(&mut self, mut append: CoreWrite, votes_only: bool) -> CoreWrite {
+        let mut held_back = Vec::new();
+        for (group, write) in &mut append.writes {
+            let mut late = Write { number: write.number, ..Write::default() };
+            match write.hard_state.filter(|hard_state| votes_only && hard_state.vote.is_some()) {
+                Some(hard_state) => {
+                    late.hard_state = Some(hard_state);
+                    write.hard_state = Some(HardState { vote: None, ..hard_state });
+                }
+                None if votes_only => continue,
+                None => {
+                    (late.truncate_from, late.entries) =
+                        (write.truncate_from.take(), std::mem::take(&mut write.entries));
+                    late.restored = std::mem::take(&mut write.restored);
+                }
+            }
+            held_back.push((*group, late));
+        }
+        let late = std::mem::replace(&mut self.lagging, held_back);
+        append.writes.splice(0..0, late);
+        append
     }
 
     /// Takes away what the sync reported last has made durable, and tells nobody.

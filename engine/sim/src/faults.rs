@@ -1,4 +1,4 @@
-//! Which faults happen when. Each kind has its own mean interval, drawn with the options, and puts itself on the
+//! Which faults happen when; what they do is in `network_faults`, `process_faults`, and beside what they hit. Each kind has its own mean interval, drawn with the options, and puts itself on the
 //! agenda again; in the liveness phase none happens any more.
 
 use std::time::Duration;
@@ -26,11 +26,25 @@ pub enum Fault {
     FillLog,
     /// A disk has hardly any room for a while.
     FillDisk,
-    /// Payloads of durable entries are found to be rotten under a running core.
+    /// Payloads of durable entries rot under a running core, and its log is scrubbed.
     Scrub,
+    /// A process is frozen for a while.
+    Freeze,
+    /// A node is killed and started again several times.
+    Storm,
+    /// Each node is cut off in its turn.
+    Roll,
+    /// Frames are very late for a while.
+    Lag,
+    /// A link carries little for a while.
+    NarrowLink,
+    /// Links are reset again and again for a while.
+    Resets,
+    /// All syncs of a disk are slow for a while.
+    SlowDisk,
 }
 
-const FAULTS: [Fault; 8] = [
+const FAULTS: [Fault; 15] = [
     Fault::Crash,
     Fault::Pause,
     Fault::Partition,
@@ -39,6 +53,13 @@ const FAULTS: [Fault; 8] = [
     Fault::FillLog,
     Fault::FillDisk,
     Fault::Scrub,
+    Fault::Freeze,
+    Fault::Storm,
+    Fault::Roll,
+    Fault::Lag,
+    Fault::NarrowLink,
+    Fault::Resets,
+    Fault::SlowDisk,
 ];
 
 impl World {
@@ -60,6 +81,13 @@ impl World {
             Fault::FillLog => self.options.disk.full_interval,
             Fault::FillDisk => self.options.disk.no_room_interval,
             Fault::Scrub => self.options.disk.scrub_interval,
+            Fault::Freeze => process.freeze_interval,
+            Fault::Storm => process.storm_interval,
+            Fault::Roll => network.roll_interval,
+            Fault::Lag => network.lag_interval,
+            Fault::NarrowLink => network.narrow_interval,
+            Fault::Resets => network.reset_interval,
+            Fault::SlowDisk => self.options.disk.slow_interval,
         };
         if mean > Duration::ZERO {
             let wait = self.random.until_next(mean);
@@ -103,8 +131,31 @@ impl World {
             Fault::Scrub => {
                 let place = self.draw_place();
                 if self.cores.contains_key(&place) {
-                    self.rot_payloads(place, false);
+                    self.rot_payloads(place);
+                    self.scrub(place)?;
                 }
+            }
+            Fault::Freeze => self.inject_freeze(),
+            Fault::Storm => {
+                let node = self.draw_leader_or_any();
+                let kills = self.random.between(2, 6) as u32;
+                self.kill_in_storm(node, kills);
+            }
+            Fault::Roll => {
+                let mut nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
+                let first = self.random.below(nodes.len() as u64) as usize;
+                nodes.rotate_left(first);
+                self.isolate_next(nodes);
+            }
+            Fault::Lag => self.inject_lag(),
+            Fault::NarrowLink => self.inject_narrow_link(),
+            Fault::Resets => self.inject_resets(),
+            Fault::SlowDisk => {
+                let place = self.draw_place();
+                let length = self.random.until_next(self.options.disk.slow_length);
+                self.disk(place).slow_until = self.queue.now() + length;
+                self.counts.slow_disks += 1;
+                self.trace.note(self.queue.now(), Happening::SlowDisk(place, length));
             }
             Fault::FillDisk => {
                 let place = self.draw_place();
@@ -133,24 +184,7 @@ impl World {
         self.trace.note(self.queue.now(), Happening::Room(place, None));
     }
 
-    /// One node crashes or is stopped, a leader more often than others; or all crash at once.
-    fn inject_crash(&mut self) -> Result<(), Broken> {
-        let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
-        if self.options.process.crash_all && self.random.chance(250_000) {
-            for node in nodes {
-                self.crash_node(node);
-            }
-            return Ok(());
-        }
-        let node = self.draw_writing_or_any();
-        if self.random.chance(self.options.process.stop_ppm) {
-            return self.stop_node(node);
-        }
-        self.crash_node(node);
-        Ok(())
-    }
-
-    fn draw_leader_or_any(&mut self) -> NodeId {
+    pub(crate) fn draw_leader_or_any(&mut self) -> NodeId {
         let groups = self.group_ids();
         let group = *self.random.pick(&groups);
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
@@ -162,7 +196,7 @@ impl World {
     }
 
     /// Half of the time a node with a sync in flight: what a crash does to an idle log is soon told.
-    fn draw_writing_or_any(&mut self) -> NodeId {
+    pub(crate) fn draw_writing_or_any(&mut self) -> NodeId {
         let writing = self.disks.iter().filter(|(_, disk)| disk.flight().is_some());
         let writing: Vec<NodeId> = writing.map(|(place, _)| place.node).collect();
         if !writing.is_empty() && self.random.chance(500_000) {
@@ -175,37 +209,5 @@ impl World {
         let node = self.draw_leader_or_any();
         let places: Vec<Place> = self.places(node).collect();
         *self.random.pick(&places)
-    }
-
-    /// Symmetric halves, one node cut off, one direction only, two halves with one node between them, or random ways.
-    fn inject_partition(&mut self) {
-        let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
-        if nodes.len() < 2 {
-            return;
-        }
-        self.heal_partitions();
-        let lone = self.draw_leader_or_any();
-        let left: Vec<bool> = nodes.iter().map(|_| self.random.chance(500_000)).collect();
-        let kind = self.random.below(6);
-        let mut ways = Vec::new();
-        for (from_place, from) in nodes.iter().enumerate() {
-            for (to_place, to) in nodes.iter().enumerate() {
-                let apart = left[from_place] != left[to_place];
-                let blocked = match kind {
-                    0 => apart,
-                    1 => *from == lone || *to == lone,
-                    2 => *from == lone,
-                    3 => *to == lone,
-                    4 => apart && *from != lone && *to != lone,
-                    _ => self.random.chance(300_000),
-                };
-                if blocked && from != to {
-                    ways.push((*from, *to));
-                }
-            }
-        }
-        self.partition(ways);
-        let length = self.random.until_next(self.options.network.partition_length);
-        self.queue.put(self.queue.now() + length, Due::Heal);
     }
 }

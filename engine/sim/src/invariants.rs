@@ -49,10 +49,40 @@ struct Replica {
     /// The term in which it leads, if it does.
     leads: Option<Term>,
     term: Term,
+    /// The term before its last turn.
+    term_before: Term,
     vote: Option<ReplicaId>,
     committed: Index,
     applied: Index,
     write_number: u64,
+    /// How it looked after its last turn.
+    glance: Option<Glance>,
+}
+
+/// What can be seen of a replica without looking into its log or its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Glance {
+    role: Role,
+    term: Term,
+    vote: Option<ReplicaId>,
+    last: LogId,
+    durable: Index,
+    committed: Index,
+    applied: Index,
+}
+
+impl Glance {
+    fn of(view: &GroupView<'_>) -> Glance {
+        Glance {
+            role: view.role(),
+            term: view.term(),
+            vote: view.vote(),
+            last: view.last(),
+            durable: view.durable(),
+            committed: view.committed(),
+            applied: view.applied(),
+        }
+    }
 }
 
 /// What changed at a replica in a turn, for the trace.
@@ -72,6 +102,8 @@ pub struct Invariants {
     core_writes: BTreeMap<Place, u64>,
     /// Views checked, to show that the checker had something to check.
     pub checked: u64,
+    /// Leaders elected while one of an older term still took itself for one.
+    pub overlaps: u64,
 }
 
 impl Invariants {
@@ -91,6 +123,7 @@ impl Invariants {
             replicas: BTreeMap::new(),
             core_writes: BTreeMap::new(),
             checked: 0,
+            overlaps: 0,
         }
     }
 
@@ -104,10 +137,12 @@ impl Invariants {
             role: Role::Follower,
             leads: None,
             term: log.hard_state.term,
+            term_before: log.hard_state.term,
             vote: log.hard_state.vote,
             committed: Index(0),
             applied: Index(0),
             write_number: 0,
+            glance: None,
         };
         self.replicas.insert((place, group), replica);
         self.core_writes.insert(place, 0);
@@ -126,6 +161,7 @@ impl Invariants {
                 return Err(bad(format!("write {} follows write {}", write.number, replica.write_number)));
             }
             replica.write_number = write.number.0;
+            replica.glance = None;
             if let Some(from) = write.truncate_from.filter(|from| *from <= replica.committed) {
                 return Err(bad(format!("it truncates from {from} but has committed {}", replica.committed)));
             }
@@ -149,6 +185,13 @@ impl Invariants {
     ) -> Result<Vec<Change>, Broken> {
         let mut changes = Vec::new();
         for view in views {
+            let glance = Glance::of(&view);
+            let replica = self.replicas.get_mut(&(place, view.group())).expect("law: only started replicas are seen");
+            replica.term_before = replica.term;
+            // What is checked of a view follows from these and from writes, and most groups sleep.
+            if replica.glance.replace(glance) == Some(glance) {
+                continue;
+            }
             self.checked += 1;
             self.check_pointers(place, &view, disks)?;
             self.check_leadership(place, &view, &mut changes)?;
@@ -219,6 +262,9 @@ impl Invariants {
             if let Some((missing, _)) = lacks {
                 return Err(Broken::LeaderLacks { place, group, term, missing: *missing });
             }
+            let of_group = self.replicas.iter().filter(|((_, of), _)| *of == group);
+            let is_overlapped = of_group.filter_map(|(_, other)| other.leads).any(|older| older < term);
+            self.overlaps += u64::from(is_overlapped);
         }
         Ok(())
     }
@@ -291,6 +337,13 @@ impl Invariants {
                 let what = format!("AppendResponse matched {matched} in term {}", message.term);
                 let durable = format!("lost the payload of {missing}");
                 return Err(Broken::PromiseNotDurable { place, group: *group, what, durable });
+            }
+        }
+        for (group, asked) in frame.confirmations.iter().flat_map(|confirmation| &confirmation.groups) {
+            // It may have reached another term later in the same turn.
+            let term = self.replicas[&(place, *group)].term_before;
+            if term > *asked {
+                return Err(Broken::ConfirmedOldTerm { place, group: *group, asked: *asked, term });
             }
         }
         let Some(beacon) = &frame.beacon else { return Ok(()) };

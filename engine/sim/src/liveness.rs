@@ -21,6 +21,7 @@ use pontoon_types::{Descriptor, GroupId, NodeId};
 
 use crate::client::Step;
 use crate::options::Handicap;
+use crate::parts::Part;
 use crate::trace::{Happening, Place};
 use crate::violation::Broken;
 use crate::world::{Phase, World};
@@ -55,10 +56,16 @@ impl World {
         // The last message of a conversation lost that way is told with the next entry; so the probes come after it.
         self.run_until(self.now() + election)?;
         self.serve_within(bound, World::unconverged)?;
+        self.restart_quietly(bound)?;
         // The last questions and answers may still be under way, the slowest of each.
         self.run_until(self.now() + election + self.round_trip() * 2)?;
         self.phase = Phase::Idle;
         self.run_until(self.now() + election * IDLE_ELECTION_TIMEOUTS)
+    }
+
+    /// How long a span of a node's own clock may take.
+    fn by_the_slowest_clock(&self, span: Duration) -> Duration {
+        span * 1_000_000 / (1_000_000 - self.options.process.drift_max_ppm.min(900_000))
     }
 
     /// The longest that one question and its answer take, syncs included.
@@ -88,7 +95,13 @@ impl World {
         self.add_client(scripts);
         let client = &self.options.client;
         let each = client.think_mean * 2 + client.delay_mean * 16 + self.round_trip();
-        let bound = bound + each * (reads as u32 + 1) + self.round_trip() * self.catch_up_rounds();
+        let bound =
+            self.by_the_slowest_clock(bound) + each * (reads as u32 + 1) + self.round_trip() * self.catch_up_rounds();
+        self.converge_within(bound, open)
+    }
+
+    /// The prober is through, and nothing is open any more, within `bound`.
+    fn converge_within(&mut self, bound: Duration, open: impl Fn(&World) -> Option<String>) -> Result<(), Broken> {
         let (end, step) = (self.now() + bound, self.options.core.election_timeout / 4);
         let mut still_open = open(self);
         while self.now() < end && (!self.scripts_done() || still_open.is_some()) {
@@ -105,10 +118,25 @@ impl World {
         }
     }
 
+    /// A node starts again while nobody writes. It has forgotten how far the groups had committed, and must hear of it.
+    fn restart_quietly(&mut self, bound: Duration) -> Result<(), Broken> {
+        let nodes: Vec<NodeId> = self.nodes.iter().filter(|(_, node)| node.alive).map(|(id, _)| *id).collect();
+        if !self.options.process.quiet_restart {
+            return Ok(());
+        }
+        let node = *self.random.pick(&nodes);
+        // As soon as this the others do not miss it, so that nothing but its new incarnation tells them.
+        let soon = self.random.span(Duration::from_millis(1), self.options.core.election_timeout / 5);
+        self.options.process.restart_delay = soon;
+        self.stop_node(node)?;
+        self.run_until(self.now() + soon * 3)?;
+        self.converge_within(bound, World::unconverged)
+    }
+
     fn heal(&mut self) -> Result<(), Broken> {
         self.phase = Phase::Liveness;
         self.options.heal();
-        self.options.client.stale_ppm = 0;
+        self.options.switch_off(Part::WrongRoutes);
         self.trace.note(self.now(), Happening::LivenessPhase);
         self.heal_partitions();
         self.unclog();

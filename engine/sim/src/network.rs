@@ -5,11 +5,14 @@
 //! lose everything without a word while it looks fine, as in a partition.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 use pontoon_multiraft::Event;
-use pontoon_types::{NodeId, Time};
+use pontoon_types::{Incarnation, NodeId, ReplicaId, Time};
+use pontoon_wire::peer::PeerFrame;
 
+use crate::random::Random;
 use crate::trace::{Happening, Place};
 use crate::world::{Due, World};
 
@@ -22,15 +25,26 @@ pub struct Link {
     dial_at: Option<Time>,
     last_arrival: Time,
     clogged_until: Time,
+    /// It carries little until then.
+    pub(crate) narrow_until: Time,
+    /// When it will have carried what was sent while it was narrow.
+    free_at: Time,
 }
 
 /// The state of all links.
 #[derive(Debug, Default)]
 pub struct Network {
-    links: BTreeMap<(Place, NodeId), Link>,
+    pub(crate) links: BTreeMap<(Place, NodeId), Link>,
     /// Ways on which frames vanish.
     pub blocked: BTreeSet<(NodeId, NodeId)>,
+    /// Grows with each partition, so that only the present one is healed.
+    pub(crate) partitions: u64,
+    /// Until when frames are very late, and of which node; none stands for all.
+    pub(crate) lag: Option<(Time, Option<NodeId>)>,
 }
+
+/// A number that no replica of the cluster has: one that was replaced long ago, or comes later.
+const STRANGER: ReplicaId = ReplicaId(1_000);
 
 /// A frame under way.
 #[derive(Clone, Debug)]
@@ -40,6 +54,10 @@ pub struct Flight {
     epoch: u64,
     bytes: Bytes,
     corrupt: bool,
+    /// The incarnation in the frame.
+    incarnation: Incarnation,
+    /// It holds messages for or from a replica that does not exist, and nothing else.
+    strange: bool,
 }
 
 impl World {
@@ -59,28 +77,56 @@ impl World {
         let copies = if self.random.chance(network.duplicate_ppm) { 2 } else { 1 };
         self.counts.frames_duplicated += copies - 1;
         self.trace.note(now, Happening::Sent(from, to, bytes.clone()));
+        let strange = self.random.chance(network.stranger_ppm).then(|| strange(&bytes, &mut self.random)).flatten();
+        let incarnation = self.disks[&from].incarnation();
         for _ in 0..copies {
-            let mut arrival = now + network.delay_min + self.random.around(network.delay_mean);
-            if arrival < link.clogged_until {
-                arrival = link.clogged_until;
-            }
-            if !network.reorder {
-                arrival = arrival.max(link.last_arrival);
-            }
-            link.last_arrival = arrival;
-            let corrupt = self.random.chance(network.corrupt_ppm);
+            let arrival = self.arrival(from, to, bytes.len());
+            let corrupt = self.random.chance(self.options.network.corrupt_ppm);
             let bytes = if corrupt { flip_bit(&bytes, self.random.draw()) } else { bytes.clone() };
             if corrupt {
                 self.counts.frames_corrupted += 1;
                 self.trace.note(now, Happening::Corrupted(from, to));
             }
-            self.queue.put(arrival, Due::Arrive(Flight { from, to, epoch, bytes, corrupt }));
+            let flight = Flight { from, to, epoch, bytes, corrupt, incarnation, strange: false };
+            self.queue.put(arrival, Due::Arrive(flight));
         }
+        if let Some(bytes) = strange {
+            self.counts.frames_strange += 1;
+            let flight = Flight { from, to, epoch, bytes, corrupt: false, incarnation, strange: true };
+            let arrival =
+                now + self.options.network.delay_min + self.random.until_next(self.options.core.election_timeout);
+            self.queue.put(arrival, Due::Arrive(flight));
+        }
+    }
+
+    /// When a frame that leaves now arrives.
+    fn arrival(&mut self, from: Place, to: NodeId, bytes: usize) -> Time {
+        let (now, network) = (self.queue.now(), &self.options.network);
+        let mut arrival = now + network.delay_min + self.random.around(network.delay_mean);
+        if let Some((until, node)) = self.network.lag
+            && now < until
+            && node.is_none_or(|node| node == from.node || node == to)
+        {
+            arrival = arrival + self.random.span(network.delay_min, network.lag_max);
+        }
+        let link = self.network.links.entry((from, to)).or_default();
+        if now < link.narrow_until {
+            let nanos = bytes as u64 * 1_000_000_000 / network.narrow_bytes_per_second;
+            link.free_at = link.free_at.max(now) + Duration::from_nanos(nanos);
+            // What is left when it widens leaves at once.
+            arrival = arrival.max(link.free_at.min(link.narrow_until));
+        }
+        arrival = arrival.max(link.clogged_until);
+        if !network.reorder {
+            arrival = arrival.max(link.last_arrival);
+        }
+        link.last_arrival = arrival;
+        arrival
     }
 
     /// A frame reaches its node, if that still runs and the link did not take the frame with it when it broke.
     pub(crate) fn arrive(&mut self, flight: Flight) {
-        let Flight { from, to, epoch, bytes, corrupt } = flight;
+        let Flight { from, to, epoch, bytes, corrupt, incarnation, strange } = flight;
         let place = Place { node: to, core: from.core };
         let broken = self.network.links.get(&(from, to)).is_none_or(|link| link.epoch != epoch);
         let lost = (broken && self.options.network.break_loses_frames) || !self.cores.contains_key(&place);
@@ -92,7 +138,15 @@ impl World {
         if corrupt {
             self.corrupt_arrivals.insert((place, from.node));
         }
-        self.push(place, Event::PeerFrame { from: from.node, bytes });
+        let Some(running) = self.cores.get_mut(&place) else { return };
+        let heard = running.heard.entry(from.node).or_default();
+        // Law 11: what comes from a life that is over, or concerns a replica that is not here, changes nothing.
+        let ignored = !corrupt && (incarnation < *heard || (strange && incarnation == *heard));
+        if !corrupt && !strange {
+            *heard = incarnation.max(*heard);
+        }
+        self.counts.frames_ignored += u64::from(ignored);
+        self.deliver(place, Event::PeerFrame { from: from.node, bytes }, ignored);
     }
 
     /// Breaks a link; the sender hears of it and dials again.
@@ -131,10 +185,8 @@ impl World {
             && !self.network.blocked.contains(&(from.node, to))
             && !self.network.blocked.contains(&(to, from.node));
         let link = self.network.links.entry((from, to)).or_default();
-        if link.dial_at != Some(now) || !self.cores.contains_key(&from) {
-            return;
-        }
-        if !reachable {
+        let Some(running) = self.cores.get(&from).filter(|_| link.dial_at == Some(now)) else { return };
+        if !reachable || running.paused {
             self.schedule_dial(from, to);
             return;
         }
@@ -170,6 +222,7 @@ impl World {
     pub(crate) fn partition(&mut self, ways: Vec<(NodeId, NodeId)>) {
         let now = self.queue.now();
         self.counts.partitions += 1;
+        self.network.partitions += 1;
         self.network.blocked.extend(ways.iter().copied());
         if self.options.network.partition_breaks_links {
             for ((from, to), link) in &self.network.links {
@@ -180,6 +233,13 @@ impl World {
             }
         }
         self.trace.note(now, Happening::Partitioned(ways));
+    }
+
+    /// Ends the partition with this number, if it is the present one.
+    pub(crate) fn heal_partition(&mut self, number: u64) {
+        if self.network.partitions == number {
+            self.heal_partitions();
+        }
     }
 
     /// Ends all partitions.
@@ -207,12 +267,29 @@ impl World {
     /// Lets all links flow, for the liveness phase: what was held back arrives soon.
     pub(crate) fn unclog(&mut self) {
         let soon = self.queue.now() + self.options.network.delay_min + self.options.network.delay_mean;
+        self.network.lag = None;
         for link in self.network.links.values_mut() {
+            (link.narrow_until, link.free_at) = (Time(0), Time(0));
             link.clogged_until = link.clogged_until.min(soon);
             link.last_arrival = link.last_arrival.min(soon);
         }
         self.queue.bring_forward(soon, |due| matches!(due, Due::Arrive(_)));
     }
+}
+
+/// The messages of a frame in the name of a replica that does not exist, or for one; none if it has no messages.
+fn strange(bytes: &Bytes, random: &mut Random) -> Option<Bytes> {
+    let mut frame = PeerFrame::decode(bytes.clone()).ok().filter(|frame| !frame.messages.is_empty())?;
+    frame =
+        PeerFrame { beacon: None, reads: Vec::new(), confirmations: Vec::new(), index_questions: Vec::new(), ..frame };
+    frame.index_answers.clear();
+    let from = random.chance(500_000);
+    for (_, message) in &mut frame.messages {
+        *(if from { &mut message.from } else { &mut message.to }) = STRANGER;
+    }
+    let mut bytes = Vec::new();
+    frame.encode(&mut bytes);
+    Some(Bytes::from(bytes))
 }
 
 fn flip_bit(bytes: &Bytes, random: u64) -> Bytes {

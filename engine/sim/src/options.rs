@@ -1,6 +1,6 @@
 //! What one run looks like: the size of the cluster, its timing, its load and its faults.
 //!
-//! Everything is drawn from the seed, and each kind of fault is on in some seeds and off in others ("swarm testing"):
+//! Everything is drawn from the seed (`draw`), and each kind of fault is on in some seeds and off in others ("swarm testing"):
 //! a run in which everything fails at once finds other bugs than one in which a single thing fails often. The drawn
 //! options are printed in full with every report, so that a failure can be read without running it.
 
@@ -8,7 +8,11 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::liveness::LARGEST_LOG_BYTES;
-use crate::random::Random;
+use crate::parts::Part;
+
+/// Most that a clock of a run runs wrong, parts per million: what a lease may count on. More is asked for by name only
+/// ([`Overrides::drift_ppm`]).
+pub const DRIFT_MARGIN_PPM: u32 = 50_000;
 
 /// What a caller wants to be otherwise than the seed has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +31,13 @@ pub struct Overrides {
     pub handicap: Option<Handicap>,
     /// No faults at all when false.
     pub faults: Option<bool>,
+    /// Parts of the run that are switched off whatever the seed says.
+    pub without: Vec<Part>,
+    /// Most that a clock runs wrong, parts per million.
+    pub drift_ppm: Option<u32>,
+    /// Old images of disks come back at starts, as from a backup. Off without this in every seed: law 12 is not in force,
+    /// so a replica that has forgotten what it promised breaks the laws of Raft.
+    pub old_images: bool,
     /// Keep every line of the trace for the report and not only the last ones before a violation.
     pub trace: bool,
     /// Check only what clients and operators can see: histories, answers, convergence. The inner invariants notice a
@@ -35,6 +46,9 @@ pub struct Overrides {
     /// A bug put into the Raft core on purpose.
     #[cfg(feature = "mutations")]
     pub mutation: Option<pontoon_raft::Mutation>,
+    /// A bug put into the core around it on purpose.
+    #[cfg(feature = "mutations")]
+    pub core_mutation: Option<pontoon_multiraft::CoreMutation>,
     /// A bug put between the core and the disk on purpose.
     #[cfg(feature = "mutations")]
     pub disk_mutation: Option<DiskMutation>,
@@ -54,6 +68,24 @@ pub enum DiskMutation {
     TailCut,
     /// When the power goes, something that was proven durable rots, and the checkers are not told.
     RotUntold,
+    /// A vote is written with the append after the one that holds its term (law 14).
+    VoteLags,
+    /// Entries are written with the append after the one that holds their term (law 14).
+    EntriesLag,
+}
+
+#[cfg(feature = "mutations")]
+impl DiskMutation {
+    /// All of them.
+    pub const ALL: [DiskMutation; 7] = [
+        DiskMutation::SyncLies,
+        DiskMutation::AcknowledgeEarly,
+        DiskMutation::FailedSyncAcknowledged,
+        DiskMutation::TailCut,
+        DiskMutation::RotUntold,
+        DiskMutation::VoteLags,
+        DiskMutation::EntriesLag,
+    ];
 }
 
 /// Faults of the network between nodes. Chances are per frame and in parts per million.
@@ -85,6 +117,28 @@ pub struct NetworkOptions {
     pub clog_interval: Duration,
     /// Mean length of such a stall.
     pub clog_length: Duration,
+    /// Mean time between rounds in which each node is cut off in its turn; zero for none.
+    pub roll_interval: Duration,
+    /// Mean time for which each of them is cut off.
+    pub roll_length: Duration,
+    /// Mean time between spells in which all frames of one node, or of all, are very late; zero for none.
+    pub lag_interval: Duration,
+    /// Mean length of such a spell.
+    pub lag_length: Duration,
+    /// Most that a frame is later then, which is more than an election timeout.
+    pub lag_max: Duration,
+    /// Mean time between one-way links that become narrow for a while; zero for none.
+    pub narrow_interval: Duration,
+    /// Mean length of that.
+    pub narrow_length: Duration,
+    /// Bytes in a second that such a link carries.
+    pub narrow_bytes_per_second: u64,
+    /// Mean time between storms in which links are reset again and again; zero for none.
+    pub reset_interval: Duration,
+    /// Mean length of such a storm.
+    pub reset_length: Duration,
+    /// Chance that a frame is accompanied by its messages in the name of a replica that does not live there.
+    pub stranger_ppm: u32,
 }
 
 /// The disk of each core, and the sizes of its log. Chances are in parts per million.
@@ -106,6 +160,10 @@ pub struct DiskOptions {
     pub slow_ppm: u32,
     /// Longest slow sync.
     pub slow_max: Duration,
+    /// Mean time between disks all of whose syncs are slow for a while; zero for none.
+    pub slow_interval: Duration,
+    /// Mean length of that.
+    pub slow_length: Duration,
     /// Mean time between logs that say they are full for a while; zero for none.
     pub full_interval: Duration,
     /// Mean time between disks that have hardly any room for a while; zero for none.
@@ -125,20 +183,13 @@ pub struct DiskOptions {
     pub damage_ppm: u32,
     /// Chance that a core starts with some payloads of durable entries gone.
     pub payload_ppm: u32,
-    /// Mean time between payloads that are found to be rotten under a running core; zero for none.
+    /// Mean time between payloads that rot under a running core and a scrub of its log; zero for none.
     pub scrub_interval: Duration,
+    /// Chance that a stopped disk is an earlier image of itself when it starts again.
+    pub old_image_ppm: u32,
 }
 
 impl DiskOptions {
-    /// A disk on which nothing fails.
-    fn heal(&mut self) {
-        self.segments_max = None;
-        self.no_room_interval = Duration::ZERO;
-        (self.sync_error_ppm, self.write_error_ppm, self.hidden_error_ppm) = (0, 0, 0);
-        (self.start_power_ppm, self.damage_ppm, self.payload_ppm) = (0, 0, 0);
-        self.scrub_interval = Duration::ZERO;
-    }
-
     /// The sizes of the log.
     pub fn log(&self) -> pontoon_wal::Options {
         pontoon_wal::Options {
@@ -165,12 +216,22 @@ pub struct ProcessOptions {
     pub stop_ppm: u32,
     /// Mean time until a crashed node starts again.
     pub restart_delay: Duration,
-    /// Whether a crash may take all nodes at once.
+    /// Whether a crash may take a majority of the nodes at once, or all.
     pub crash_all: bool,
+    /// Chance that the power goes where it hurts most right after a core has acknowledged a write: at a majority with
+    /// that core in it, or everywhere.
+    pub crash_after_reply_ppm: u32,
+    /// Mean time between nodes that are killed and started again several times in a row; zero for none.
+    pub storm_interval: Duration,
     /// Mean time between pauses of one core; zero for none.
     pub pause_interval: Duration,
     /// Mean length of a pause.
     pub pause_length: Duration,
+    /// Mean time between processes that are frozen, all cores at once, for half an election timeout to five; zero for
+    /// none.
+    pub freeze_interval: Duration,
+    /// Whether a node is restarted in the liveness phase while nobody writes.
+    pub quiet_restart: bool,
     /// Most that a node's clock runs wrong, parts per million.
     pub drift_max_ppm: u32,
     /// Longest time between something arriving and the turn that takes it.
@@ -202,8 +263,12 @@ pub struct ClientOptions {
     pub stray_ppm: u32,
     /// Chance that an operation is sent with an outdated generation, parts per million.
     pub stale_ppm: u32,
+    /// Chance that an operation asks a group for a key of another range, parts per million.
+    pub foreign_ppm: u32,
     /// Mean delay between client and node.
     pub delay_mean: Duration,
+    /// Whether each node has a reader that asks nobody else: one that serves although it leads no longer is caught.
+    pub loyal_readers: bool,
 }
 
 /// Timing and limits of the cores.
@@ -276,60 +341,18 @@ pub struct Options {
     /// The bug put in on purpose.
     #[cfg(feature = "mutations")]
     pub mutation: Option<pontoon_raft::Mutation>,
+    /// The bug put into the core around it on purpose.
+    #[cfg(feature = "mutations")]
+    pub core_mutation: Option<pontoon_multiraft::CoreMutation>,
     /// The bug put between the core and the disk on purpose.
     #[cfg(feature = "mutations")]
     pub disk_mutation: Option<DiskMutation>,
 }
 
 impl Options {
-    /// Draws the options of `seed` and applies what the caller wants otherwise.
-    pub fn draw(seed: u64, overrides: &Overrides) -> Options {
-        let mut random = Random::new(seed);
-        let nodes = *random.pick(&[3, 3, 3, 3, 3, 3, 5, 5, 5, 4, 2, 1]);
-        let core = draw_core(&mut random);
-        let cores = *random.pick(&[1, 1, 1, 2]);
-        let groups = *random.pick(&[1, 1, 2, 3, 4, 6]);
-        // Counted in election timeouts, so that slow and fast clusters see as many elections.
-        let duration = core.election_timeout * random.between(12, 36) as u32;
-        let mut options = Options {
-            seed,
-            nodes,
-            cores,
-            groups,
-            duration,
-            network: draw_network(&mut random, &core),
-            disk: draw_disk(&mut random, &core),
-            process: draw_process(&mut random, &core),
-            client: draw_client(&mut random, &core),
-            core,
-            handicap: *random.pick(&HANDICAPS),
-            outcomes_only: overrides.outcomes_only,
-            #[cfg(feature = "mutations")]
-            mutation: overrides.mutation,
-            #[cfg(feature = "mutations")]
-            disk_mutation: overrides.disk_mutation,
-        };
-        draw_log_faults(&mut random, &mut options);
-        options.nodes = overrides.nodes.unwrap_or(options.nodes);
-        options.cores = overrides.cores.unwrap_or(options.cores);
-        options.groups = overrides.groups.unwrap_or(options.groups);
-        options.client.clients = overrides.clients.unwrap_or(options.client.clients);
-        options.duration = overrides.duration.unwrap_or(options.duration);
-        options.handicap = overrides.handicap.unwrap_or(options.handicap);
-        options.disk.segment_bytes = options.disk.segment_bytes.max(options.largest_write_bytes().next_power_of_two());
-        if options.nodes < 3 {
-            options.handicap = Handicap::None;
-        }
-        if overrides.faults == Some(false) {
-            options.handicap = Handicap::None;
-            options.heal();
-        }
-        options
-    }
-
     /// What one turn of a core may append at most. A segment must hold that: a write that fits none fences the log, which
     /// is a mistake of whoever chose the sizes and no fault.
-    fn largest_write_bytes(&self) -> u64 {
+    pub(crate) fn largest_write_bytes(&self) -> u64 {
         let (core, client) = (&self.core, &self.client);
         // A command with the keys and values of the simulated clients, and what the log adds to an entry.
         let entry_bytes = u64::from(client.filling_max) + 160;
@@ -340,172 +363,6 @@ impl Options {
             (core.append_bytes_max as u64 * 2).min(core.append_entries_max as u64 * entry_bytes) + entry_bytes;
         let windows = 2 * u64::from(self.groups) * message * core.inflight_messages_max as u64;
         everything.min(windows) + (16 << 10)
-    }
-
-    /// Switches every fault off, as the liveness phase does.
-    pub fn heal(&mut self) {
-        let network = &mut self.network;
-        (network.loss_ppm, network.duplicate_ppm, network.corrupt_ppm) = (0, 0, 0);
-        network.partition_interval = Duration::ZERO;
-        network.break_interval = Duration::ZERO;
-        network.clog_interval = Duration::ZERO;
-        self.disk.slow_ppm = 0;
-        self.disk.full_interval = Duration::ZERO;
-        self.disk.heal();
-        self.process.crash_interval = Duration::ZERO;
-        self.process.crash_in_turn_ppm = 0;
-        self.process.pause_interval = Duration::ZERO;
-        self.client.loss_ppm = 0;
-    }
-}
-
-const HANDICAPS: [Handicap; 6] = [
-    Handicap::None,
-    Handicap::None,
-    Handicap::MinorityDown,
-    Handicap::OneDeaf,
-    Handicap::OneMute,
-    Handicap::OnePairApart,
-];
-
-fn draw_core(random: &mut Random) -> CoreOptions {
-    // A third runs with the times of production, the rest faster: the same races in less virtual time.
-    let election_ms = *random.pick(&[1_000, 300, 300, 150]);
-    let election_timeout = Duration::from_millis(election_ms);
-    CoreOptions {
-        election_timeout,
-        beacon_interval: election_timeout / 10,
-        support_timeout: election_timeout,
-        broken_link_grace: election_timeout * 3 / 10,
-        request_timeout: election_timeout * random.between(2, 5) as u32,
-        retry_interval: election_timeout / 4,
-        commit_delay: Duration::from_millis(*random.pick(&[0, 1, 20])),
-        append_entries_max: *random.pick(&[1, 2, 16, 1024]),
-        append_bytes_max: *random.pick(&[256, 4096, 65536]),
-        inflight_messages_max: *random.pick(&[1, 2, 8, 64]),
-    }
-}
-
-fn draw_network(random: &mut Random, core: &CoreOptions) -> NetworkOptions {
-    let election = core.election_timeout;
-    let delay_min = Duration::from_micros(*random.pick(&[20, 100, 1_000]));
-    NetworkOptions {
-        delay_min,
-        delay_mean: *random.pick(&[delay_min, delay_min * 5, election / 60, election / 12]),
-        loss_ppm: *random.pick(&[0, 0, 1_000, 20_000, 100_000, 250_000]),
-        duplicate_ppm: *random.pick(&[0, 0, 10_000, 100_000, 400_000]),
-        corrupt_ppm: *random.pick(&[0, 0, 0, 1_000, 10_000]),
-        reorder: random.chance(500_000),
-        partition_interval: election * *random.pick(&[0, 0, 3, 5, 10]),
-        partition_length: election * *random.pick(&[1, 3, 6]),
-        partition_breaks_links: random.chance(500_000),
-        break_interval: election * *random.pick(&[0, 0, 1, 4]),
-        break_loses_frames: random.chance(500_000),
-        clog_interval: election * *random.pick(&[0, 0, 1, 4]),
-        clog_length: election * *random.pick(&[1, 2, 3]),
-    }
-}
-
-fn draw_disk(random: &mut Random, core: &CoreOptions) -> DiskOptions {
-    DiskOptions {
-        sync_mean: *random.pick(&[
-            Duration::from_micros(50),
-            Duration::from_millis(1),
-            core.election_timeout / 50,
-            core.election_timeout / 10,
-        ]),
-        slow_ppm: *random.pick(&[0, 0, 10_000, 50_000]),
-        slow_max: core.election_timeout * *random.pick(&[1, 3]),
-        full_interval: core.election_timeout * *random.pick(&[0, 0, 0, 4]),
-        segment_bytes: 0,
-        segments_max: None,
-        ready_segments: 1,
-        checkpoint_segments: 1,
-        group_bytes_max: 0,
-        no_room_interval: Duration::ZERO,
-        no_room_length: Duration::ZERO,
-        sync_error_ppm: 0,
-        write_error_ppm: 0,
-        hidden_error_ppm: 0,
-        start_power_ppm: 0,
-        damage_ppm: 0,
-        payload_ppm: 0,
-        scrub_interval: Duration::ZERO,
-    }
-}
-
-/// The sizes of the log and what happens to its disk.
-fn draw_log_faults(random: &mut Random, options: &mut Options) {
-    let election = options.core.election_timeout;
-    options.disk = DiskOptions {
-        segment_bytes: *random.pick(&[64 << 10, 64 << 10, 128 << 10, 256 << 10]),
-        segments_max: *random.pick(&[None, None, None, None, None, Some(24), Some(10)]),
-        ready_segments: *random.pick(&[1, 2]),
-        checkpoint_segments: *random.pick(&[1, 2, 4]),
-        group_bytes_max: *random.pick(&[4 << 10, 16 << 10, 1 << 20]),
-        no_room_interval: election * *random.pick(&[0, 0, 0, 3]),
-        no_room_length: election * *random.pick(&[1, 6]),
-        sync_error_ppm: *random.pick(&[0, 0, 500, 3_000]),
-        write_error_ppm: *random.pick(&[0, 0, 500, 3_000]),
-        hidden_error_ppm: *random.pick(&[0, 0, 0, 2_000, 10_000]),
-        start_power_ppm: *random.pick(&[0, 0, 200_000]),
-        damage_ppm: *random.pick(&[0, 0, 100_000, 500_000]),
-        payload_ppm: *random.pick(&[0, 0, 100_000, 500_000]),
-        scrub_interval: election * *random.pick(&[0, 0, 1, 4]),
-        ..options.disk.clone()
-    };
-    // In some runs the disks are good: a core that is restarted all the time never comes to the deeper races.
-    if random.chance(300_000) {
-        options.disk.heal();
-    }
-    options.process.kill_ppm = *random.pick(&[0, 0, 200_000, 500_000, 1_000_000]);
-    options.process.stop_ppm = *random.pick(&[0, 0, 200_000, 600_000]);
-}
-
-fn draw_process(random: &mut Random, core: &CoreOptions) -> ProcessOptions {
-    let election = core.election_timeout;
-    ProcessOptions {
-        crash_interval: election * *random.pick(&[0, 1, 2, 4, 8]),
-        crash_in_turn_ppm: *random.pick(&[0, 0, 200, 2_000]),
-        kill_ppm: 0,
-        stop_ppm: 0,
-        restart_delay: *random.pick(&[election / 20, election / 2, election * 3]),
-        crash_all: random.chance(300_000),
-        pause_interval: election * *random.pick(&[0, 0, 2, 6]),
-        pause_length: election * *random.pick(&[1, 3]),
-        drift_max_ppm: *random.pick(&[0, 0, 200, 100_000]),
-        turn_delay_max: *random.pick(&[
-            Duration::from_micros(10),
-            Duration::from_micros(200),
-            Duration::from_millis(2),
-            Duration::from_millis(8),
-        ]),
-    }
-}
-
-fn draw_client(random: &mut Random, core: &CoreOptions) -> ClientOptions {
-    let clients = *random.pick(&[1, 2, 3, 4, 5]);
-    // Large values make groups of records that a crash can tear in many places; few of them fit a small segment.
-    let filling_max = *random.pick(&[0, 300, 1_500, 1_500]);
-    ClientOptions {
-        clients,
-        // Few operations at once: each open one doubles the work of the linearizability check.
-        lanes: (*random.pick(&[1, 1, 2, 3])).min(8 / clients),
-        keys: *random.pick(&[1, 2, 3]),
-        think_mean: *random.pick(&[core.election_timeout / 40, core.election_timeout / 15, core.election_timeout / 5]),
-        timeout: core.election_timeout * *random.pick(&[1, 2, 3]),
-        operations_max: if filling_max > 300 { 300 } else { 1_200 },
-        mix: *random.pick(&[
-            [40, 40, 5, 10, 3, 2],
-            [20, 60, 5, 5, 5, 5],
-            [60, 20, 0, 20, 0, 0],
-            [25, 25, 15, 25, 5, 5],
-        ]),
-        filling_max,
-        loss_ppm: *random.pick(&[0, 0, 5_000, 20_000]),
-        stray_ppm: *random.pick(&[10_000, 100_000, 500_000]),
-        stale_ppm: *random.pick(&[0, 20_000]),
-        delay_mean: *random.pick(&[Duration::from_micros(50), Duration::from_millis(1), Duration::from_millis(10)]),
     }
 }
 
@@ -522,7 +379,7 @@ impl fmt::Display for Options {
         }
         writeln!(f, "  {network:?}\n  {disk:?}\n  {process:?}\n  {client:?}\n  {core:?}")?;
         #[cfg(feature = "mutations")]
-        writeln!(f, "  mutations: {:?}, {:?}", self.mutation, self.disk_mutation)?;
+        writeln!(f, "  mutations: {:?}, {:?}, {:?}", self.mutation, self.core_mutation, self.disk_mutation)?;
         Ok(())
     }
 }

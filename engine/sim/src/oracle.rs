@@ -148,11 +148,6 @@ impl Oracle {
         of_group.find(|(_, at_start)| **at_start).map(|((_, index), _)| *index)
     }
 
-    /// The core starts: what is rotten now it knows nothing better of.
-    pub fn starts(&mut self) {
-        self.rotten.values_mut().for_each(|at_start| *at_start = true);
-    }
-
     /// Takes one append. Nothing of it is on the disk.
     pub fn append(&mut self, write: CoreWrite) {
         self.pending.push_back(write);
@@ -209,8 +204,9 @@ impl Oracle {
         Err(before.mismatch(found, handed_over))
     }
 
-    /// What the log reports as lost is what its cores start with.
+    /// What the log reports as lost is what its cores start with; of everything else it has shown the bytes.
     fn take_losses(&mut self, found: &BTreeMap<GroupId, FoundReplica>) {
+        self.rotten.clear();
         for (group, replica) in found {
             for index in &replica.lost {
                 self.rot(*group, *index, true);

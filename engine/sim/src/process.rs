@@ -4,6 +4,7 @@
 //! what its disks had not synced. When it starts again (`start`) its incarnation is one larger, its clock has another
 //! offset, and its cores are made from the disks.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pontoon_multiraft::{Core, Event, RaftConfig};
@@ -60,13 +61,26 @@ pub struct Node {
     pub clock: Clock,
 }
 
+/// Something in the inbox of a core.
+#[derive(Debug)]
+pub struct Arrival {
+    /// What arrived.
+    pub event: Event,
+    /// A correct core changes nothing for it (law 11).
+    pub ignored: bool,
+}
+
 /// One running core.
 #[derive(Debug)]
 pub struct RunningCore {
     /// The code under test.
     pub core: Core,
     /// What arrived since the last turn.
-    pub inbox: Vec<Event>,
+    pub inbox: Vec<Arrival>,
+    /// The highest incarnation of each peer whose frame has arrived.
+    pub heard: BTreeMap<NodeId, Incarnation>,
+    /// Whether its sync ended while it was paused.
+    pub sync_ended: bool,
     /// Whether a turn is on the agenda.
     pub turn_due: bool,
     /// Whether it takes no turns at present.
@@ -91,6 +105,8 @@ impl RunningCore {
         RunningCore {
             core,
             inbox: Vec::new(),
+            heard: BTreeMap::new(),
+            sync_ended: false,
             turn_due: false,
             paused: false,
             wake_at: None,
@@ -173,7 +189,11 @@ impl World {
         let Some(running) = self.cores.get_mut(&place).filter(|running| running.paused) else { return };
         running.paused = false;
         running.turn_due = false;
-        self.trace.note(self.queue.now(), Happening::Resumed(place));
+        let now = self.queue.now();
+        if std::mem::take(&mut running.sync_ended) {
+            self.queue.put(now, Due::SyncDone(place, self.nodes[&place.node].incarnation));
+        }
+        self.trace.note(now, Happening::Resumed(place));
         self.schedule_turn(place);
     }
 }

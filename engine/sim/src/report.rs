@@ -19,6 +19,8 @@ pub struct Counts {
     pub checked: u64,
     /// Leaders elected.
     pub elections: u64,
+    /// Of these, those elected while an older one still took itself for the leader.
+    pub overlaps: u64,
     /// Entries committed.
     pub entries_committed: u64,
     /// Operations begun by clients.
@@ -27,6 +29,8 @@ pub struct Counts {
     pub completed: u64,
     /// Writes acknowledged.
     pub writes_acknowledged: u64,
+    /// Answers to reads that were checked for their round (law 6).
+    pub reads_checked: u64,
     /// Gets and scans served.
     pub reads_served: u64,
     /// Definite refusals heard.
@@ -49,6 +53,22 @@ pub struct Counts {
     pub frames_corrupted: u64,
     /// Frames that a core refused.
     pub frames_refused: u64,
+    /// Frames in the name of a replica that does not exist.
+    pub frames_strange: u64,
+    /// Frames that a core had to ignore (law 11).
+    pub frames_ignored: u64,
+    /// Spells of very late frames.
+    pub lags: u64,
+    /// Links that became narrow.
+    pub narrow_links: u64,
+    /// Disks that became slow.
+    pub slow_disks: u64,
+    /// Earlier images of disks that came back.
+    pub old_images: u64,
+    /// Requests for keys of other ranges that were refused.
+    pub foreign: u64,
+    /// Scrubs of running logs.
+    pub scrubs: u64,
     /// Links that broke.
     pub links_broken: u64,
     /// Partitions.
@@ -105,8 +125,8 @@ impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "  cluster: turns {}, elections {}, entries committed {}, views checked {}, syncs {}",
-            self.turns, self.elections, self.entries_committed, self.checked, self.syncs
+            "  cluster: turns {}, elections {} (overlapping {}), entries committed {}, views checked {}, syncs {}",
+            self.turns, self.elections, self.overlaps, self.entries_committed, self.checked, self.syncs
         )?;
         writeln!(
             f,
@@ -123,7 +143,7 @@ impl fmt::Display for Counts {
         writeln!(
             f,
             "  faults: frames {} (lost {}, doubled {}, changed {}, refused {}), links broken {}, partitions {}, \
-             crashes {} (power cuts {}), stops {}, pauses {}",
+             crashes {} (power cuts {}), stops {}, pauses {}, late {}, narrow {}, strange {}, ignored {}, foreign {}",
             self.frames,
             self.frames_lost,
             self.frames_duplicated,
@@ -134,7 +154,12 @@ impl fmt::Display for Counts {
             self.crashes,
             self.power_cuts,
             self.stops,
-            self.pauses
+            self.pauses,
+            self.lags,
+            self.narrow_links,
+            self.frames_strange,
+            self.frames_ignored,
+            self.foreign
         )?;
         writeln!(
             f,
@@ -152,7 +177,7 @@ impl fmt::Display for Counts {
         writeln!(
             f,
             "  disks: syncs stalled {}, failed {}, logs fenced {}, waits for a segment {}, damaged {} (refused {}, nodes lost {}), \
-             payloads lost {} (restored {}), votes lost {}",
+             payloads lost {} (restored {}), votes lost {}, scrubs {}, slow {}, old images {}",
             self.stalls,
             self.sync_errors,
             self.logs_fenced,
@@ -162,7 +187,10 @@ impl fmt::Display for Counts {
             self.nodes_lost,
             self.payloads_lost,
             self.payloads_restored,
-            self.votes_lost
+            self.votes_lost,
+            self.scrubs,
+            self.slow_disks,
+            self.old_images
         )
     }
 }

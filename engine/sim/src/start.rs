@@ -10,7 +10,7 @@ use bytes::Bytes;
 use pontoon_multiraft::{Core, CoreConfig, Event, GroupState};
 use pontoon_router::core_of;
 use pontoon_types::limits::{COMMAND_BYTES_MAX, PROPOSAL_BYTES_PER_TURN};
-use pontoon_types::{Incarnation, NodeId, Time};
+use pontoon_types::{GroupId, Incarnation, Index, NodeId, Time};
 
 use crate::disk::{Disk, NotOpened};
 use crate::oracle::LogLaw;
@@ -33,16 +33,15 @@ impl World {
         let node = self.nodes.get_mut(&id).expect("law: a node that starts exists");
         (node.incarnation, node.clock) = (incarnation, clock);
         self.trace.note(self.queue.now(), Happening::Started(id, incarnation.0));
+        self.exchange_disks(id);
         self.damage_disks(id);
         if !self.open_logs(id)? {
             return Ok(());
         }
         self.nodes.get_mut(&id).expect("law: a node that starts exists").alive = true;
         for place in self.places(id) {
-            if self.phase == Phase::Faults && self.random.chance(self.options.disk.payload_ppm) {
-                self.rot_payloads(place, true);
-            }
-            let core = self.build_core(place, incarnation, clock.local(self.queue.now()));
+            self.read_law.started(place);
+            let core = self.build_core(place, clock.local(self.queue.now()));
             self.cores.insert(place, RunningCore::new(core));
             self.watch_log_space(place);
             self.schedule_turn(place);
@@ -51,9 +50,27 @@ impl World {
         Ok(())
     }
 
+    /// Somebody has put earlier images of the disks in their place.
+    fn exchange_disks(&mut self, id: NodeId) {
+        if self.options.disk.old_image_ppm == 0 || self.phase != Phase::Faults {
+            return;
+        }
+        for place in self.places(id) {
+            if self.random.chance(self.options.disk.old_image_ppm) && self.disk(place).restore_image() {
+                self.counts.old_images += 1;
+                self.trace.note(self.queue.now(), Happening::OldImage(place));
+            } else if self.random.chance(500_000) {
+                self.disk(place).keep_image();
+            }
+        }
+    }
+
     /// Something happened to a disk while nobody used it.
     fn damage_disks(&mut self, id: NodeId) {
         for place in self.places(id) {
+            if self.phase == Phase::Faults && self.random.chance(self.options.disk.payload_ppm) {
+                self.rot_payloads(place);
+            }
             if self.phase != Phase::Faults
                 || !self.random.chance(self.options.disk.damage_ppm)
                 || !self.may_lose_something(place)
@@ -70,39 +87,44 @@ impl World {
 
     /// Whether a group may lose what one replica has of it: who can give it back, or vote in its place, must be whole.
     fn may_lose_something(&self, place: Place) -> bool {
-        let whole = |disk: &Disk| {
-            let oracle = disk.oracle();
-            oracle.voteless.is_empty() && !oracle.groups().any(|group| oracle.rotten(group).next().is_some())
-        };
         let mut others = self.disks.iter().filter(|(other, _)| other.node != place.node);
         self.nodes.len() >= 3
             && self.lost_nodes() == 0
-            && others.all(|(_, disk)| whole(disk) && !disk.is_freshly_damaged())
+            && others.all(|(_, disk)| disk.is_whole() && !disk.is_freshly_damaged())
     }
 
     /// Payloads rot on a disk, but never one that another replica of the group has lost too: only who has the bytes can
-    /// give them back. Says which to a core that runs.
-    pub(crate) fn rot_payloads(&mut self, place: Place, at_start: bool) {
+    /// give them back.
+    pub(crate) fn rot_payloads(&mut self, place: Place) {
         if !self.may_lose_something(place) {
             return;
         }
         let mut random = self.random.fork(place.node.0);
-        let rotten = self.disk(place).rot_payloads(at_start, &mut random);
-        let Some((group, indexes)) = rotten else { return };
-        self.counts.payloads_lost += indexes.len() as u64;
-        let what = format!("the payloads of {group} {indexes:?} are rotten");
+        let Some((group, indexes, what)) = self.disk(place).rot_payloads(&mut random) else { return };
+        let what = format!("the payloads of {group} {indexes:?} rot at{what}");
         self.trace.note(self.queue.now(), Happening::Damaged(place, what));
-        if !at_start {
-            self.push(place, Event::Lost { group, indexes });
+    }
+
+    /// A log reads everything that it has stored, and its core is told what has rotted.
+    pub(crate) fn scrub(&mut self, place: Place) -> Result<(), Broken> {
+        self.counts.scrubs += 1;
+        let found = self.guarded(place, Disk::scrub)?;
+        let rot = found.map_err(|(law, what)| Broken::Log { law, place, what })?;
+        self.tell_rot(place, rot);
+        Ok(())
+    }
+
+    /// A log has come upon rotten payloads.
+    pub(crate) fn tell_rot(&mut self, place: Place, rot: Vec<(GroupId, Index)>) {
+        self.counts.payloads_lost += rot.len() as u64;
+        for (group, index) in rot {
+            self.push(place, Event::Lost { group, indexes: vec![index] });
         }
     }
 
     /// Whether some payload or vote is missing somewhere.
     pub(crate) fn has_losses(&self) -> bool {
-        let mut disks = self.disks.values().map(|disk| disk.oracle());
-        disks.any(|oracle| {
-            !oracle.voteless.is_empty() || oracle.groups().any(|group| oracle.rotten(group).next().is_some())
-        })
+        !self.disks.values().all(Disk::is_whole)
     }
 
     /// Opens all logs of a node. False when it cannot start now.
@@ -196,7 +218,7 @@ impl World {
         self.queue.put(self.queue.now() + delay, Due::StartNode(id));
     }
 
-    fn build_core(&mut self, place: Place, incarnation: Incarnation, now: Time) -> Core {
+    fn build_core(&mut self, place: Place, now: Time) -> Core {
         let mut groups = Vec::new();
         for descriptor in &self.descriptors {
             if core_of(descriptor.group, self.options.cores) != place.core {
@@ -217,7 +239,7 @@ impl World {
         // As in the node: what becomes one write must fit a segment.
         let segment_bytes = self.options.disk.segment_bytes as usize;
         let config = CoreConfig {
-            incarnation,
+            incarnation: self.disks[&place].incarnation(),
             seed: self.random.draw(),
             nodes: self.nodes.keys().map(|node| (*node, format!("{node}:7400"))).collect(),
             descriptors: self.descriptors.clone(),
@@ -228,6 +250,8 @@ impl World {
             request_timeout: options.request_timeout,
             proposal_bytes_max: PROPOSAL_BYTES_PER_TURN.min(segment_bytes / 4),
             command_bytes_max: COMMAND_BYTES_MAX.min(segment_bytes / 8 * 5),
+            #[cfg(feature = "mutations")]
+            mutation: self.options.core_mutation,
             ..CoreConfig::new(CLUSTER, place.node, place.core, self.options.cores)
         };
         Core::new(config, groups, now)

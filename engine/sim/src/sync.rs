@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use pontoon_multiraft::{Event, STALL_AFTER};
+use pontoon_multiraft::{CoreWrite, Event, STALL_AFTER};
 use pontoon_types::NodeId;
 
 use crate::disk::{Begun, Disk};
@@ -24,6 +24,17 @@ const SEGMENT_WAIT: Duration = Duration::from_millis(10);
 impl World {
     pub(crate) fn disk(&mut self, place: Place) -> &mut Disk {
         self.disks.get_mut(&place).expect("law: every core has a disk")
+    }
+
+    /// Gives an append to the log.
+    pub(crate) fn append(&mut self, place: Place, append: CoreWrite) {
+        #[cfg(feature = "mutations")]
+        let append = match self.options.disk_mutation {
+            Some(DiskMutation::VoteLags) => self.disk(place).lag(append, true),
+            Some(DiskMutation::EntriesLag) => self.disk(place).lag(append, false),
+            _ => append,
+        };
+        self.disk(place).append(append);
     }
 
     /// Hands over what has gathered, if no sync is in flight.
@@ -85,7 +96,7 @@ impl World {
     fn schedule_sync_end(&mut self, place: Place) {
         let options = &self.options.disk;
         let mut time = self.random.around(options.sync_mean);
-        if self.random.chance(options.slow_ppm) {
+        if self.random.chance(options.slow_ppm) || self.queue.now() < self.disks[&place].slow_until {
             time += self.random.until_next(options.slow_max / 2);
         }
         let incarnation = self.nodes[&place.node].incarnation;
@@ -107,6 +118,11 @@ impl World {
     /// A sync is done; the core hears of it in its next turn, which begins the next sync.
     pub(crate) fn sync_done(&mut self, place: Place) -> Result<(), Broken> {
         let Some(fd) = self.disks[&place].flight() else { return Ok(()) };
+        if let Some(running) = self.cores.get_mut(&place).filter(|running| running.paused) {
+            // Nobody is there to hear of it.
+            running.sync_ended = true;
+            return Ok(());
+        }
         let sync_error_ppm = if self.phase == Phase::Faults { self.options.disk.sync_error_ppm } else { 0 };
         let mut result = if self.random.chance(sync_error_ppm) {
             let mut random = self.random.fork(place.node.0);
@@ -136,9 +152,8 @@ impl World {
                     self.trace.note(now, Happening::Sealed(place));
                 }
                 self.push(place, Event::Durable(through));
-                for (group, index) in self.disk(place).take_rot() {
-                    self.push(place, Event::Lost { group, indexes: vec![index] });
-                }
+                let rot = self.disk(place).take_rot();
+                self.tell_rot(place, rot);
                 if self.cores.get_mut(&place).is_some_and(|running| std::mem::take(&mut running.stalled)) {
                     self.push(place, Event::Stalled(false));
                 }

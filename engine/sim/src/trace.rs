@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::time::Duration;
 
 use bytes::Bytes;
 use pontoon_types::{
@@ -91,6 +92,18 @@ pub enum Happening {
     Partitioned(Vec<(NodeId, NodeId)>),
     /// All partitions are over.
     Healed,
+    /// Frames of a node, or all, are very late for so long.
+    Lag(Option<NodeId>, Duration),
+    /// A link carries little for so long.
+    NarrowLink(Place, NodeId, Duration),
+    /// Links of a node, or all, are reset so many times.
+    Resets(Option<NodeId>, u64),
+    /// A node is killed, so many times from now on.
+    Storm(NodeId, u32),
+    /// All syncs of a disk are slow for so long.
+    SlowDisk(Place, Duration),
+    /// An earlier image of a disk is put in its place.
+    OldImage(Place),
     /// The log's state of being full changed.
     LogFull(Place, bool),
     /// A client began an operation or tried again.
@@ -184,6 +197,14 @@ impl fmt::Display for Happening {
                 ways.iter().try_for_each(|(from, to)| write!(f, " {from}⇥{to}"))
             }
             Happening::Healed => write!(f, "partitions heal"),
+            Happening::Lag(Some(node), length) => write!(f, "frames of {node} are very late for {length:?}"),
+            Happening::Lag(None, length) => write!(f, "all frames are very late for {length:?}"),
+            Happening::NarrowLink(at, to, length) => write!(f, "{at} link to {to} is narrow for {length:?}"),
+            Happening::Resets(Some(node), count) => write!(f, "links of {node} are reset {count} times"),
+            Happening::Resets(None, count) => write!(f, "links are reset {count} times"),
+            Happening::Storm(node, kills) => write!(f, "{node} is to be killed {kills} times"),
+            Happening::SlowDisk(at, length) => write!(f, "{at} disk is slow for {length:?}"),
+            Happening::OldImage(at) => write!(f, "{at} disk is an earlier image of itself"),
             Happening::LogFull(at, full) => write!(f, "{at} log full: {full}"),
             Happening::Asked(attempt, client, group, at, what) => {
                 write!(f, "client{client} asks {at} for {group}, attempt {attempt}: {what}")

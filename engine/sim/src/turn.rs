@@ -6,12 +6,14 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use bytes::Bytes;
 use pontoon_multiraft::{Effects, Event};
 use pontoon_types::Time;
+use pontoon_wire::client::{Outcome, ReplyFrame};
 use pontoon_wire::peer::PeerFrame;
 
 use crate::invariants::Change;
-use crate::process::RunningCore;
+use crate::process::{Arrival, RunningCore};
 use crate::trace::{Happening, Place, WriteLine};
 use crate::violation::Broken;
 use crate::world::{Due, Phase, World};
@@ -38,12 +40,17 @@ impl World {
         if split && taken > 1 {
             taken = self.random.between(1, taken as u64) as usize;
         }
-        let events: Vec<Event> = running.inbox.drain(..taken).collect();
+        let events: Vec<Arrival> = running.inbox.drain(..taken).collect();
         let more = !running.inbox.is_empty();
         self.counts.turns += 1;
         let check = !self.options.outcomes_only;
+        if check {
+            let incarnation = self.disks[&place].incarnation();
+            events.iter().for_each(|arrival| self.read_law.takes(place, incarnation, &arrival.event));
+        }
         let step = catch_unwind(AssertUnwindSafe(|| step_all(running, local, events, spurious_timer, check)));
-        let effects = step.map_err(|panic| Broken::Stopped { place, message: message_of(&*panic) })?;
+        let step = step.map_err(|panic| Broken::Stopped { place, message: message_of(&*panic) })?;
+        let effects = step.map_err(|event| Broken::NotIgnored { place, event })?;
         if running.spins > SPINS_MAX {
             return Err(Broken::Spinning { place, turns: running.spins });
         }
@@ -68,7 +75,7 @@ impl World {
         }
         self.refusals(place, &effects)?;
         if let Some(append) = effects.append {
-            self.disks.get_mut(&place).expect("law: every core has a disk").append(append);
+            self.append(place, append);
         }
         for (to, bytes) in effects.beacons.into_iter().chain(effects.peer_frames) {
             self.send_frame(place, to, bytes);
@@ -76,8 +83,12 @@ impl World {
         // As in the node: when the log fails, frames to peers have left and replies have not.
         self.begin_sync(place)?;
         if self.cores.contains_key(&place) {
+            let acknowledged = effects.client_frames.iter().any(|(_, bytes)| acknowledges_a_write(bytes));
             for (connection, bytes) in effects.client_frames {
                 self.send_to_client(connection, bytes);
+            }
+            if acknowledged {
+                self.crash_after_reply(place);
             }
         }
         Ok(())
@@ -109,6 +120,11 @@ impl World {
             })?;
             self.check_quiet(place, &frame)?;
             self.invariants.sent(place, &frame, &self.disks[&place])?;
+            self.read_law.sent(place, &frame);
+        }
+        for (_, bytes) in &effects.client_frames {
+            let frame = ReplyFrame::decode(bytes.clone()).map_err(|error| Broken::BadReply(error.to_string()))?;
+            self.read_law.answered(place, &frame)?;
         }
         Ok(())
     }
@@ -141,7 +157,7 @@ impl World {
         if let Some(append) = effects.append
             && self.random.chance(500_000)
         {
-            self.disk(place).append(append);
+            self.append(place, append);
             if self.random.chance(500_000) {
                 return self.lose_power_in_write(place);
             }
@@ -185,10 +201,25 @@ impl World {
     }
 }
 
-fn step_all(running: &mut RunningCore, now: Time, events: Vec<Event>, spurious_timer: bool, check: bool) -> Effects {
+/// Steps everything; outside, an event that changed the core and must not.
+fn step_all(
+    running: &mut RunningCore,
+    now: Time,
+    events: Vec<Arrival>,
+    spurious_timer: bool,
+    check: bool,
+) -> Result<Effects, String> {
     let mut effects = Effects::default();
     let core = &mut running.core;
-    for event in events {
+    for Arrival { event, ignored } in events {
+        if ignored && check {
+            let (before, refused, what) = (format!("{core:?}"), effects.refused_peers.len(), format!("{event:?}"));
+            core.step(now, event, &mut effects);
+            if before != format!("{core:?}") || effects.refused_peers.len() > refused {
+                return Err(what);
+            }
+            continue;
+        }
         core.step(now, event, &mut effects);
     }
     if spurious_timer || core.deadline().is_some_and(|deadline| deadline <= now) {
@@ -200,7 +231,12 @@ fn step_all(running: &mut RunningCore, now: Time, events: Vec<Event>, spurious_t
     }
     let late = core.deadline().is_some_and(|deadline| deadline <= now);
     running.spins = if late { running.spins + 1 } else { 0 };
-    effects
+    Ok(effects)
+}
+
+fn acknowledges_a_write(frame: &Bytes) -> bool {
+    let frame = ReplyFrame::decode(frame.clone()).map(|frame| frame.replies).unwrap_or_default();
+    frame.iter().any(|reply| matches!(reply.result, Ok(Outcome::Written(_))))
 }
 
 pub(crate) fn message_of(panic: &(dyn std::any::Any + Send)) -> String {

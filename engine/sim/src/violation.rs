@@ -213,6 +213,36 @@ pub enum Broken {
         /// What it did.
         what: String,
     },
+    /// A core changed for a frame of a life that is over, or for a replica that does not exist.
+    #[error("law 11: {place} does not ignore {event}")]
+    NotIgnored {
+        /// The core.
+        place: Place,
+        /// The event.
+        event: String,
+    },
+    /// A read was answered and no round that began after it was confirmed by a quorum.
+    #[error("law 6: {place} answers attempt {attempt} to read {group} without a round that was confirmed for it")]
+    ReadUnconfirmed {
+        /// The core.
+        place: Place,
+        /// The group.
+        group: GroupId,
+        /// The attempt.
+        attempt: u64,
+    },
+    /// A replica confirmed a leader's term although it knew a newer one.
+    #[error("law 6: {place} confirms term {asked} of {group} and has reached term {term}")]
+    ConfirmedOldTerm {
+        /// Where.
+        place: Place,
+        /// The group.
+        group: GroupId,
+        /// The term that it confirms.
+        asked: Term,
+        /// Its own.
+        term: Term,
+    },
     /// A log does not keep what it promises.
     #[error("{law}: the log of {place} {what}")]
     Log {

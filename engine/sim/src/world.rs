@@ -20,9 +20,10 @@ use crate::history::History;
 use crate::invariants::{Disks, Invariants};
 use crate::network::{Flight, Network};
 use crate::options::Options;
-use crate::process::{Clock, Node, RunningCore};
+use crate::process::{Arrival, Clock, Node, RunningCore};
 use crate::queue::Queue;
 use crate::random::Random;
+use crate::read_law::ReadLaw;
 use crate::report::Counts;
 use crate::trace::{Place, Trace};
 use crate::turn::message_of;
@@ -59,8 +60,14 @@ pub enum Due {
     DiskHasRoom(Place),
     /// The next fault of a kind.
     Fault(Fault),
-    /// The partition is over.
-    Heal,
+    /// The partition with this number is over.
+    Heal(u64),
+    /// The next of these nodes is cut off.
+    IsolateNext(Vec<NodeId>),
+    /// A link is reset.
+    Reset(Place, NodeId),
+    /// A node is killed so many times more.
+    KillInStorm(NodeId, u32),
     /// A lane goes on; the number tells an outdated wake-up.
     WakeLane(usize, usize, u64),
     /// An operation took too long.
@@ -110,6 +117,7 @@ pub struct World {
     pub(crate) operations: u64,
     pub(crate) history: History,
     pub(crate) invariants: Invariants,
+    pub(crate) read_law: ReadLaw,
     pub(crate) counts: Counts,
 }
 
@@ -134,6 +142,7 @@ impl World {
         }
         let history = History::new(&descriptors, options.client.keys);
         let invariants = Invariants::new(&descriptors);
+        let read_law = ReadLaw::new(&descriptors);
         World {
             random,
             queue: Queue::new(),
@@ -151,6 +160,7 @@ impl World {
             operations: 0,
             history,
             invariants,
+            read_law,
             counts: Counts::default(),
             descriptors,
             options,
@@ -166,6 +176,9 @@ impl World {
         }
         for _ in 0..self.options.client.clients {
             self.add_client(self.options.client.scripts());
+        }
+        if self.options.client.loyal_readers {
+            self.add_loyal_readers();
         }
         self.begin_faults();
     }
@@ -203,7 +216,11 @@ impl World {
             Due::Dial(from, to) => self.dial(from, to),
             Due::StartNode(node) => self.start_node(node)?,
             Due::Fault(fault) => self.inject(fault)?,
-            Due::Heal => self.heal_partitions(),
+            Due::Heal(number) => self.heal_partition(number),
+            Due::IsolateNext(nodes) => self.isolate_next(nodes),
+            Due::Reset(from, to) if self.phase == Phase::Faults => self.break_link(from, to),
+            Due::Reset(..) => {}
+            Due::KillInStorm(node, kills) => self.kill_in_storm(node, kills),
             Due::WakeLane(client, lane, wake) => self.wake_lane(client, lane, wake),
             Due::GiveUp(client, lane, id) => self.give_up(client, lane, id),
             Due::Flush(client) => self.flush(client),
@@ -228,8 +245,13 @@ impl World {
 
     /// Puts an event into a core's inbox, if the core runs.
     pub(crate) fn push(&mut self, place: Place, event: Event) {
+        self.deliver(place, event, false);
+    }
+
+    /// Likewise; `ignored` says that a correct core changes nothing for it.
+    pub(crate) fn deliver(&mut self, place: Place, event: Event, ignored: bool) {
         if let Some(running) = self.cores.get_mut(&place) {
-            running.inbox.push(event);
+            running.inbox.push(Arrival { event, ignored });
             self.schedule_turn(place);
         }
     }

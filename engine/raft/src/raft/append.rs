@@ -25,6 +25,9 @@ impl Raft {
             return self.promise(step, from, Body::AppendRefused { refused: previous.index, hint });
         }
         self.follow(from);
+        if self.config.mutated(Mutation::CommitWithoutMatch) {
+            self.commit(commit.min(self.log.last().index).max(self.log.committed()));
+        }
         let matches = self.log.holds(previous)
             || (self.config.mutated(Mutation::SkipPreviousCheck) && previous.index <= self.log.last().index);
         let usable = match self.config.mutated(Mutation::AcknowledgeWithoutPayloads) {
@@ -60,14 +63,15 @@ impl Raft {
             let known = entries.iter().take_while(|entry| self.log.holds(entry.id)).count();
             restores = self.restore(&entries[..known]);
             entries.drain(..known);
-            let Some(first) = entries.first() else { return restores };
-            if first.id.index <= self.log.last().index {
-                self.log.truncate(first.id.index);
-                self.writes.truncate(first.id.index);
-                self.lost.truncate(first.id.index);
-                if !self.config.mutated(Mutation::KeepCutConfiguration) {
-                    self.members.truncate(first.id.index);
+            let Some(first) = entries.first().map(|entry| entry.id.index) else {
+                let behind = Index(previous.index.0 + known as u64 + 1);
+                if self.config.mutated(Mutation::CutBehindKnown) && behind <= self.log.last().index {
+                    self.cut(behind);
                 }
+                return restores;
+            };
+            if first <= self.log.last().index {
+                self.cut(first);
             }
         }
         if !entries.is_empty() {
@@ -76,5 +80,15 @@ impl Raft {
             self.writes.append(entries);
         }
         restores
+    }
+
+    /// Cuts everything at and after `from`.
+    fn cut(&mut self, from: Index) {
+        self.log.truncate(from);
+        self.writes.truncate(from);
+        self.lost.truncate(from);
+        if !self.config.mutated(Mutation::KeepCutConfiguration) {
+            self.members.truncate(from);
+        }
     }
 }

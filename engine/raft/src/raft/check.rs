@@ -5,6 +5,7 @@
 use pontoon_types::{HardState, Index, LogId, ReplicaId, Term, WriteNumber};
 
 use super::{Raft, State};
+use crate::mutation::Mutation;
 use crate::quorum::Ballot;
 use crate::{Effect, Role};
 
@@ -143,9 +144,9 @@ impl Before {
         }
         if self.hard_state.term == raft.term() {
             let vote = self.hard_state.vote;
-            let kept =
-                vote.is_none() || vote == raft.vote() || raft.config.mutated(crate::mutation::Mutation::VoteTwice);
-            assert!(kept, "a vote never changes within a term");
+            let on_purpose = [Mutation::VoteTwice, Mutation::EraseVoteOnStepDown];
+            let on_purpose = on_purpose.into_iter().any(|mutation| raft.config.mutated(mutation));
+            assert!(vote.is_none() || vote == raft.vote() || on_purpose, "a vote never changes within a term");
             if self.role == Role::Leader {
                 assert!(matches!(raft.role(), Role::Leader | Role::Follower), "a leader leads or resigns");
                 assert!(self.last <= raft.last(), "a leader never cuts its log");

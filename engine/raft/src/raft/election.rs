@@ -99,7 +99,12 @@ impl Raft {
         self.state = State::Candidate { ballot: Ballot::default(), vote_write: self.writes.last(), permit };
         let last = self.log.last();
         for peer in self.others() {
-            self.writes.hold(self.message(peer, self.hard_state.term, Body::Vote { last, permit }));
+            let request = self.message(peer, self.hard_state.term, Body::Vote { last, permit });
+            if self.config.mutated(Mutation::AskBeforeOwnVote) {
+                self.send(step, request);
+            } else {
+                self.writes.hold(request);
+            }
         }
     }
 
@@ -110,6 +115,11 @@ impl Raft {
             && self.may_vote()
             && (free || self.config.mutated(Mutation::VoteTwice))
             && (last >= self.log.last() || self.config.mutated(Mutation::VoteForAnyLog));
+        if granted && self.config.mutated(Mutation::PromiseBeforeVote) {
+            self.promise(step, from, Body::VoteResponse { granted });
+            self.flush(step);
+            return self.write_hard_state(HardState { vote: Some(from), ..self.hard_state });
+        }
         if granted && self.hard_state.vote != Some(from) {
             self.write_hard_state(HardState { vote: Some(from), ..self.hard_state });
             if self.election_deadline.is_some() {
@@ -172,8 +182,15 @@ impl Raft {
     /// cannot win do not put off the campaign of one that can.
     pub(super) fn wait_for_election(&mut self, step: &mut Step) {
         self.state = State::Follower { leader: None, supported: false };
+        self.forget_vote_if_mutated();
         if self.election_deadline.is_none() {
             self.restart_election_deadline(step);
+        }
+    }
+
+    fn forget_vote_if_mutated(&mut self) {
+        if self.config.mutated(Mutation::EraseVoteOnStepDown) {
+            self.hard_state.vote = None;
         }
     }
 
@@ -182,6 +199,7 @@ impl Raft {
         let term = self.hard_state.term;
         assert!(self.may_lead(from, term), "election safety: {from} is followed in term {term}, which another leads");
         self.state = State::Follower { leader: Some(from), supported: true };
+        self.forget_vote_if_mutated();
         self.election_deadline = None;
     }
 
@@ -252,10 +270,12 @@ impl Raft {
     }
 
     fn write_hard_state(&mut self, hard_state: HardState) {
-        if hard_state.term > self.hard_state.term {
+        if hard_state.term > self.hard_state.term && !self.config.mutated(Mutation::KeepOldPromises) {
             self.writes.withdraw();
         }
         self.hard_state = hard_state;
-        self.writes.hard_state(hard_state);
+        if hard_state.vote.is_some() || !self.config.mutated(Mutation::TermNotWritten) {
+            self.writes.hard_state(hard_state);
+        }
     }
 }

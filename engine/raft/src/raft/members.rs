@@ -176,7 +176,8 @@ impl Raft {
     /// The highest index that a quorum holds durably.
     pub(super) fn held_by_quorum(&self) -> Index {
         let State::Leader(leadership) = &self.state else { return Index(0) };
-        let own = self.durable();
+        let alone_early = leadership.peers.is_empty() && self.config.mutated(Mutation::CommitAloneEarly);
+        let own = if alone_early { self.log.last().index } else { self.durable() };
         let held = |replica| match leadership.peers.iter().find(|peer| peer.id == replica) {
             Some(peer) => peer.matched,
             None => own,

@@ -254,8 +254,12 @@ impl Raft {
                 self.on_append(step, from, current, previous, entries, commit)
             }
             // Answers to what was asked in an older term say nothing about this one.
-            Body::VoteResponse { granted } if current => self.on_vote_response(step, from, granted),
-            Body::AppendResponse { matched } if current => self.on_append_response(step, from, matched),
+            Body::VoteResponse { granted } if current || self.config.mutated(Mutation::CountOldVotes) => {
+                self.on_vote_response(step, from, granted)
+            }
+            Body::AppendResponse { matched } if current || self.config.mutated(Mutation::CountOldAnswers) => {
+                self.on_append_response(step, from, matched)
+            }
             Body::AppendRefused { refused, hint } if current => self.on_append_refused(step, from, refused, hint),
             _ => {}
         }

@@ -39,6 +39,10 @@ impl Raft {
     /// Acknowledges the log up to `matched` once everything written so far is durable. `news` says that the answered
     /// message told a later commit index: the leader waits for an answer to it even if one for the same index is due.
     pub(super) fn acknowledge(&mut self, step: &mut Step, to: ReplicaId, matched: Index, news: bool) {
+        if self.config.mutated(Mutation::DurableByIndex) && matched <= self.durable() {
+            let message = self.message(to, self.hard_state.term, Body::AppendResponse { matched });
+            return self.send_promise(step, message);
+        }
         if self.writes.is_settled() || !self.writes.raise_held(to, matched, news) {
             self.promise(step, to, Body::AppendResponse { matched });
         }

@@ -4,6 +4,7 @@ use pontoon_types::{Entry, Index, LogId, ReplicaId, Term};
 
 use super::{Raft, State};
 use crate::membership::Configuration;
+use crate::mutation::Mutation;
 use crate::{NoTerm, ProposalRefused, Role};
 
 impl Raft {
@@ -30,7 +31,10 @@ impl Raft {
     /// replica does not lead or has not committed its no-op: until then an older leader's commits may be unknown.
     pub fn read_index(&self) -> Option<Index> {
         match &self.state {
-            State::Leader(leadership) => Some(self.log.committed()).filter(|&index| index >= leadership.start),
+            State::Leader(leadership) => {
+                let early = self.config.mutated(Mutation::ReadBeforeOwnCommit);
+                Some(self.log.committed()).filter(|&index| index >= leadership.start || early)
+            }
             _ => None,
         }
     }

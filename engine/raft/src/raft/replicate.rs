@@ -38,6 +38,9 @@ impl Raft {
         self.append_own((first..).zip(payloads).map(entry).collect());
         self.flush(step);
         self.replicate_all(step);
+        if self.config.mutated(Mutation::CommitAloneEarly) {
+            self.advance_commit(step);
+        }
     }
 
     /// Appends entries of the own term to the log and to the write of this step.
@@ -137,7 +140,7 @@ impl Raft {
             None => self.log.compacted().index.next(),
             Some(agreed) => agreed.index.next(),
         };
-        if peer.mode != Mode::Replicate {
+        if peer.mode != Mode::Replicate && !self.config.mutated(Mutation::CountLostPayloads) {
             peer.holds_only(next.previous());
         }
         peer.start_probe(next);

@@ -1,6 +1,6 @@
 //! One seed is one run: the same bytes twice, also when other runs go on beside it.
 
-use pontoon_sim::{Overrides, run, run_many};
+use pontoon_sim::{Options, Overrides, Part, run, run_many};
 
 #[test]
 fn the_same_seed_prints_the_same_bytes_twice() {
@@ -8,6 +8,18 @@ fn the_same_seed_prints_the_same_bytes_twice() {
         let (first, second) = (run(seed, &Overrides::default()), run(seed, &Overrides::default()));
         assert_eq!(first.to_string(), second.to_string());
         assert_eq!(first, second);
+    }
+}
+
+/// Over every kind of fault: of each one seed that has it.
+#[test]
+fn every_fault_repeats_itself() {
+    for part in Part::ALL {
+        let with = Overrides { old_images: part == Part::OldImages, nodes: Some(3), ..Overrides::default() };
+        let without = Overrides { without: vec![part], ..with.clone() };
+        let has = |seed: &u64| Options::draw(*seed, &with) != Options::draw(*seed, &without);
+        let seed = (400..).find(has).expect("some seed has the part");
+        assert_eq!(run(seed, &with), run(seed, &with), "seed {seed} with {part}");
     }
 }
 

@@ -5,3 +5,4 @@ mod disks;
 mod linearizability;
 mod mutations;
 mod seeds;
+mod shrinking;

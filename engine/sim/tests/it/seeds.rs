@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pontoon_sim::{Counts, Overrides, Report, run, run_many};
+use pontoon_sim::{Counts, Overrides, Part, Report, run, run_many};
 
 /// Runs of an ordinary test. More: `pontoon sim --seed 0 --count 100000`.
 const SEEDS: u64 = 300;
@@ -33,12 +33,17 @@ fn a_few_hundred_seeds_break_no_law() {
     assert!(sum.seals > 1_000 && sum.starts_in_vain > 50, "{sum}");
     assert!(sum.damages > 200 && sum.damages_refused > 50 && sum.nodes_lost > 5, "{sum}");
     assert!(sum.payloads_lost > 500 && sum.payloads_restored > 300, "{sum}");
+    assert!(sum.reads_checked > 8_000, "{sum}");
+    assert!(sum.lags > 50 && sum.narrow_links > 100 && sum.slow_disks > 50 && sum.scrubs > 200, "{sum}");
+    assert!(sum.frames_strange > 500 && sum.frames_ignored > 500 && sum.foreign > 50, "{sum}");
     assert_eq!(sum.undecided, 0, "every history is decided");
 }
 
 fn add(sum: &mut Counts, report: &Report) {
     let counts = &report.counts;
     sum.elections += counts.elections;
+    sum.reads_checked += counts.reads_checked;
+    sum.overlaps += counts.overlaps;
     sum.entries_committed += counts.entries_committed;
     sum.writes_acknowledged += counts.writes_acknowledged;
     sum.reads_served += counts.reads_served;
@@ -70,6 +75,13 @@ fn add(sum: &mut Counts, report: &Report) {
     sum.frames_refused += counts.frames_refused;
     sum.links_broken += counts.links_broken;
     sum.pauses += counts.pauses;
+    sum.frames_strange += counts.frames_strange;
+    sum.frames_ignored += counts.frames_ignored;
+    sum.lags += counts.lags;
+    sum.narrow_links += counts.narrow_links;
+    sum.slow_disks += counts.slow_disks;
+    sum.foreign += counts.foreign;
+    sum.scrubs += counts.scrubs;
     sum.unknown += counts.unknown;
     sum.refusals += counts.refusals;
     sum.undecided += counts.undecided;
@@ -79,7 +91,8 @@ fn add(sum: &mut Counts, report: &Report) {
 
 #[test]
 fn without_faults_hardly_anything_is_refused_and_nothing_is_unknown() {
-    let overrides = Overrides { nodes: Some(3), groups: Some(4), faults: Some(false), ..Overrides::default() };
+    let without = vec![Part::QuietRestart, Part::WrongRoutes];
+    let overrides = Overrides { nodes: Some(3), groups: Some(4), faults: Some(false), without, ..Overrides::default() };
     for seed in 0..10 {
         let report = run(seed, &overrides);
         assert!(report.passed(), "{report}");

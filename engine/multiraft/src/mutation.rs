@@ -1,0 +1,138 @@
+//! Bugs put into a core on purpose, beside those of `pontoon-raft`: each takes away one law or one check of this crate,
+//! and the simulator must notice. Only with the cargo feature `mutations` can one be chosen; without it
+//! [`CoreConfig::mutated`] is the constant `false` and the compiler leaves nothing of it in the code path.
+
+use crate::CoreConfig;
+
+/// A bug, and the law it breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CoreMutation {
+    /// Reads join a ReadIndex round that started before they arrived (law 6).
+    JoinOpenRound,
+    /// Rounds use their numbers again (law 6).
+    ReuseRoundId,
+    /// A round is confirmed whatever term the replica has reached (law 6).
+    ConfirmAnyTerm,
+    /// A confirmation for an earlier incarnation counts (law 6).
+    ConfirmAnyIncarnation,
+    /// Reads are served without asking anybody.
+    ReadWithoutRound,
+    /// Any beacon extends support, also one that shows no way back, and a leader without a supported quorum stays (law 7).
+    /// Either half alone makes up for the other.
+    OneWaySupport,
+    /// The claim of a core that is not supported is followed, and such a leader stays (law 7).
+    FollowUnsupported,
+    /// Leaderships given up are not listed (law 7).
+    HideReleased,
+    /// A group that the page does not list stays attached (law 8).
+    KeepUnlisted,
+    /// A new incarnation of a peer is not told to the groups led here.
+    IgnoreRebirth,
+    /// Frames of an older incarnation are taken (law 11).
+    AnyIncarnation,
+    /// A message for another replica, or from one that does not live there, is taken for that of the present one (law 11).
+    AnyReplica,
+    /// A request with an outdated generation is accepted.
+    AnyGeneration,
+    /// A key outside the range is accepted.
+    AnyKey,
+    /// The outcome of an entry goes to whoever waits for its index, whatever the term.
+    OutcomeByIndex,
+    /// Two clients of one turn get each other's outcomes.
+    SwapOutcomes,
+    /// A request whose time is over hears that it was never executed.
+    RefuseLate,
+    /// A leader that steps down tells its clients that their commands were never executed.
+    RefuseOnStepDown,
+    /// A compare-and-set is decided when it is proposed.
+    CompareAtProposal,
+    /// A leader applies some entries twice.
+    ApplyTwice,
+    /// A restarted replica does not apply its second entry.
+    SkipAfterRestart,
+}
+
+#[cfg(feature = "mutations")]
+impl CoreMutation {
+    /// All of them.
+    pub const ALL: [CoreMutation; 21] = [
+        CoreMutation::JoinOpenRound,
+        CoreMutation::ReuseRoundId,
+        CoreMutation::ConfirmAnyTerm,
+        CoreMutation::ConfirmAnyIncarnation,
+        CoreMutation::ReadWithoutRound,
+        CoreMutation::OneWaySupport,
+        CoreMutation::FollowUnsupported,
+        CoreMutation::HideReleased,
+        CoreMutation::KeepUnlisted,
+        CoreMutation::IgnoreRebirth,
+        CoreMutation::AnyIncarnation,
+        CoreMutation::AnyReplica,
+        CoreMutation::AnyGeneration,
+        CoreMutation::AnyKey,
+        CoreMutation::OutcomeByIndex,
+        CoreMutation::SwapOutcomes,
+        CoreMutation::RefuseLate,
+        CoreMutation::RefuseOnStepDown,
+        CoreMutation::CompareAtProposal,
+        CoreMutation::ApplyTwice,
+        CoreMutation::SkipAfterRestart,
+    ];
+}
+
+#[cfg(feature = "mutations")]
+impl CoreConfig {
+    /// Whether this bug was chosen.
+    pub(crate) fn mutated(&self, mutation: CoreMutation) -> bool {
+        self.mutation == Some(mutation)
+    }
+}
+
+#[cfg(not(feature = "mutations"))]
+impl CoreConfig {
+    /// Never, without the feature.
+    #[inline(always)]
+    pub(crate) const fn mutated(&self, _: CoreMutation) -> bool {
+        false
+    }
+}
+
+#[cfg(feature = "mutations")]
+mod early {
+    use bytes::Bytes;
+    use pontoon_wire::command::{Command, KvOperation};
+
+    use crate::Kv;
+
+    /// Stands for an expected value that was compared when the command was proposed.
+    const COMPARED: &[u8] = b"compared when it was proposed";
+
+    /// Compares now what a correct core compares when it applies.
+    pub(crate) fn compare_now(command: Bytes, machine: &Kv) -> Bytes {
+        let Ok(mut decoded) = Command::decode(command.clone()) else { return command };
+        for operation in &mut decoded.operations {
+            if let KvOperation::CompareAndSet { key, expected, .. } = operation
+                && machine.get(key) == *expected
+            {
+                *expected = Some(Bytes::from_static(COMPARED));
+            }
+        }
+        decoded.encode()
+    }
+
+    /// What is applied of a command whose comparisons were made before.
+    pub(crate) fn compared(command: &Command, machine: &Kv) -> Command {
+        let mut command = command.clone();
+        for operation in &mut command.operations {
+            if let KvOperation::CompareAndSet { key, expected, .. } = operation
+                && expected.as_deref() == Some(COMPARED)
+            {
+                *expected = machine.get(key);
+            }
+        }
+        command
+    }
+}
+
+#[cfg(feature = "mutations")]
+pub(crate) use early::{compare_now, compared};
