@@ -71,7 +71,7 @@ pub use kv::Kv;
 pub use members::OrderRefused;
 #[cfg(feature = "mutations")]
 pub use mutation::CoreMutation;
-pub use pontoon_raft::membership::Change;
+pub use pontoon_raft::membership::{Change, Configuration};
 pub use pontoon_raft::{ChangeRefused, MembersChange, TransferRefused};
 pub use pontoon_raft::{Config as RaftConfig, Role};
 pub use stall::STALL_AFTER;

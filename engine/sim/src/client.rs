@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pontoon_multiraft::ConnectionId;
 use pontoon_router::core_of;
-use pontoon_types::{ClientId, Generation, GroupId, NodeId, Time};
+use pontoon_types::{ClientId, Descriptor, Generation, GroupId, NodeId, Time};
 use pontoon_wire::client::{Operation as WireOperation, Outcome, ReadLevel, Refusal, Reply, ReplyFrame, Request};
 use pontoon_wire::command::{Command, KvOperation};
 
@@ -377,7 +377,8 @@ impl World {
         let leader = match refusal {
             Refusal::NotLeader { leader } => leader,
             Refusal::StaleDescriptor { descriptor, leader } => {
-                if self.descriptors.iter().all(|known| *known != descriptor) {
+                let is_of = |known: &Descriptor| known.group == descriptor.group && known.range == descriptor.range;
+                if !self.descriptors.iter().any(is_of) {
                     return Err(Broken::BadReply(format!("a descriptor of no range: {descriptor:?}")));
                 }
                 pending.generation = descriptor.generation;

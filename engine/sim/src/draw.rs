@@ -6,6 +6,7 @@ use crate::options::{
     ClientOptions, CoreOptions, DRIFT_MARGIN_PPM, DiskOptions, Handicap, NetworkOptions, Options, Overrides,
     ProcessOptions,
 };
+use crate::orders::OrderOptions;
 use crate::random::Random;
 
 impl Options {
@@ -30,6 +31,7 @@ impl Options {
             client: draw_client(&mut random, &core),
             core,
             handicap: *random.pick(&HANDICAPS),
+            orders: OrderOptions::default(),
             outcomes_only: overrides.outcomes_only,
             #[cfg(feature = "mutations")]
             mutation: overrides.mutation,
@@ -55,6 +57,7 @@ impl Options {
             (options.disk.old_image_ppm, options.disk.damage_ppm) = (300_000, 0);
         }
         options.process.drift_max_ppm = overrides.drift_ppm.unwrap_or(options.process.drift_max_ppm);
+        options.orders = OrderOptions::draw(&mut random, &options);
         overrides.without.iter().for_each(|part| options.switch_off(*part));
         if overrides.faults == Some(false) {
             options.handicap = Handicap::None;

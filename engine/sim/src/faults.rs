@@ -42,9 +42,13 @@ pub enum Fault {
     Resets,
     /// All syncs of a disk are slow for a while.
     SlowDisk,
+    /// Somebody wants another leader.
+    Transfer,
+    /// Somebody wants other members.
+    ChangeMembers,
 }
 
-const FAULTS: [Fault; 15] = [
+const FAULTS: [Fault; 17] = [
     Fault::Crash,
     Fault::Pause,
     Fault::Partition,
@@ -60,6 +64,8 @@ const FAULTS: [Fault; 15] = [
     Fault::NarrowLink,
     Fault::Resets,
     Fault::SlowDisk,
+    Fault::Transfer,
+    Fault::ChangeMembers,
 ];
 
 impl World {
@@ -88,6 +94,8 @@ impl World {
             Fault::NarrowLink => network.narrow_interval,
             Fault::Resets => network.reset_interval,
             Fault::SlowDisk => self.options.disk.slow_interval,
+            Fault::Transfer => self.options.orders.transfer_interval,
+            Fault::ChangeMembers => self.options.orders.change_interval,
         };
         if mean > Duration::ZERO {
             let wait = self.random.until_next(mean);
@@ -102,6 +110,8 @@ impl World {
         }
         match fault {
             Fault::Crash => self.inject_crash()?,
+            Fault::Transfer => self.order_transfer(),
+            Fault::ChangeMembers => self.order_change(),
             Fault::Pause => {
                 let place = self.draw_place();
                 let length = self.random.until_next(self.options.process.pause_length);

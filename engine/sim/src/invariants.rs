@@ -13,12 +13,13 @@
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 
-use pontoon_multiraft::{CoreWrite, GroupView, Role};
+use pontoon_multiraft::{Configuration, CoreWrite, GroupView, Role};
 use pontoon_types::{Body, ClientId, Descriptor, Entry, GroupId, Index, LogId, Message, NodeId, ReplicaId, Term};
 use pontoon_wire::command::Command;
 use pontoon_wire::peer::PeerFrame;
 
 use crate::disk::Disk;
+use crate::orders::in_force_since;
 use crate::replica_log::ReplicaLog;
 use crate::trace::{Digest, Place};
 use crate::violation::Broken;
@@ -299,7 +300,8 @@ impl Invariants {
             truth.commit(place, entry, term)?;
         }
         if truth.committed.len() > known {
-            truth.check_copies(place.core, id, disks)?;
+            let configurations = in_force_since(&truth.descriptor, view, id);
+            truth.check_copies(&configurations, place.core, id, disks)?;
             self.check_leaders_have(group, id, term)?;
         }
         Ok(())
@@ -319,7 +321,11 @@ impl Invariants {
     fn check_state(&mut self, place: Place, view: &GroupView<'_>) -> Result<(), Broken> {
         let (group, applied) = (view.group(), view.applied());
         let truth = self.groups.get_mut(&group).expect("law: a core holds groups of its cluster");
-        let digest = view.digest();
+        // The descriptor is a part of the state: it changes at apply (law 23).
+        let mut digest = Digest::default();
+        let descriptor = view.descriptor();
+        (view.digest(), descriptor.generation, &descriptor.members).hash(&mut digest);
+        let digest = digest.finish();
         if *truth.digests.entry(applied).or_insert(digest) != digest {
             return Err(Broken::StateDiffers { group, applied, place });
         }
@@ -466,15 +472,22 @@ impl Truth {
         }
     }
 
-    /// What is committed is durable on a quorum, now and for ever.
-    fn check_copies(&self, core: pontoon_types::CoreId, id: LogId, disks: &Disks) -> Result<(), Broken> {
+    /// What is committed is durable on a quorum of a configuration by which it may have been committed.
+    fn check_copies(
+        &self,
+        configurations: &[Configuration],
+        core: pontoon_types::CoreId,
+        id: LogId,
+        disks: &Disks,
+    ) -> Result<(), Broken> {
         let group = self.descriptor.group;
         let has = |node: NodeId| disks[&Place { node, core }].durable(group).id_at(id.index) == Some(id);
+        let holds = |replica| self.descriptor.node_of(replica).is_some_and(has);
+        if configurations.iter().any(|configuration| configuration.is_quorum(holds)) {
+            return Ok(());
+        }
         let copies = self.descriptor.members.iter().filter(|member| has(member.node)).count();
         let quorum = self.descriptor.members.len() / 2 + 1;
-        if copies < quorum {
-            return Err(Broken::CommittedNotDurable { group, id, copies, quorum });
-        }
-        Ok(())
+        Err(Broken::CommittedNotDurable { group, id, copies, quorum })
     }
 }

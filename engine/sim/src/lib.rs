@@ -43,6 +43,7 @@ pub mod network;
 pub mod network_faults;
 pub mod options;
 pub mod oracle;
+mod orders;
 pub mod parts;
 pub mod process;
 pub mod process_faults;
@@ -79,6 +80,7 @@ pub fn run(seed: u64, overrides: &Overrides) -> Report {
     let mut counts = world.counts;
     counts.checked = world.invariants.checked;
     counts.elections = world.invariants.elections();
+    counts.configurations = world.configurations_applied();
     counts.reads_checked = world.read_law.checked;
     counts.overlaps = world.invariants.overlaps;
     counts.entries_committed = world.invariants.entries_committed();

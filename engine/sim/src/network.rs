@@ -283,6 +283,7 @@ fn strange(bytes: &Bytes, random: &mut Random) -> Option<Bytes> {
     frame =
         PeerFrame { beacon: None, reads: Vec::new(), confirmations: Vec::new(), index_questions: Vec::new(), ..frame };
     frame.index_answers.clear();
+    frame.support.clear();
     let from = random.chance(500_000);
     for (_, message) in &mut frame.messages {
         *(if from { &mut message.from } else { &mut message.to }) = STRANGER;

@@ -8,6 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::liveness::LARGEST_LOG_BYTES;
+use crate::orders::OrderOptions;
 use crate::parts::Part;
 
 /// Most that a clock of a run runs wrong, parts per million: what a lease may count on. More is asked for by name only
@@ -336,6 +337,8 @@ pub struct Options {
     pub core: CoreOptions,
     /// What stays broken at first when everything else is healed.
     pub handicap: Handicap,
+    /// Orders to groups.
+    pub orders: OrderOptions,
     /// Whether only outcomes are checked.
     pub outcomes_only: bool,
     /// The bug put in on purpose.
@@ -369,7 +372,8 @@ impl Options {
 impl fmt::Display for Options {
     /// One line for each part, every field with its name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Options { nodes, cores, groups, duration, network, disk, process, client, core, handicap, .. } = self;
+        let Options { nodes, cores, groups, duration, network, disk, process, client, core, handicap, orders, .. } =
+            self;
         writeln!(
             f,
             "  cluster: nodes {nodes}, cores {cores}, groups {groups}, duration {duration:?}, then {handicap:?}"
@@ -377,7 +381,7 @@ impl fmt::Display for Options {
         if self.outcomes_only {
             writeln!(f, "  only outcomes are checked")?;
         }
-        writeln!(f, "  {network:?}\n  {disk:?}\n  {process:?}\n  {client:?}\n  {core:?}")?;
+        writeln!(f, "  {network:?}\n  {disk:?}\n  {process:?}\n  {client:?}\n  {core:?}\n  {orders:?}")?;
         #[cfg(feature = "mutations")]
         writeln!(f, "  mutations: {:?}, {:?}, {:?}", self.mutation, self.core_mutation, self.disk_mutation)?;
         Ok(())

@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::options::{Handicap, Options};
+use crate::orders::OrderOptions;
 
 /// Something that a run can do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,13 +74,16 @@ pub enum Part {
     Handicap,
     /// A node that is restarted in the liveness phase while nobody writes.
     QuietRestart,
+    /// Orders: other leaders, other members.
+    Orders,
 }
 
 impl Part {
     /// All parts.
-    pub const ALL: [Part; 31] = [
+    pub const ALL: [Part; 32] = [
         Part::Handicap,
         Part::QuietRestart,
+        Part::Orders,
         Part::Crashes,
         Part::CrashesInTurns,
         Part::CrashesAfterReplies,
@@ -145,6 +149,7 @@ impl Part {
             Part::WrongRoutes => "wrong-routes",
             Part::Handicap => "handicap",
             Part::QuietRestart => "quiet-restart",
+            Part::Orders => "orders",
         }
     }
 
@@ -185,7 +190,7 @@ impl Options {
 
     /// Takes one part away.
     pub fn switch_off(&mut self, part: Part) {
-        let Options { network, disk, process, client, .. } = self;
+        let Options { network, disk, process, client, orders, .. } = self;
         let never = Duration::ZERO;
         match part {
             Part::Loss => network.loss_ppm = 0,
@@ -223,6 +228,7 @@ impl Options {
             }
             Part::Handicap => self.handicap = Handicap::None,
             Part::QuietRestart => process.quiet_restart = false,
+            Part::Orders => *orders = OrderOptions::default(),
         }
     }
 }

@@ -51,6 +51,11 @@ impl ReadLaw {
         ReadLaw { quorums: descriptors.iter().map(quorum).collect(), ..ReadLaw::default() }
     }
 
+    /// The members of this group may change from now on, so how many are a quorum is not known here any more.
+    pub fn members_change(&mut self, group: GroupId) {
+        self.quorums.remove(&group);
+    }
+
     /// A core begins a life.
     pub fn started(&mut self, place: Place) {
         self.rounds.remove(&place);

@@ -119,6 +119,12 @@ pub struct Counts {
     pub payloads_restored: u64,
     /// Nodes that were down from then on.
     pub nodes_lost: u64,
+    /// Orders given: another leader, other members.
+    pub orders: u64,
+    /// Of these, those that a core refused.
+    pub orders_refused: u64,
+    /// Configurations applied by the replica that was furthest at the end, in all groups.
+    pub configurations: u64,
 }
 
 impl fmt::Display for Counts {
@@ -143,7 +149,7 @@ impl fmt::Display for Counts {
         writeln!(
             f,
             "  faults: frames {} (lost {}, doubled {}, changed {}, refused {}), links broken {}, partitions {}, \
-             crashes {} (power cuts {}), stops {}, pauses {}, late {}, narrow {}, strange {}, ignored {}, foreign {}",
+             crashes {} (power cuts {}), stops {}, pauses {}, late {}, narrow {}, strange {}, ignored {}, foreign {}, orders {} (refused {}), configurations {}",
             self.frames,
             self.frames_lost,
             self.frames_duplicated,
@@ -159,7 +165,10 @@ impl fmt::Display for Counts {
             self.narrow_links,
             self.frames_strange,
             self.frames_ignored,
-            self.foreign
+            self.foreign,
+            self.orders,
+            self.orders_refused,
+            self.configurations
         )?;
         writeln!(
             f,

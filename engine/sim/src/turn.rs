@@ -69,6 +69,7 @@ impl World {
             let lines = append.writes.iter().map(|(group, write)| (*group, WriteLine::new(write))).collect();
             self.trace.note(now, Happening::Appended(place, append.number, lines));
         }
+        self.counts.orders_refused += effects.refused_orders.len() as u64;
         self.check_turn(place, &effects)?;
         if self.phase == Phase::Faults && self.random.chance(self.options.process.crash_in_turn_ppm) {
             return self.crash_in_turn(place, effects);

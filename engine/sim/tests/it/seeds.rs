@@ -36,12 +36,16 @@ fn a_few_hundred_seeds_break_no_law() {
     assert!(sum.reads_checked > 8_000, "{sum}");
     assert!(sum.lags > 50 && sum.narrow_links > 100 && sum.slow_disks > 50 && sum.scrubs > 200, "{sum}");
     assert!(sum.frames_strange > 500 && sum.frames_ignored > 500 && sum.foreign > 50, "{sum}");
+    assert!(sum.orders > 700 && sum.orders > sum.orders_refused + 150 && sum.configurations > 25, "{sum}");
     assert_eq!(sum.undecided, 0, "every history is decided");
 }
 
 fn add(sum: &mut Counts, report: &Report) {
     let counts = &report.counts;
     sum.elections += counts.elections;
+    sum.orders += counts.orders;
+    sum.orders_refused += counts.orders_refused;
+    sum.configurations += counts.configurations;
     sum.reads_checked += counts.reads_checked;
     sum.overlaps += counts.overlaps;
     sum.entries_committed += counts.entries_committed;

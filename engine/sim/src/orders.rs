@@ -1,0 +1,128 @@
+//! Orders: other members and other leaders, while everything else goes wrong.
+//!
+//! An order is given to the core that led the group last, at a random moment. It may be refused, and that is fine: what
+//! counts is that nothing breaks. Leaders are handed over in all runs that have orders. Members change only in runs whose
+//! disks lose nothing for good and that have no handicap, because a group may then depend on fewer nodes than a
+//! majority of all; and they change among the replicas that exist, as everywhere: voters become learners and voters again,
+//! one by one and through joint configurations, left by the leader or by another order.
+//!
+//! The checkers follow: what is committed is durable on a quorum of a configuration that was in force (`invariants`), and
+//! replicas that have applied the same have the same descriptor (law 23). Reads of a group whose members have changed are
+//! checked by the histories alone.
+//!
+//! Left out: removal, because a removed replica does not converge, and new replicas, which no node can make yet.
+
+use std::time::Duration;
+
+use pontoon_multiraft::{Change, Configuration, Event, GroupView, MembersChange};
+use pontoon_router::core_of;
+use pontoon_types::{Descriptor, EntryKind, GroupId, Index, LogId, Member, NodeId};
+
+use crate::options::{Handicap, Options};
+use crate::random::Random;
+use crate::trace::Place;
+use crate::world::World;
+
+/// How often orders are given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OrderOptions {
+    /// Mean time between transfers of a leadership; zero for none.
+    pub transfer_interval: Duration,
+    /// Mean time between changes of members; zero for none.
+    pub change_interval: Duration,
+}
+
+impl OrderOptions {
+    /// Draws them; what a group could not survive is left out.
+    pub(crate) fn draw(random: &mut Random, options: &Options) -> OrderOptions {
+        let election = options.core.election_timeout;
+        let mut draw = || match random.below(3) {
+            0 => Duration::ZERO,
+            1 => election,
+            _ => election * 4,
+        };
+        let (transfer_interval, change_interval) = (draw(), draw());
+        let disk = &options.disk;
+        let keeps_all = disk.damage_ppm == 0 && disk.payload_ppm == 0 && disk.old_image_ppm == 0;
+        let safe = keeps_all && disk.scrub_interval.is_zero() && options.handicap == Handicap::None;
+        OrderOptions { transfer_interval, change_interval: if safe { change_interval } else { Duration::ZERO } }
+    }
+}
+
+impl World {
+    /// Somebody wants another leader.
+    pub(crate) fn order_transfer(&mut self) {
+        let Some((group, place)) = self.draw_led() else { return };
+        let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
+        let to = *self.random.pick(&nodes);
+        self.order(place, Event::TransferLeader { group, to });
+    }
+
+    /// Somebody wants other members.
+    pub(crate) fn order_change(&mut self) {
+        let Some((group, place)) = self.draw_led() else { return };
+        let descriptor = self.descriptors.iter().find(|descriptor| descriptor.group == group);
+        let mut members: Vec<Member> = descriptor.map(|descriptor| descriptor.members.clone()).unwrap_or_default();
+        let joint = self.random.chance(500_000);
+        let mut changes = Vec::new();
+        for _ in 0..if joint { 2 } else { 1 } {
+            if members.is_empty() {
+                break;
+            }
+            let member = members.swap_remove(self.random.below(members.len() as u64) as usize);
+            let promote = self.random.chance(600_000);
+            changes.push(if promote { Change::Voter(member) } else { Change::Learner(member) });
+        }
+        let change = match (joint, self.random.chance(200_000)) {
+            (_, true) => MembersChange::Leave,
+            (true, _) => MembersChange::Joint { changes, auto_leave: self.random.chance(700_000) },
+            (false, _) => MembersChange::Simple(changes),
+        };
+        self.read_law.members_change(group);
+        self.order(place, Event::ChangeMembers { group, change });
+    }
+
+    fn order(&mut self, place: Place, order: Event) {
+        if self.cores.contains_key(&place) {
+            self.counts.orders += 1;
+            self.push(place, order);
+        }
+    }
+
+    /// How many configurations the groups have applied.
+    pub(crate) fn configurations_applied(&self) -> u64 {
+        let applied = |founded: &Descriptor| {
+            let views = self.cores.values().flat_map(|running| running.core.groups());
+            let of_group = views.filter(|view| view.group() == founded.group);
+            of_group.map(|view| view.descriptor().generation.0 - founded.generation.0).max().unwrap_or(0)
+        };
+        self.descriptors.iter().map(applied).sum()
+    }
+
+    /// A group, and the core that led it last.
+    fn draw_led(&mut self) -> Option<(GroupId, Place)> {
+        let groups = self.group_ids();
+        let group = *self.random.pick(&groups);
+        let node = self.invariants.newest_leader(group)?;
+        Some((group, Place { node, core: core_of(group, self.options.cores) }))
+    }
+}
+
+/// The configurations by which the entry at `id` may have been committed: the one in force where it stands, and those that
+/// follow it in this log.
+pub(crate) fn in_force_since(founded: &Descriptor, view: &GroupView<'_>, id: LogId) -> Vec<Configuration> {
+    let founders = Configuration::of_voters(founded.members.iter().copied());
+    let mut found = vec![founders.expect("law: a descriptor names each replica and each node once")];
+    if view.descriptor().generation == founded.generation && *view.configuration() == found[0] {
+        return found;
+    }
+    let entries = view.entries(Index(1), view.last().index);
+    for entry in entries.filter(|entry| entry.kind == EntryKind::Configuration) {
+        let Ok(configuration) = Configuration::decode(&entry.payload) else { continue };
+        if entry.id.index <= id.index {
+            found.clear();
+        }
+        found.push(configuration);
+    }
+    found
+}
