@@ -43,6 +43,8 @@ pub struct CoreConfig {
     /// The bug put in on purpose, if any.
     #[cfg(feature = "mutations")]
     pub mutation: Option<crate::CoreMutation>,
+    /// Whether every protocol event is written down, for model checkers outside; see `docs/TRACE.md`.
+    pub trace: bool,
 }
 
 impl CoreConfig {
@@ -66,6 +68,7 @@ impl CoreConfig {
             command_bytes_max: COMMAND_BYTES_MAX,
             #[cfg(feature = "mutations")]
             mutation: None,
+            trace: false,
         }
     }
 }

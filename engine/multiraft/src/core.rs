@@ -14,6 +14,7 @@ use crate::read::Reads;
 use crate::replica::{Asker, Replica, Slot};
 use crate::send::sendable;
 use crate::timers::Timers;
+use crate::trace;
 use crate::{ConnectionId, CoreConfig, CoreWrite, Effects, Event, GroupState, Kv};
 
 /// All groups of one core.
@@ -35,6 +36,7 @@ pub struct Core {
     pub(crate) waiting: usize,
     /// Peers that contradicted a law in this turn, and how.
     contradictions: Vec<(NodeId, String)>,
+    trace: Vec<String>,
     /// Bytes of status and route reports in this turn.
     pub(crate) report_bytes: usize,
     /// Replicas with commands to propose at the end of the turn.
@@ -99,6 +101,7 @@ impl Core {
             waiting: 0,
             report_bytes: 0,
             contradictions: Vec::new(),
+            trace: Vec::new(),
             proposing: Vec::new(),
             apply_backlog: Vec::new(),
             counters: Counters::default(),
@@ -217,7 +220,13 @@ impl Core {
     pub(crate) fn step_replica(&mut self, now: Time, slot: Slot, event: RaftEvent) {
         self.counters.group_steps += 1;
         let mut effects = std::mem::take(&mut self.raft_effects);
+        let entered = self.config.trace.then(|| trace::entered(&event));
         self.replicas[slot].raft.step(now, event, &mut effects);
+        if let Some(entered) = entered {
+            let replica = &self.replicas[slot];
+            let place = (self.config.node, replica.descriptor.group);
+            trace::lines(now, place, &entered, &replica.raft, &effects, &mut self.trace);
+        }
         for effect in effects.drain(..) {
             match effect {
                 RaftEffect::Append(write) => self.write(slot, write),
@@ -298,6 +307,7 @@ impl Core {
         self.answer_servable_reads();
         self.report_bytes = 0;
         effects.refused_peers.append(&mut self.contradictions);
+        effects.trace.append(&mut self.trace);
         if !self.writes.is_empty() {
             let number = self.next_write;
             self.next_write = CoreWriteNumber(number.0 + 1);

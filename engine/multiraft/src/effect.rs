@@ -33,6 +33,8 @@ pub struct Effects {
     pub refused_peers: Vec<(NodeId, String)>,
     /// Orders of this turn that were refused, and why. What is not refused has begun.
     pub refused_orders: Vec<(GroupId, OrderRefused)>,
+    /// What happened in this turn, a line for each protocol event; empty unless [`crate::CoreConfig::trace`] is set.
+    pub trace: Vec<String>,
 }
 
 impl Effects {
@@ -45,5 +47,6 @@ impl Effects {
             && self.close.is_empty()
             && self.refused_peers.is_empty()
             && self.refused_orders.is_empty()
+            && self.trace.is_empty()
     }
 }

@@ -29,6 +29,7 @@
 //! - `health`, `stall`: what a core does that is slow, or whose disk does not answer (law 10)
 //! - `members`: who belongs to a group, and who leads it, when somebody asks for a change
 //! - `send`: outgoing messages gathered for each peer and packed into frames
+//! - `trace`: what happens to a group, for checkers outside
 //! - `replica`, `peer`, `timers`: the state behind these verbs
 //! - `kv`: the built-in ordered key-value machine
 //!
@@ -61,6 +62,7 @@ mod request;
 mod send;
 mod stall;
 mod timers;
+mod trace;
 mod view;
 
 pub use config::{CoreConfig, GroupState};

@@ -11,6 +11,7 @@
 //! pin = true                     # each core keeps to one processor
 //! first_cpu = 0                  # the processor of core 0; default: the next one in turn
 //! sync_hold_us = 200             # how long a sync may wait for more writers; 0 = never
+//! trace_dir = "/var/tmp/trace"   # write every protocol event to a file there; costs time, see docs/TRACE.md
 //! node = 1                       # refuse a data directory of another node
 //! cluster = "0123..."            # refuse a data directory of another cluster (32 hexadecimal digits)
 //! ```
@@ -46,6 +47,8 @@ pub struct NodeConfig {
     pub first_cpu: Option<usize>,
     /// How long a sync may be held back while writers are about to come; see [`crate::hold`].
     pub sync_hold_max: Duration,
+    /// A directory that each core writes its protocol events to, a file for each run; none writes nothing.
+    pub trace_dir: Option<PathBuf>,
     /// Refuse a data directory of another node than this.
     pub node: Option<NodeId>,
     /// Refuse a data directory of another cluster than this.
@@ -63,6 +66,7 @@ impl NodeConfig {
             pin: true,
             first_cpu: None,
             sync_hold_max: Duration::from_micros(200),
+            trace_dir: None,
             node: None,
             cluster: None,
         }
@@ -87,6 +91,8 @@ pub struct ConfigFile {
     pub first_cpu: Option<usize>,
     /// See [`NodeConfig::sync_hold_max`], microseconds.
     pub sync_hold_us: Option<u64>,
+    /// See [`NodeConfig::trace_dir`].
+    pub trace_dir: Option<PathBuf>,
     /// See [`NodeConfig::node`].
     pub node: Option<u64>,
     /// See [`NodeConfig::cluster`], hexadecimal.
@@ -152,6 +158,7 @@ impl ConfigFile {
             pin: self.pin.or(below.pin),
             first_cpu: self.first_cpu.or(below.first_cpu),
             sync_hold_us: self.sync_hold_us.or(below.sync_hold_us),
+            trace_dir: self.trace_dir.or(below.trace_dir),
             node: self.node.or(below.node),
             cluster: self.cluster.or(below.cluster),
         }
@@ -179,6 +186,7 @@ impl ConfigFile {
             }
             config.sync_hold_max = Duration::from_micros(value);
         }
+        config.trace_dir = self.trace_dir;
         config.node = self.node.map(NodeId);
         if let Some(text) = self.cluster {
             let cluster = u128::from_str_radix(&text, 16).map_err(|_| ConfigError::Cluster { text })?;

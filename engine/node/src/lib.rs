@@ -31,7 +31,7 @@
 //!   `write_limits`: what one write may carry
 //! - `link`: the connection to a peer; `door`: who may come in; `connection`: who came in; `inbox`: between threads
 //! - `init`: the first start of a cluster; `identity`: the node file and the lock; `descriptor_record`: its ranges
-//! - `rehome`: a start with another number of cores
+//! - `rehome`: a start with another number of cores; `trace_file`: protocol events for checkers outside
 //! - `config`, `probe`, `error`: what a node starts with, what the machine must offer, and what can go wrong
 //!
 //! # Laws
@@ -60,6 +60,7 @@ pub mod init;
 pub mod link;
 pub mod node;
 pub mod rehome;
+pub mod trace_file;
 pub mod write_limits;
 
 mod descriptor_record;

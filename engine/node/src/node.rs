@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -37,6 +38,7 @@ use crate::listen::listen_at;
 use crate::probe::probe;
 use crate::recover::{RecoveredCore, descriptors, recover};
 use crate::rehome::rehome;
+use crate::trace_file::TraceFile;
 use crate::write_limits::WriteLimits;
 
 /// The most connections on their way from the accepting core to another one.
@@ -382,6 +384,8 @@ impl Site {
         let driver = EpollDriver::new(inbox.clone(), listener)?;
         let RecoveredCore { log, groups, .. } = recovered;
         let config = core_config(&blueprint, core, &log)?;
+        let trace_of = |dir: &PathBuf| TraceFile::create(dir, blueprint.identity.node, core, log.incarnation());
+        let trace = blueprint.config.trace_dir.as_ref().map(trace_of).transpose()?;
         Ok(CoreLoop::new(Parts {
             core: Core::new(config, groups, driver.now()),
             driver,
@@ -392,6 +396,7 @@ impl Site {
             links: links(&blueprint, core),
             sync_hold_max: blueprint.config.sync_hold_max,
             counters,
+            trace,
         }))
     }
 }
@@ -413,6 +418,7 @@ fn core_config(blueprint: &Blueprint, core: CoreId, log: &Log) -> std::io::Resul
         descriptors: blueprint.descriptors.clone(),
         proposal_bytes_max: limits.proposal_bytes,
         command_bytes_max: limits.command_bytes,
+        trace: blueprint.config.trace_dir.is_some(),
         raft: RaftConfig { append_bytes_max: limits.append_bytes, ..standard.raft },
         ..standard
     })

@@ -43,6 +43,9 @@ struct Flags {
     /// How long a sync may wait for more writers, microseconds; 0 never waits.
     #[arg(long, value_name = "US")]
     sync_hold_us: Option<u64>,
+    /// Write every protocol event to a file in this directory, for checkers. It costs the cores time.
+    #[arg(long, value_name = "DIR")]
+    trace_dir: Option<PathBuf>,
     /// Refuse a data directory of another node than this.
     #[arg(long, value_name = "N")]
     node: Option<u64>,
@@ -92,6 +95,7 @@ fn configuration(flags: Flags) -> Result<NodeConfig, pontoon::config::ConfigErro
         pin: flags.no_pin.then_some(false),
         first_cpu: flags.first_cpu,
         sync_hold_us: flags.sync_hold_us,
+        trace_dir: flags.trace_dir,
         node: flags.node,
         cluster: flags.cluster,
     };

@@ -20,6 +20,7 @@ const FULL_WAIT: Duration = Duration::from_millis(100);
 impl<D: Driver> CoreLoop<D> {
     /// Carries out everything that the core has decided in this turn.
     pub(super) fn carry_out(&mut self, now: Time) -> Result<(), CoreFailure> {
+        self.write_trace();
         if let Some(append) = self.effects.append.take() {
             self.log.append(append.number, &append.writes);
         }
@@ -45,6 +46,16 @@ impl<D: Driver> CoreLoop<D> {
             self.step(now, Event::Stalled(false));
         }
         Ok(())
+    }
+
+    fn write_trace(&mut self) {
+        let lines = std::mem::take(&mut self.effects.trace);
+        if let Some(trace) = self.trace.as_mut().filter(|_| !lines.is_empty())
+            && let Err(error) = trace.write(&lines)
+        {
+            tracing::error!("the trace {} ends here: {error}", trace.path().display());
+            self.trace = None;
+        }
     }
 
     fn send_to_peers(&mut self, now: Time) {

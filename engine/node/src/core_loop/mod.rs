@@ -47,6 +47,7 @@ use crate::error::CoreFailure;
 use crate::hold::Hold;
 use crate::inbox::Inbox;
 use crate::link::Link;
+use crate::trace_file::TraceFile;
 use segment_wait::SegmentWait;
 use stall::StallWatch;
 
@@ -76,6 +77,8 @@ pub struct Parts<D: Driver> {
     pub sync_hold_max: Duration,
     /// Where the counters are shown to other threads.
     pub counters: Arc<Mutex<Counters>>,
+    /// Where protocol events are written to, if they are wanted.
+    pub trace: Option<TraceFile>,
 }
 
 /// The loop of one core. A value: whoever calls [`CoreLoop::turn`] is its thread.
@@ -103,6 +106,7 @@ pub struct CoreLoop<D: Driver> {
     counters: Counters,
     shown: Arc<Mutex<Counters>>,
     observe_at: Time,
+    trace: Option<TraceFile>,
 }
 
 /// What the loop knows of its log's syncs.
@@ -162,6 +166,7 @@ impl<D: Driver> CoreLoop<D> {
             counters: Counters::default(),
             shown: parts.counters,
             observe_at: Time(0),
+            trace: parts.trace,
         }
     }
 

@@ -19,5 +19,6 @@ mod replies;
 mod restart;
 mod startup;
 mod support;
+mod trace;
 mod turn;
 mod watched;

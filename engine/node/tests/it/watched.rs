@@ -259,5 +259,6 @@ fn parts(
         links,
         sync_hold_max: Duration::from_micros(200),
         counters: counters.clone(),
+        trace: None,
     }
 }
