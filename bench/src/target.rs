@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pontoon_client::{Client, ClientError, ClientOptions, Completion, CoreStatus, Request, Response, Ticket};
+use pontoon_client::{
+    Client, ClientError, ClientOptions, Completion, CoreStatus, ReadLevel, Request, Response, Ticket,
+};
 use pontoon_types::{CoreId, NodeId, Time};
 use pontoon_wire::client::GroupRole;
 
@@ -102,7 +104,7 @@ impl PontoonTarget {
     fn submit(&mut self, operation: Operation) {
         let request = match operation.value {
             Some(value) => Request::Put { key: operation.key, value },
-            None => Request::Get { key: operation.key },
+            None => Request::Get { key: operation.key, level: ReadLevel::Linearizable },
         };
         let ticket = self.client.submit(request);
         self.waiting.insert(ticket, Waiting::Slot(operation.slot));

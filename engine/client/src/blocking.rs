@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pontoon_types::{CoreId, NodeId};
-use pontoon_wire::client::{CoreStatus, OperationOutcome, Routes};
+use pontoon_wire::client::{CoreStatus, OperationOutcome, ReadLevel, Routes};
 use pontoon_wire::command::KvOperation;
 
 use crate::{Client, ClientError, Completion, Request, Response};
@@ -92,7 +92,12 @@ impl Client {
 
     /// The value of a key, linearizably.
     pub fn get(&mut self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>, ClientError> {
-        match self.call(Request::Get { key: copied(key) })? {
+        self.get_at(key, ReadLevel::Linearizable)
+    }
+
+    /// The value of a key, as new as `level` promises.
+    pub fn get_at(&mut self, key: impl AsRef<[u8]>, level: ReadLevel) -> Result<Option<Bytes>, ClientError> {
+        match self.call(Request::Get { key: copied(key), level })? {
             Response::Value(value) => Ok(value),
             _ => Err(other_answer()),
         }

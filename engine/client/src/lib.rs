@@ -37,6 +37,6 @@ mod work;
 pub use blocking::{Page, Swap};
 pub use client::{Client, ClientOptions};
 pub use error::ClientError;
-pub use pontoon_wire::client::{CoreStatus, OperationOutcome, Routes};
+pub use pontoon_wire::client::{CoreStatus, OperationOutcome, ReadLevel, Routes};
 pub use pontoon_wire::command::KvOperation;
 pub use request::{Completion, Request, Response, Ticket};

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use pontoon_types::{CoreId, NodeId};
-use pontoon_wire::client::{CoreStatus, OperationOutcome, Routes};
+use pontoon_wire::client::{CoreStatus, OperationOutcome, ReadLevel, Routes};
 use pontoon_wire::command::KvOperation;
 
 use crate::ClientError;
@@ -40,10 +40,12 @@ pub enum Request {
         /// The operations, applied in this order.
         operations: Vec<KvOperation>,
     },
-    /// Reads a key, linearizably.
+    /// Reads a key.
     Get {
         /// The key.
         key: Bytes,
+        /// What the read promises. Any level but the default is asked of a replica that does not lead, first.
+        level: ReadLevel,
     },
     /// Reads the pairs of `[start, end)` in order, linearizably for each range.
     Scan {

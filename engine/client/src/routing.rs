@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pontoon_router::{RoutingTable, TableError};
-use pontoon_types::{CoreId, Descriptor, Generation, GroupId, NodeId, Time};
+use pontoon_types::{CoreId, Descriptor, Generation, GroupId, Member, NodeId, Time};
 use pontoon_wire::client::Routes;
 
 /// How long a node is left alone after its first failure.
@@ -119,6 +119,25 @@ impl RoutingCache {
             }
         }
         Err(earliest.unwrap_or(now + DOWN_MAX))
+    }
+
+    /// Where to ask for `key` when any replica will do: the members in turn, beginning with the one after the leader, so
+    /// that the leader comes last. `attempts` were made before.
+    pub fn route_to_replica(&self, key: &[u8], attempts: u32, now: Time) -> Result<Route, Time> {
+        let descriptor = self.table.lookup(key);
+        let (group, members) = (descriptor.group, &descriptor.members);
+        let leader = self.leaders.get(&group).copied().unwrap_or_else(|| pontoon_router::preferred_leader(descriptor));
+        let leader = members.iter().position(|member| member.node == leader).unwrap_or(0);
+        let first = leader + 1 + attempts as usize;
+        let mut in_turn = members.iter().cycle().skip(first % members.len().max(1)).take(members.len());
+        let available = in_turn.find(|member| self.available(member.node, now).is_ok());
+        let route = |member: &Member| Route {
+            group,
+            generation: descriptor.generation,
+            node: member.node,
+            core: pontoon_router::core_of(group, self.cores),
+        };
+        available.map(route).ok_or(now + DOWN_MIN)
     }
 
     /// Any node that is worth asking, the lowest first.

@@ -239,6 +239,9 @@ impl Session {
                 }
                 self.cache.route(first, now).map(|route| (route.node, route.core))
             }
+            Target::Replica { key } => {
+                self.cache.route_to_replica(key, pending.attempts, now).map(|route| (route.node, route.core))
+            }
             Target::Core { node, core } if self.cache.address(*node).is_none() || core.0 >= self.cache.cores() => {
                 let why = format!("the cluster has no core {core} of node {node}");
                 return self.complete(slot, Err(ClientError::Refused { why }), effects);
@@ -484,8 +487,8 @@ impl Session {
 /// What travels: the work, addressed by the descriptor known at this moment.
 fn operation_for(work: &mut Work, cache: &RoutingCache) -> (Operation, Option<GroupId>) {
     match work.target() {
-        Target::Keys { first, .. } => {
-            let Descriptor { group, generation, range, .. } = cache.descriptor(first);
+        Target::Keys { first: key, .. } | Target::Replica { key } => {
+            let Descriptor { group, generation, range, .. } = cache.descriptor(key);
             (work.operation(*group, *generation, range.end.as_ref()), Some(*group))
         }
         Target::Core { .. } => (Operation::Status, None),

@@ -16,7 +16,7 @@ pub(crate) enum Work {
     /// A command, encoded.
     Write { key_first: Bytes, key_last: Option<Bytes>, command: Bytes },
     /// A read of one key.
-    Get { key: Bytes },
+    Get { key: Bytes, level: ReadLevel },
     /// A read of many keys.
     Scan(Scan),
     /// A question to one core.
@@ -41,6 +41,8 @@ pub(crate) struct Scan {
 pub(crate) enum Target<'a> {
     /// The leader of the range of `first`, which must also hold `last`.
     Keys { first: &'a [u8], last: Option<&'a [u8]> },
+    /// Any replica of the range of `key`, best one that does not lead.
+    Replica { key: &'a [u8] },
     /// One core of one node.
     Core { node: NodeId, core: CoreId },
     /// Any node.
@@ -65,12 +67,12 @@ impl Work {
                 Work::write(client, ticket, vec![KvOperation::CompareAndSet { key, expected, value }])
             }
             Request::Batch { operations } => Work::write(client, ticket, operations),
-            Request::Get { key } => {
+            Request::Get { key, level } => {
                 check_key(&key)?;
                 if key.is_empty() {
                     return Err(ClientError::Refused { why: "the key is empty".to_string() });
                 }
-                Ok(Work::Get { key })
+                Ok(Work::Get { key, level })
             }
             Request::Scan { start, end, limit } => {
                 check_key(&start)?;
@@ -107,7 +109,8 @@ impl Work {
     pub(crate) fn target(&self) -> Target<'_> {
         match self {
             Work::Write { key_first, key_last, .. } => Target::Keys { first: key_first, last: key_last.as_deref() },
-            Work::Get { key } => Target::Keys { first: key, last: None },
+            Work::Get { key, level: ReadLevel::Linearizable } => Target::Keys { first: key, last: None },
+            Work::Get { key, .. } => Target::Replica { key },
             Work::Scan(scan) => Target::Keys { first: &scan.cursor, last: None },
             Work::Status { node, core } => Target::Core { node: *node, core: *core },
             Work::Routes => Target::Anyone,
@@ -118,7 +121,7 @@ impl Work {
     pub(crate) fn payload_bytes(&self) -> usize {
         match self {
             Work::Write { command, .. } => command.len(),
-            Work::Get { key } => key.len(),
+            Work::Get { key, .. } => key.len(),
             Work::Scan(scan) => scan.cursor.len() + scan.end.as_ref().map_or(0, Bytes::len),
             Work::Status { .. } | Work::Routes => 0,
         }
@@ -128,7 +131,7 @@ impl Work {
     pub(crate) fn operation(&mut self, group: GroupId, generation: Generation, range_end: Option<&Bytes>) -> Operation {
         match self {
             Work::Write { command, .. } => Operation::Write { group, generation, command: command.clone() },
-            Work::Get { key } => Operation::Get { group, generation, key: key.clone(), level: ReadLevel::Linearizable },
+            Work::Get { key, level } => Operation::Get { group, generation, key: key.clone(), level: *level },
             Work::Scan(scan) => {
                 let wanted = scan.limit - scan.pairs.len();
                 scan.step_end = [scan.end.as_ref(), range_end].into_iter().flatten().min().cloned();

@@ -41,6 +41,8 @@ impl Core {
             }
         }
         if let Some(term) = leads {
+            self.leases.leaderships += 1;
+            self.replicas[slot].leadership = self.leases.leaderships;
             self.replicas[slot].leads = leads;
             self.replicas[slot].leads_since = self.liveness.next_beacon;
             self.tell_members(slot, term, true);
@@ -68,6 +70,7 @@ impl Core {
     pub(crate) fn beacon(&mut self, now: Time, peer: usize) -> Beacon {
         let health = self.health(now);
         let wants = self.wanted_list(now, peer);
+        let (wants_promise, promise) = (self.wants_promises(), self.promise(peer));
         let page_from = self.peers[peer].speaking.page_from.take();
         let page = page_from.map(|from| self.list_page(peer, from));
         let Peer { speaking, hearing, incarnation, .. } = &mut self.peers[peer];
@@ -92,8 +95,8 @@ impl Core {
             health,
             wants,
             page,
-            wants_promise: false,
-            promise: None,
+            wants_promise,
+            promise,
         }
     }
 
@@ -107,7 +110,13 @@ impl Core {
         }
         self.hear_health(peer, beacon.health);
         if beacon.acknowledged_incarnation == self.config.incarnation {
+            if let Some(promise) = beacon.promise {
+                self.hear_promise(now, peer, promise, beacon.followed);
+            }
             self.acknowledged(now, peer, beacon.acknowledged);
+        }
+        if beacon.wants_promise {
+            self.asked_for_promise(now, peer, beacon.sequence, beacon.health);
         }
         // What is acknowledged at once need not be said again, and the rest of a long list need not wait.
         let at_once = !beacon.changes.is_empty() || beacon.wants.is_some();
@@ -156,6 +165,8 @@ impl Core {
         let Some(slot) = self.slot_of(group) else { return };
         if self.replicas[slot].sleeps_behind(node, term) {
             self.step_replica(now, slot, RaftEvent::Lapsed);
+            // The holder has given up what was promised to it here.
+            self.replicas[slot].bond = None;
             self.schedule_campaign(now, slot, node);
         }
     }
@@ -174,6 +185,7 @@ impl Core {
         outbox.beacon_due = *up;
         if restarted {
             hearing.supported_until = hearing.supported_until.min(now);
+            self.holder_died(peer);
         }
         self.start_first_campaigns(now);
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::LeaseConfig;
 use pontoon_types::limits::{COMMAND_BYTES_MAX, PROPOSAL_BYTES_PER_TURN};
 use pontoon_types::{ClusterId, CoreId, Descriptor, Entry, HardState, Incarnation, Index, NodeId};
 
@@ -40,6 +41,10 @@ pub struct CoreConfig {
     pub proposal_bytes_max: usize,
     /// Most bytes of one command: a segment of the log must hold it.
     pub command_bytes_max: usize,
+    /// Leases, if they are on.
+    pub lease: Option<LeaseConfig>,
+    /// The longest promise that an earlier life of this core may have made: it is waited for (law 4).
+    pub longest_promise: Duration,
     /// The bug put in on purpose, if any.
     #[cfg(feature = "mutations")]
     pub mutation: Option<crate::CoreMutation>,
@@ -66,6 +71,8 @@ impl CoreConfig {
             request_timeout: Duration::from_secs(5),
             proposal_bytes_max: PROPOSAL_BYTES_PER_TURN,
             command_bytes_max: COMMAND_BYTES_MAX,
+            lease: None,
+            longest_promise: Duration::ZERO,
             #[cfg(feature = "mutations")]
             mutation: None,
             trace: false,

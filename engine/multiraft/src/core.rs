@@ -8,6 +8,8 @@ use pontoon_router::{RoutingTable, preferred_leader};
 use pontoon_types::{CoreWriteNumber, GroupId, Index, NodeId, ReplicaId, Time, Write, WriteNumber};
 use pontoon_wire::client::{Counters, Outcome, Refusal, Reply};
 
+use crate::follower_read::FollowerReads;
+use crate::lease::Leases;
 use crate::liveness::Liveness;
 use crate::peer::Peer;
 use crate::read::Reads;
@@ -30,7 +32,9 @@ pub struct Core {
     pub(crate) routing: RoutingTable,
     pub(crate) timers: Timers,
     pub(crate) liveness: Liveness,
+    pub(crate) leases: Leases,
     pub(crate) reads: Reads,
+    pub(crate) follower_reads: FollowerReads,
     pub(crate) log_full: bool,
     /// Requests accepted and not yet answered.
     pub(crate) waiting: usize,
@@ -94,7 +98,9 @@ impl Core {
         let mut core = Core {
             timers: Timers::new(replicas.len()),
             liveness: Liveness::new(now),
+            leases: Leases::new(now, config.longest_promise),
             reads: Reads::default(),
+            follower_reads: FollowerReads::default(),
             peers: nodes.into_iter().map(Peer::new).collect(),
             routing,
             log_full: false,
@@ -138,6 +144,7 @@ impl Core {
             Event::Durable(number) => self.durable(now, number),
             Event::LogFull(full) => self.log_full = full,
             Event::Stalled(stalled) => self.stalled(now, stalled),
+            Event::ClockJumped => self.clock_jumped(now),
             Event::Lost { group, indexes } => {
                 if let Some(slot) = self.slot_of(group) {
                     self.step_replica(now, slot, RaftEvent::Lost(indexes));
@@ -290,7 +297,7 @@ impl Core {
             }
             let raft = &self.replicas[slot].raft;
             if raft.deadline().is_some_and(|deadline| deadline <= now) {
-                let put_off = self.is_stalled() && raft.role() != Role::Leader;
+                let put_off = raft.role() != Role::Leader && (self.is_stalled() || self.is_bound(now, slot));
                 self.step_replica(now, slot, if put_off { RaftEvent::Postpone } else { RaftEvent::Timer });
             } else {
                 self.timers.arm(slot, self.replicas[slot].deadline());
@@ -301,9 +308,12 @@ impl Core {
 
     fn end_turn(&mut self, now: Time, effects: &mut Effects) {
         self.review_stall(now);
+        self.make_promises(now);
         self.continue_applying();
         self.propose_gathered(now);
+        self.serve_fresh_reads(now);
         self.start_read_round(now);
+        self.start_index_questions(now);
         self.answer_servable_reads();
         self.report_bytes = 0;
         effects.refused_peers.append(&mut self.contradictions);
@@ -343,11 +353,14 @@ fn restore(config: &CoreConfig, group: GroupState, now: Time) -> Replica {
         applied: Index(0),
         waiters: VecDeque::new(),
         unapplied_reads: Vec::new(),
+        confirmed: None,
         proposals: Vec::new(),
         proposal_bytes: 0,
         attached: None,
+        bond: None,
         awaited: None,
         leads: None,
+        leadership: 0,
         leads_since: now,
     }
 }

@@ -45,6 +45,8 @@ pub enum Event {
     LogFull(bool),
     /// A sync of the log has taken longer than [`crate::STALL_AFTER`] and has not ended (`true`), or has ended after all.
     Stalled(bool),
+    /// The clock that times come from has jumped, or has run differently from another one by more than the margin (law 2).
+    ClockJumped,
     /// The log has lost the payloads of entries that were durable. They are written again.
     Lost {
         /// Whose entries.

@@ -23,11 +23,13 @@
 //! - `request`: what a client asks: checks, refusals, and the way to `propose` or `read`
 //! - `propose`: commands into Raft, and the outcome back to the waiting client after apply
 //! - `read`: linearizable reads by shared ReadIndex rounds (law 6)
+//! - `follower_read`: reads that a follower serves, at an index that it has asked for, or within an age
 //! - `beacon`: what cores say of all their groups at once (law 7)
 //! - `relist`: how a core learns again what another one leads (law 8)
 //! - `liveness`: support, attachment and paced campaigns (laws 7, 8 and 10)
 //! - `health`, `stall`: what a core does that is slow, or whose disk does not answer (law 10)
 //! - `members`: who belongs to a group, and who leads it, when somebody asks for a change
+//! - `lease`: reads of a leader without asking anybody, off by default (laws 1 to 4 and 9)
 //! - `send`: outgoing messages gathered for each peer and packed into frames
 //! - `trace`: what happens to a group, for checkers outside
 //! - `replica`, `peer`, `timers`: the state behind these verbs
@@ -40,7 +42,7 @@
 //!
 //! # Left out so far
 //!
-//! Leases, new replicas, snapshots, compaction, splits and merges, exactly-once requests, and state machines other
+//! New replicas, snapshots, compaction, splits and merges, exactly-once requests, and state machines other
 //! than the built-in one.
 
 mod beacon;
@@ -48,8 +50,10 @@ mod config;
 mod core;
 mod effect;
 mod event;
+mod follower_read;
 mod health;
 mod kv;
+mod lease;
 mod liveness;
 mod members;
 mod mutation;
@@ -70,6 +74,7 @@ pub use core::Core;
 pub use effect::{CoreWrite, Effects};
 pub use event::{ConnectionId, Event};
 pub use kv::Kv;
+pub use lease::LeaseConfig;
 pub use members::OrderRefused;
 #[cfg(feature = "mutations")]
 pub use mutation::CoreMutation;

@@ -25,6 +25,7 @@ use pontoon_wire::peer::SupportLeft;
 
 use crate::Core;
 use crate::health::OwnHealth;
+use crate::lease::Bond;
 use crate::mutation::CoreMutation;
 use crate::peer::Peer;
 use crate::replica::{Attachment, Slot};
@@ -79,7 +80,7 @@ impl Liveness {
         let campaign = self.campaigns.peek().map(|Reverse((time, ..))| *time);
         let lapse = peers.iter().filter(|peer| !peer.hearing.attached.is_empty());
         let wake = peers.iter().filter(|peer| peer.has_to_wake()).map(|_| Time(0));
-        let lapse = lapse.map(|peer| peer.hearing.supported_until);
+        let lapse = lapse.map(Peer::lapses_at);
         lapse.chain(wake).chain(beacon).chain(campaign).chain(self.stall.deadline()).min()
     }
 }
@@ -102,9 +103,12 @@ impl Core {
         if let Some(Attachment { node, leader, term }) = before
             && let Some(peer) = self.peer_of(node)
         {
-            let hearing = &mut self.peers[peer].hearing;
+            let Peer { hearing, given, .. } = &mut self.peers[peer];
             hearing.attached.remove(&slot);
             hearing.followed.remove(group, leader, term);
+            if given.binds() {
+                self.replicas[slot].bond = Some(Bond { node, epoch: given.epoch });
+            }
         }
         if let Some(Attachment { node, leader, term }) = attachment
             && let Some(peer) = self.peer_of(node)
@@ -145,7 +149,7 @@ impl Core {
             let reachable = |node| self.peer_of(node).is_none_or(|peer| self.peers[peer].is_reachable());
             let silent = |peer: &Peer| peer.is_reachable() && !peer.hearing.relist.is_read();
             let mut members = self.peers.iter().filter(|peer| replica.replica_on(peer.node).is_some());
-            if !replica.is_quorum(reachable) || members.any(silent) {
+            if !replica.is_quorum(reachable) || members.any(silent) || self.is_bound(now, *slot) {
                 return true;
             }
             self.campaign(now, *slot);
@@ -156,7 +160,8 @@ impl Core {
 
     fn campaign(&mut self, now: Time, slot: Slot) {
         let replica = &self.replicas[slot];
-        if replica.raft.role() == Role::Follower && replica.attached.is_none() && !self.is_stalled() {
+        let may = !self.is_stalled() && !self.is_bound(now, slot);
+        if replica.raft.role() == Role::Follower && replica.attached.is_none() && may {
             self.step_replica(now, slot, RaftEvent::Campaign);
         }
     }
@@ -164,17 +169,21 @@ impl Core {
     /// What time brings: beacons, lapses, campaigns.
     pub(crate) fn expire_liveness(&mut self, now: Time) {
         if self.liveness.next_beacon <= now {
+            self.lie_about_support(now);
             let due = std::mem::replace(&mut self.liveness.next_beacon, now + self.config.beacon_interval);
             for peer in self.peers.iter_mut().filter(|peer| peer.up) {
                 peer.outbox.beacon_due = true;
             }
+            self.start_first_campaigns(now);
             self.review_read_rounds(now);
+            self.review_index_questions(now);
             self.review_leaderships(now);
             self.review_health(now, due);
             self.liveness.stall.beacon_is_due(now);
         }
+        self.withdraw_ended_promises(now);
         for peer in 0..self.peers.len() {
-            if self.peers[peer].hearing.supported_until <= now {
+            if self.peers[peer].lapses_at() <= now {
                 self.lapse(now, peer);
             }
             self.wake_behind(now, peer);
@@ -190,6 +199,25 @@ impl Core {
                 }
                 _ => break,
             }
+        }
+    }
+
+    /// What nothing unsafe may follow from: support that comes and goes by chance.
+    fn lie_about_support(&mut self, now: Time) {
+        if !self.config.mutated(CoreMutation::LieAboutSupport) {
+            return;
+        }
+        let chance = |salt: u64| rank(GroupId(now.0 ^ salt), self.config.node);
+        for peer in &mut self.peers {
+            match chance(peer.node.0) % 8 {
+                0 => peer.hearing.supported_until = now,
+                1 => peer.hearing.supported_until = now + self.config.support_timeout * 5,
+                _ => {}
+            }
+        }
+        let woken = (0..self.replicas.len()).filter(|slot| chance(!(*slot as u64)).is_multiple_of(16));
+        for slot in woken.collect::<Vec<_>>() {
+            self.step_replica(now, slot, RaftEvent::Lapsed);
         }
     }
 

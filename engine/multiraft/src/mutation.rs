@@ -50,11 +50,31 @@ pub enum CoreMutation {
     ApplyTwice,
     /// A restarted replica does not apply its second entry.
     SkipAfterRestart,
+    /// Support comes and goes by chance. It is a hint, so nothing unsafe may follow.
+    LieAboutSupport,
+    /// A promise does not forbid to follow what is asked in a higher term (law 1).
+    PromiseEndsWithTerm,
+    /// A promise counts from the time at which its event was stepped, which was sampled before it arrived (law 2).
+    PromiseFromEvent,
+    /// A lease counts from the answer and not from the sending of the beacon (law 2).
+    LeaseFromAnswer,
+    /// A lease lasts as long as the promise, as if clocks ran alike (law 2).
+    LeaseWithoutMargin,
+    /// A jump of the clock changes nothing (law 2).
+    IgnoreClockJumps,
+    /// A promise that has ended goes on under its old epoch (law 3).
+    WithdrawWithoutEpoch,
+    /// A core that comes to life promises anew at once (law 4).
+    ForgetPromises,
+    /// A leader keeps its lease after it has permitted a campaign against itself (law 5).
+    LeaseDespitePermit,
+    /// A promise counts for groups in which its giver follows somebody else (law 8).
+    LeaseWithoutAcceptance,
 }
 
 #[cfg(feature = "mutations")]
 impl CoreMutation {
-    /// All of them.
+    /// Those that do harm without leases, all of them.
     pub const ALL: [CoreMutation; 21] = [
         CoreMutation::JoinOpenRound,
         CoreMutation::ReuseRoundId,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use pontoon_types::{GroupId, Incarnation, Message, NodeId, Term, Time};
 use pontoon_wire::peer::{ClaimSummary, IndexAnswer, IndexQuestion, ReadConfirmation, ReadRound};
 
+use crate::lease::{Given, Held};
 use crate::relist::Relist;
 use crate::replica::Slot;
 
@@ -19,6 +20,8 @@ pub(crate) struct Peer {
     pub(crate) outbox: Outbox,
     pub(crate) speaking: Speaking,
     pub(crate) hearing: Hearing,
+    pub(crate) given: Given,
+    pub(crate) held: Held,
     /// Replicas that lead here and had something to send while the link was down. Only these are woken when it is back.
     pub(crate) behind: BTreeSet<Slot>,
 }
@@ -87,6 +90,8 @@ impl Peer {
             outbox: Outbox::default(),
             speaking: Speaking::default(),
             hearing: Hearing::default(),
+            given: Given::default(),
+            held: Held::default(),
             behind: BTreeSet::new(),
         }
     }
@@ -94,6 +99,11 @@ impl Peer {
     /// Whether frames go both ways: our link is up, and the peer was heard.
     pub(crate) fn is_reachable(&self) -> bool {
         self.up && self.incarnation != Incarnation(0)
+    }
+
+    /// When the groups that sleep behind the peer are woken: support is over, and so is what was promised.
+    pub(crate) fn lapses_at(&self) -> Time {
+        self.hearing.supported_until.max(self.given.until().unwrap_or(Time(0)))
     }
 
     /// Whether groups that the peer's return concerns wait to be woken.

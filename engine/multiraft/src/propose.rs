@@ -126,7 +126,7 @@ impl Core {
         replica.unapplied_reads.retain(|(_, read)| {
             let keep = read.deadline > now;
             if !keep {
-                late.push((read.asker, Refusal::NotLeader { leader: None }));
+                late.push((read.asker, read.refusal(None)));
             }
             keep
         });

@@ -17,18 +17,44 @@ use std::collections::{BTreeMap, VecDeque};
 
 use pontoon_types::limits::{READ_BYTES_PER_TURN, READ_ROUNDS_MAX};
 use pontoon_types::{GroupId, Incarnation, Index, NodeId, Term, Time};
-use pontoon_wire::client::{Outcome, Refusal};
+use pontoon_wire::client::Outcome;
 use pontoon_wire::peer::{ReadConfirmation, ReadRound};
 
 use crate::Core;
 use crate::mutation::CoreMutation;
-use crate::replica::{Query, Read, Replica, Slot};
+use crate::replica::{Confirmed, Query, Read, Replica, Slot};
+
+/// A question of a follower's core, and which of its questions it is (law 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Remote {
+    pub(crate) node: NodeId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) id: u64,
+}
+
+/// Who waits for a read index.
+#[derive(Debug)]
+pub(crate) enum Want {
+    /// A read of a client here.
+    Read(Read),
+    /// A follower's core, for reads of its own.
+    Remote { remote: Remote, deadline: Time },
+}
+
+impl Want {
+    fn deadline(&self) -> Time {
+        match self {
+            Want::Read(read) => read.deadline,
+            Want::Remote { deadline, .. } => *deadline,
+        }
+    }
+}
 
 /// Reads on their way.
 #[derive(Debug, Default)]
 pub(crate) struct Reads {
-    /// Reads that wait for the next round.
-    gathered: Vec<(Slot, Read)>,
+    /// What waits for the next round.
+    gathered: Vec<(Slot, Want)>,
     /// Rounds without a quorum for every group, by number.
     rounds: BTreeMap<u64, Vec<Question>>,
     last_round: u64,
@@ -51,16 +77,17 @@ struct Question {
     term: Term,
     /// What must be applied before the reads are served.
     read_index: Index,
-    /// The nodes that confirmed, this one not counted.
+    /// When the round began.
+    at: Time,
+    /// The nodes that confirmed, this one first.
     confirmed_by: Vec<NodeId>,
-    reads: Vec<Read>,
+    wants: Vec<Want>,
 }
 
 impl Core {
-    /// Keeps an accepted read until the end of the turn.
-    pub(crate) fn gather_read(&mut self, slot: Slot, read: Read) {
-        self.waiting += 1;
-        self.reads.gathered.push((slot, read));
+    /// Keeps what wants a read index until the end of the turn.
+    pub(crate) fn gather_want(&mut self, slot: Slot, want: Want) {
+        self.reads.gathered.push((slot, want));
     }
 
     /// Starts one round for the reads gathered. While too many rounds are open they wait, but not beyond their time
@@ -76,21 +103,18 @@ impl Core {
         }
         gathered.sort_by_key(|(slot, _)| *slot);
         let mut questions: Vec<Question> = Vec::new();
-        for (slot, read) in gathered {
+        for (slot, want) in gathered {
             match questions.last_mut() {
-                Some(question) if question.slot == slot => question.reads.push(read),
-                _ => match self.question(slot) {
+                Some(question) if question.slot == slot => question.wants.push(want),
+                _ => match self.question(now, slot) {
                     Ok(mut question) if may_open => {
-                        question.reads.push(read);
+                        question.wants.push(want);
                         questions.push(question);
                     }
-                    Ok(_) | Err(NoQuestion::NothingCommitted) if read.deadline > now => {
-                        self.reads.gathered.push((slot, read));
+                    Ok(_) | Err(NoQuestion::NothingCommitted) if want.deadline() > now => {
+                        self.reads.gathered.push((slot, want));
                     }
-                    _ => {
-                        let leader = self.replicas[slot].leader_node();
-                        self.answer(read.asker, Err(Refusal::NotLeader { leader }));
-                    }
+                    _ => self.refuse_want(slot, want),
                 },
             }
         }
@@ -98,26 +122,43 @@ impl Core {
     }
 
     /// The bug that law 6 forbids: a round that started before a read arrived confirms it.
-    fn join_open_rounds(&mut self, gathered: &mut Vec<(Slot, Read)>) {
+    fn join_open_rounds(&mut self, gathered: &mut Vec<(Slot, Want)>) {
         for question in self.reads.rounds.values_mut().flatten() {
             let joining = gathered.extract_if(.., |(slot, _)| *slot == question.slot);
-            question.reads.extend(joining.map(|(_, read)| read));
+            question.wants.extend(joining.map(|(_, want)| want));
+        }
+    }
+
+    /// This core cannot give a read index.
+    fn refuse_want(&mut self, slot: Slot, want: Want) {
+        let Replica { descriptor, .. } = &self.replicas[slot];
+        match want {
+            Want::Read(read) => {
+                let leader = self.replicas[slot].leader_node().filter(|leader| *leader != self.config.node);
+                self.answer(read.asker, Err(read.refusal(leader)));
+            }
+            Want::Remote { remote, .. } => self.answer_index(remote, descriptor.group, None),
         }
     }
 
     /// The question for one group, or why there is none.
-    fn question(&self, slot: Slot) -> Result<Question, NoQuestion> {
+    fn question(&self, now: Time, slot: Slot) -> Result<Question, NoQuestion> {
         let Replica { raft, descriptor, leads, .. } = &self.replicas[slot];
         let term = leads.ok_or(NoQuestion::NotLeading)?;
         let read_index = raft.read_index().ok_or(NoQuestion::NothingCommitted)?;
-        Ok(Question { slot, group: descriptor.group, term, read_index, confirmed_by: Vec::new(), reads: Vec::new() })
+        let confirmed_by = vec![self.config.node];
+        Ok(Question { slot, group: descriptor.group, term, read_index, at: now, confirmed_by, wants: Vec::new() })
     }
 
     fn open_round(&mut self, questions: Vec<Question>) {
         let unasked = self.config.mutated(CoreMutation::ReadWithoutRound);
-        let (alone, asked): (Vec<Question>, Vec<Question>) =
-            questions.into_iter().partition(|question| self.is_confirmed(question) || unasked);
+        let (alone, asked): (Vec<Question>, Vec<Question>) = questions
+            .into_iter()
+            .partition(|question| self.is_confirmed(question) || self.is_leased(question) || unasked);
         for question in alone {
+            if !self.is_confirmed(&question) {
+                self.counters.leased_reads += question.wants.len() as u64;
+            }
             self.serve(question);
         }
         if asked.is_empty() {
@@ -134,10 +175,14 @@ impl Core {
         self.reads.rounds.insert(id, asked);
     }
 
+    /// Whether nobody else can have been elected at the moment of the question (`lease`).
+    fn is_leased(&self, question: &Question) -> bool {
+        self.has_lease(question.at, question.slot)
+    }
+
     /// Whether a quorum, of both halves while the group is joint, knows no newer term.
     fn is_confirmed(&self, question: &Question) -> bool {
-        let me = self.config.node;
-        self.replicas[question.slot].is_quorum(|node| node == me || question.confirmed_by.contains(&node))
+        self.replicas[question.slot].is_quorum(|node| question.confirmed_by.contains(&node))
     }
 
     /// Puts the round into the outbox of each peer, with the groups of which the peer has a replica.
@@ -200,18 +245,36 @@ impl Core {
         }
     }
 
-    /// Serves the reads of a confirmed question, now or when their index is applied.
+    /// Serves the reads of a confirmed question, now or when their index is applied, and tells followers the index.
     fn serve(&mut self, question: Question) {
-        let Question { slot, read_index, reads, .. } = question;
+        let Question { slot, group, read_index, at, wants, .. } = question;
+        self.replicas[slot].confirm(Confirmed { at, index: read_index });
+        let mut reads = Vec::new();
+        for want in wants {
+            match want {
+                Want::Read(read) => reads.push(read),
+                Want::Remote { remote, .. } => self.answer_index(remote, group, Some(read_index)),
+            }
+        }
+        self.serve_at(slot, read_index, reads);
+    }
+
+    /// Serves reads as soon as `read_index` is applied.
+    pub(crate) fn serve_at(&mut self, slot: Slot, read_index: Index, reads: Vec<Read>) {
         for read in reads {
             if self.replicas[slot].applied >= read_index {
-                self.reads.servable.push_back((slot, read));
+                self.serve_read(slot, read);
             } else {
                 let deadline = read.deadline;
                 self.replicas[slot].unapplied_reads.push((read_index, read));
                 self.timers.arm(slot, Some(deadline));
             }
         }
+    }
+
+    /// Serves a read from the state as it is.
+    pub(crate) fn serve_read(&mut self, slot: Slot, read: Read) {
+        self.reads.servable.push_back((slot, read));
     }
 
     /// Serves the reads that waited for the machine.
@@ -251,16 +314,15 @@ impl Core {
 
     /// A group stopped leading: its reads in open rounds go elsewhere.
     pub(crate) fn refuse_reads(&mut self, slot: Slot) {
-        let leader = self.replicas[slot].leader_node();
         let mut refused = Vec::new();
         self.reads.rounds.retain(|_, questions| {
             if let Some(place) = questions.iter().position(|question| question.slot == slot) {
-                refused.extend(questions.remove(place).reads);
+                refused.extend(questions.remove(place).wants);
             }
             !questions.is_empty()
         });
-        for read in refused {
-            self.answer(read.asker, Err(Refusal::NotLeader { leader }));
+        for want in refused {
+            self.refuse_want(slot, want);
         }
     }
 
@@ -270,17 +332,18 @@ impl Core {
         let mut late = Vec::new();
         for questions in rounds.values_mut() {
             for question in questions.iter_mut() {
-                late.extend(question.reads.extract_if(.., |read| read.deadline <= now));
+                let over = question.wants.extract_if(.., |want| want.deadline() <= now);
+                late.extend(over.map(|want| (question.slot, want)));
             }
-            questions.retain(|question| !question.reads.is_empty());
+            questions.retain(|question| !question.wants.is_empty());
         }
         rounds.retain(|_, questions| !questions.is_empty());
         for (id, questions) in &rounds {
             self.ask(*id, questions);
         }
         self.reads.rounds = rounds;
-        for read in late {
-            self.answer(read.asker, Err(Refusal::NotLeader { leader: None }));
+        for (slot, want) in late {
+            self.refuse_want(slot, want);
         }
     }
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use pontoon_raft::{Raft, Role};
 use pontoon_types::{Descriptor, Index, LogId, Member, NodeId, ReplicaId, Term, Time};
-use pontoon_wire::client::OperationOutcome;
+use pontoon_wire::client::{OperationOutcome, Refusal};
 
+use crate::lease::Bond;
 use crate::{ConnectionId, Kv};
 
 /// The place of a replica in its core's list. Replicas are sorted by group, so slots are too.
@@ -44,6 +45,25 @@ pub(crate) struct Read {
     pub(crate) asker: Asker,
     pub(crate) query: Query,
     pub(crate) deadline: Time,
+    /// How old the state may be, if it need not be the newest.
+    pub(crate) max_age: Option<Duration>,
+}
+
+impl Read {
+    /// What the client hears when nobody can confirm an index for it.
+    pub(crate) fn refusal(&self, leader: Option<NodeId>) -> Refusal {
+        match self.max_age {
+            Some(_) => Refusal::TooStale { leader },
+            None => Refusal::NotLeader { leader },
+        }
+    }
+}
+
+/// A moment at which the group had committed nothing beyond an index, as a quorum confirmed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Confirmed {
+    pub(crate) at: Time,
+    pub(crate) index: Index,
 }
 
 /// The leader behind whose core a follower sleeps, and the term in which it leads.
@@ -81,13 +101,19 @@ pub(crate) struct Replica {
     pub(crate) waiters: VecDeque<Waiter>,
     /// Reads confirmed up to an index that is not applied yet.
     pub(crate) unapplied_reads: Vec<(Index, Read)>,
+    /// The last moment of which a quorum has told how much was committed.
+    pub(crate) confirmed: Option<Confirmed>,
     /// Commands of this turn, proposed together at its end.
     pub(crate) proposals: Vec<(Bytes, Asker)>,
     pub(crate) proposal_bytes: usize,
     pub(crate) attached: Option<Attachment>,
+    /// A promise made while it slept behind another core than now.
+    pub(crate) bond: Option<Bond>,
     pub(crate) awaited: Option<Awaited>,
     /// The term in which this replica leads.
     pub(crate) leads: Option<Term>,
+    /// Which leadership of its core that is.
+    pub(crate) leadership: u64,
     /// About when it began to lead.
     pub(crate) leads_since: Time,
 }
@@ -114,6 +140,18 @@ impl Replica {
         let read = self.unapplied_reads.first().map(|(_, read)| read.deadline);
         let awaited = self.awaited.map(|awaited| awaited.until);
         [self.raft.deadline(), waiter, read, awaited].into_iter().flatten().min()
+    }
+
+    /// Takes note of a confirmed moment.
+    pub(crate) fn confirm(&mut self, confirmed: Confirmed) {
+        if self.confirmed.is_none_or(|known| known.at < confirmed.at) {
+            self.confirmed = Some(confirmed);
+        }
+    }
+
+    /// Whether the machine's state was the newest at some moment within `max_age` before `now`.
+    pub(crate) fn is_fresh(&self, now: Time, max_age: Duration) -> bool {
+        self.confirmed.is_some_and(|known| self.applied >= known.index && now.since(known.at) <= max_age)
     }
 
     /// Whether the members of which `holds` holds can decide for the group: a quorum of both halves while it is joint.

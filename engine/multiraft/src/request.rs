@@ -8,7 +8,7 @@ use pontoon_raft::ProposalRefused;
 use pontoon_router::preferred_leader;
 use pontoon_types::limits::{CORE_REQUESTS_MAX, KEY_BYTES_MAX, REPORT_BYTES_PER_TURN};
 use pontoon_types::{Descriptor, Generation, GroupId, KeyRange, NodeId, Time};
-use pontoon_wire::client::{Operation, Outcome, Refusal, Request, RequestFrame, Routes};
+use pontoon_wire::client::{Operation, Outcome, ReadLevel, Refusal, Request, RequestFrame, Routes};
 use pontoon_wire::command::Command;
 
 use crate::mutation::CoreMutation;
@@ -63,19 +63,20 @@ impl Core {
                 self.admit(slot, &command)?;
                 self.gather_proposal(slot, command, asker);
             }
-            Operation::Get { group, generation, key, level: _ } => {
+            Operation::Get { group, generation, key, level } => {
                 short_enough(&key)?;
-                let slot = self.leading_slot(group, generation)?;
+                let slot = self.reading_slot(group, generation, level)?;
                 self.check_inside(slot, &key)?;
-                self.gather_read(slot, Read { asker, query: Query::Get { key }, deadline });
+                self.gather_read(slot, level, Read { asker, query: Query::Get { key }, deadline, max_age: None });
             }
-            Operation::Scan { group, generation, start, end, limit, level: _ } => {
+            Operation::Scan { group, generation, start, end, limit, level } => {
                 short_enough(&start)?;
                 short_enough(end.as_deref().unwrap_or_default())?;
-                let slot = self.leading_slot(group, generation)?;
+                let slot = self.reading_slot(group, generation, level)?;
                 let range = &self.replicas[slot].descriptor.range;
                 let (start, end) = clip(range, start, end);
-                self.gather_read(slot, Read { asker, query: Query::Scan { start, end, limit }, deadline });
+                let query = Query::Scan { start, end, limit };
+                self.gather_read(slot, level, Read { asker, query, deadline, max_age: None });
             }
         }
         Ok(())
@@ -88,6 +89,24 @@ impl Core {
 
     /// The replica that leads `group` here, if the client's idea of the range is current and there is room.
     fn leading_slot(&self, group: GroupId, generation: Generation) -> Result<Slot, Refusal> {
+        let slot = self.serving_slot(group, generation)?;
+        let replica = &self.replicas[slot];
+        if replica.leads.is_none() {
+            return Err(Refusal::NotLeader { leader: replica.leader_node() });
+        }
+        Ok(slot)
+    }
+
+    /// The replica of `group` here that may serve a read of this level.
+    fn reading_slot(&self, group: GroupId, generation: Generation, level: ReadLevel) -> Result<Slot, Refusal> {
+        match level {
+            ReadLevel::Linearizable => self.leading_slot(group, generation),
+            ReadLevel::Follower | ReadLevel::Stale { .. } => self.serving_slot(group, generation),
+        }
+    }
+
+    /// The replica of `group` here, if the client's idea of the range is current and there is room.
+    fn serving_slot(&self, group: GroupId, generation: Generation) -> Result<Slot, Refusal> {
         let Some(slot) = self.slot_of(group) else {
             return Err(match self.routing.by_group(group) {
                 Some(descriptor) => stale(descriptor, None),
@@ -97,9 +116,6 @@ impl Core {
         let replica = &self.replicas[slot];
         if replica.descriptor.generation != generation && !self.config.mutated(CoreMutation::AnyGeneration) {
             return Err(stale(&replica.descriptor, replica.leader_node()));
-        }
-        if replica.leads.is_none() {
-            return Err(Refusal::NotLeader { leader: replica.leader_node() });
         }
         if self.waiting >= CORE_REQUESTS_MAX {
             return Err(BUSY);

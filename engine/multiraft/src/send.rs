@@ -112,6 +112,7 @@ impl Core {
         if frame.incarnation > self.peers[peer].incarnation {
             self.peer_reborn(now, peer, frame.incarnation);
         }
+        self.withdraw_ended_promises(now);
         if let Some(beacon) = frame.beacon {
             self.hear_beacon(now, peer, beacon);
         }
@@ -129,6 +130,12 @@ impl Core {
         for confirmation in frame.confirmations {
             self.reads_confirmed(from, confirmation);
         }
+        for question in frame.index_questions.into_iter().take(READ_ROUNDS_MAX) {
+            self.hear_index_question(now, peer, frame.incarnation, question);
+        }
+        for answer in frame.index_answers {
+            self.hear_index_answer(peer, answer);
+        }
     }
 
     /// Law 11: a message names both replicas, and is dropped when either is not who lives there. Says whether it was
@@ -143,7 +150,8 @@ impl Core {
         // The room that a full log has left is for votes: without them this node could not help to elect a leader.
         let grows_full_log =
             self.log_full && matches!(&message.body, Body::Append { entries, .. } if !entries.is_empty());
-        if message.to == replica.me && replica.node_of(message.from) == Some(from) && !grows_full_log {
+        let known = message.to == replica.me && replica.node_of(message.from) == Some(from);
+        if known && !grows_full_log && !self.is_forbidden(now, slot, &message) {
             if matches!(message.body, Body::AppendResponse { matched } if matched > replica.raft.committed()) {
                 self.peer_has_synced(now, from);
             }

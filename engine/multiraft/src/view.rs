@@ -2,7 +2,7 @@
 
 use pontoon_raft::Role;
 use pontoon_raft::membership::Configuration;
-use pontoon_types::{Descriptor, Entry, GroupId, Index, LogId, NodeId, ReplicaId, Term};
+use pontoon_types::{Descriptor, Entry, GroupId, Index, LogId, NodeId, ReplicaId, Term, Time};
 use pontoon_wire::client::{CoreStatus, GroupRole, GroupStatus};
 
 use crate::Core;
@@ -141,6 +141,11 @@ impl Core {
             let asleep = replica.raft.role() == Role::Follower && replica.raft.deadline().is_none();
             assert_eq!(replica.attached.is_some(), asleep, "law: a follower sleeps exactly while it is attached");
         }
+    }
+
+    /// Whether the replica of `group` here would serve reads without asking anybody at `now`.
+    pub fn holds_lease(&self, now: Time, group: GroupId) -> bool {
+        self.slot_of(group).is_some_and(|slot| self.has_lease(now, slot))
     }
 
     pub(crate) fn status(&self) -> CoreStatus {

@@ -10,6 +10,7 @@
 //! max_log_bytes = 4294967296     # of each core; writes are answered Busy above it
 //! pin = true                     # each core keeps to one processor
 //! first_cpu = 0                  # the processor of core 0; default: the next one in turn
+//! leases = true                  # reads of a leader without a message; default: false
 //! sync_hold_us = 200             # how long a sync may wait for more writers; 0 = never
 //! trace_dir = "/var/tmp/trace"   # write every protocol event to a file there; costs time, see docs/TRACE.md
 //! node = 1                       # refuse a data directory of another node
@@ -20,6 +21,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pontoon_multiraft::LeaseConfig;
 use pontoon_types::{ClusterId, NodeId};
 use serde::Deserialize;
 
@@ -49,6 +51,8 @@ pub struct NodeConfig {
     pub sync_hold_max: Duration,
     /// A directory that each core writes its protocol events to, a file for each run; none writes nothing.
     pub trace_dir: Option<PathBuf>,
+    /// Leases, if they are on: reads of a leader cost no message, and rest on clocks that run alike.
+    pub lease: Option<LeaseConfig>,
     /// Refuse a data directory of another node than this.
     pub node: Option<NodeId>,
     /// Refuse a data directory of another cluster than this.
@@ -67,6 +71,7 @@ impl NodeConfig {
             first_cpu: None,
             sync_hold_max: Duration::from_micros(200),
             trace_dir: None,
+            lease: None,
             node: None,
             cluster: None,
         }
@@ -93,6 +98,8 @@ pub struct ConfigFile {
     pub sync_hold_us: Option<u64>,
     /// See [`NodeConfig::trace_dir`].
     pub trace_dir: Option<PathBuf>,
+    /// See [`NodeConfig::lease`]: the standard leases.
+    pub leases: Option<bool>,
     /// See [`NodeConfig::node`].
     pub node: Option<u64>,
     /// See [`NodeConfig::cluster`], hexadecimal.
@@ -159,6 +166,7 @@ impl ConfigFile {
             first_cpu: self.first_cpu.or(below.first_cpu),
             sync_hold_us: self.sync_hold_us.or(below.sync_hold_us),
             trace_dir: self.trace_dir.or(below.trace_dir),
+            leases: self.leases.or(below.leases),
             node: self.node.or(below.node),
             cluster: self.cluster.or(below.cluster),
         }
@@ -187,6 +195,7 @@ impl ConfigFile {
             config.sync_hold_max = Duration::from_micros(value);
         }
         config.trace_dir = self.trace_dir;
+        config.lease = self.leases.unwrap_or(false).then(LeaseConfig::default);
         config.node = self.node.map(NodeId);
         if let Some(text) = self.cluster {
             let cluster = u128::from_str_radix(&text, 16).map_err(|_| ConfigError::Cluster { text })?;
@@ -216,12 +225,19 @@ mod tests {
     #[test]
     fn the_example_above_is_read() {
         let example = "data_dir = \"/var/lib/pontoon\"\nlisten = \"0.0.0.0:7400\"\ncores = 2\nmax_log_bytes = 4294967296\n\
-                       pin = true\nfirst_cpu = 0\nsync_hold_us = 200\n";
+                       pin = true\nfirst_cpu = 0\nleases = true\nsync_hold_us = 200\n";
         let config = toml::from_str::<ConfigFile>(example).unwrap().finish().unwrap();
         assert_eq!(config.data_dir, Path::new("/var/lib/pontoon"));
         assert_eq!(config.listen.unwrap().port(), 7400);
         assert_eq!(config.cores, Some(2));
         assert_eq!(config.sync_hold_max, Duration::from_micros(200));
+        assert_eq!(config.lease, Some(LeaseConfig::default()));
+    }
+
+    #[test]
+    fn leases_are_off_by_default() {
+        let config = ConfigFile { data_dir: Some("x".into()), ..ConfigFile::default() }.finish().unwrap();
+        assert_eq!(config.lease, None);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //!       count (2) of cores, then one log uuid (16) for each
 //!       count (4) of nodes, then node (8), length (2), address as text, for each
 //!       count (2) of retired logs, then one log uuid (16) for each; not in format 1, which is still read
+//!       longest promise, microseconds (8); not in formats 1 and 2, which are still read
 //! ```
 //!
 //! The two slots are written in turn and synced, so that a write that is torn leaves the other slot whole. The slot
@@ -25,6 +26,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use pontoon_types::{ClusterId, Incarnation, NodeId};
 use rustix::fs::{FlockOperation, flock};
@@ -32,8 +34,9 @@ use rustix::fs::{FlockOperation, flock};
 use crate::error::DataDirError;
 
 const MAGIC: [u8; 8] = *b"PTNNODE\0";
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 const FORMAT_WITHOUT_RETIRED: u32 = 1;
+const FORMAT_WITHOUT_PROMISE: u32 = 2;
 const HEADER_BYTES: usize = 28;
 const SLOT_BYTES: usize = 64 << 10;
 const CHECKSUM_AT: usize = 24;
@@ -55,6 +58,8 @@ pub struct Identity {
     pub nodes: Vec<(NodeId, SocketAddr)>,
     /// Logs that are never opened again, and whose directories may still be there.
     pub retired: Vec<u128>,
+    /// The longest promise that a core of this node may have made (law 4). Never shrinks.
+    pub longest_promise: Duration,
 }
 
 /// A data directory that this process owns until the value is dropped.
@@ -157,11 +162,18 @@ impl DataDir {
         log_dir(&self.path, log)
     }
 
-    /// Counts one more start, durably.
-    pub fn begin_incarnation(&mut self) -> Result<Incarnation, DataDirError> {
+    /// Counts one more start, durably, in which promises of this length will be made. Returns the longest promise of all
+    /// starts before.
+    pub fn begin_incarnation(&mut self, promise: Duration) -> Result<Duration, DataDirError> {
         self.identity.incarnation = Incarnation(self.identity.incarnation.0 + 1);
+        let before = self.identity.longest_promise;
+        self.identity.longest_promise = before.max(promise);
         self.write()?;
-        Ok(self.identity.incarnation)
+        if promise > before {
+            // A slot that rots must not bring the shorter one back.
+            self.write()?;
+        }
+        Ok(before)
     }
 
     /// Names logs that do not count yet, durably and before they are made: if they never come to count, they are
@@ -289,6 +301,8 @@ fn encode_slot(sequence: u64, identity: &Identity) -> Vec<u8> {
     for log in &identity.retired {
         body.extend_from_slice(&log.to_le_bytes());
     }
+    let longest_promise_us = identity.longest_promise.as_micros().try_into().unwrap_or(u64::MAX);
+    body.extend_from_slice(&u64::to_le_bytes(longest_promise_us));
     assert!(body.len() + HEADER_BYTES <= SLOT_BYTES, "law: an identity fits in its slot");
     let mut slot = Vec::with_capacity(HEADER_BYTES + body.len());
     slot.extend_from_slice(&MAGIC);
@@ -359,7 +373,9 @@ fn decode_body(body: &[u8], format: u32) -> Result<Identity, &'static str> {
     if retired.iter().any(|retired| logs.contains(retired)) {
         return Err("a log is listed and retired");
     }
-    Ok(Identity { cluster, node, incarnation, ranges, logs, nodes, retired })
+    let longest_promise_us = if format <= FORMAT_WITHOUT_PROMISE { 0 } else { u64::from_le_bytes(fields.array()?) };
+    let longest_promise = Duration::from_micros(longest_promise_us);
+    Ok(Identity { cluster, node, incarnation, ranges, logs, nodes, retired, longest_promise })
 }
 
 /// Fields read one after another from bytes that may end too early.

@@ -127,6 +127,7 @@ fn init_node(
         cluster,
         node,
         incarnation: Incarnation(0),
+        longest_promise: std::time::Duration::ZERO,
         ranges: plan.ranges,
         logs,
         nodes: plan.nodes.iter().map(|(node, _, address)| (*node, *address)).collect(),

@@ -160,6 +160,8 @@ struct Blueprint {
     household: Household,
     address: SocketAddr,
     descriptors: Vec<Descriptor>,
+    /// The longest promise of all starts before this one.
+    longest_promise: Duration,
     inboxes: Vec<Arc<Inbox<Parcel>>>,
 }
 
@@ -179,7 +181,7 @@ impl Node {
         let (listener, address) = listen_at(config.listen.unwrap_or(own_address))?;
         rehome(&mut data_dir, &config.log, core_count)?;
         let recovered = recover(&data_dir, &config.log)?;
-        data_dir.begin_incarnation()?;
+        let longest_promise = data_dir.begin_incarnation(config.lease.map_or(Duration::ZERO, |lease| lease.length))?;
         if let Err(error) = data_dir.remove_retired() {
             tracing::warn!("{error}; the logs that the node has given up stay there until the next start");
         }
@@ -200,6 +202,7 @@ impl Node {
                 segment_bytes: recovered.iter().map(|core| core.log.segment_bytes() as u32).collect(),
             },
             descriptors: descriptors(&identity, &recovered),
+            longest_promise,
             config,
             identity: identity.clone(),
             address,
@@ -395,6 +398,7 @@ impl Site {
             door,
             links: links(&blueprint, core),
             sync_hold_max: blueprint.config.sync_hold_max,
+            watches_clock: blueprint.config.lease.is_some(),
             counters,
             trace,
         }))
@@ -419,6 +423,8 @@ fn core_config(blueprint: &Blueprint, core: CoreId, log: &Log) -> std::io::Resul
         proposal_bytes_max: limits.proposal_bytes,
         command_bytes_max: limits.command_bytes,
         trace: blueprint.config.trace_dir.is_some(),
+        lease: blueprint.config.lease,
+        longest_promise: blueprint.longest_promise,
         raft: RaftConfig { append_bytes_max: limits.append_bytes, ..standard.raft },
         ..standard
     })

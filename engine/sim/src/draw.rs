@@ -33,6 +33,7 @@ impl Options {
             handicap: *random.pick(&HANDICAPS),
             orders: OrderOptions::default(),
             outcomes_only: overrides.outcomes_only,
+            leases: overrides.leases,
             #[cfg(feature = "mutations")]
             mutation: overrides.mutation,
             #[cfg(feature = "mutations")]

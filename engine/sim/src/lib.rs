@@ -24,7 +24,7 @@
 //!
 //! # Left out
 //!
-//! Changes of membership, splits and merges, and leases: they do not exist in the core yet. Old images of disks come back
+//! Changes of membership, splits and merges, and reads at followers; leases only where a run asks for them. Old images of disks come back
 //! only when asked for, because the core has no answer to them (law 12). A disk that lies about a sync: no log survives that, so it is only one of the bugs put in on purpose. A log whose
 //! damage is refused stays down or gets its good bytes back; nothing restores it from peers yet.
 
@@ -37,6 +37,7 @@ pub mod faults;
 pub mod history;
 pub mod invariants;
 pub mod jobs;
+pub mod lease_law;
 pub mod linear;
 pub mod liveness;
 pub mod network;

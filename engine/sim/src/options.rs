@@ -39,6 +39,8 @@ pub struct Overrides {
     /// Old images of disks come back at starts, as from a backup. Off without this in every seed: law 12 is not in force,
     /// so a replica that has forgotten what it promised breaks the laws of Raft.
     pub old_images: bool,
+    /// Leases are on.
+    pub leases: bool,
     /// Keep every line of the trace for the report and not only the last ones before a violation.
     pub trace: bool,
     /// Check only what clients and operators can see: histories, answers, convergence. The inner invariants notice a
@@ -341,6 +343,8 @@ pub struct Options {
     pub orders: OrderOptions,
     /// Whether only outcomes are checked.
     pub outcomes_only: bool,
+    /// Whether leases are on.
+    pub leases: bool,
     /// The bug put in on purpose.
     #[cfg(feature = "mutations")]
     pub mutation: Option<pontoon_raft::Mutation>,

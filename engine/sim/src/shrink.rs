@@ -122,6 +122,9 @@ impl Shrunk {
         if self.overrides.old_images {
             line.push_str(" --old-images");
         }
+        if self.overrides.leases {
+            line.push_str(" --leases");
+        }
         line
     }
 }

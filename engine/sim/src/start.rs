@@ -6,13 +6,16 @@
 //! rest of the run, if the others are still a majority without it, or the disk gets its good bytes back and must open
 //! as if nothing had been.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use pontoon_multiraft::{Core, CoreConfig, Event, GroupState};
+use pontoon_multiraft::{Core, CoreConfig, Event, GroupState, LeaseConfig};
 use pontoon_router::core_of;
 use pontoon_types::limits::{COMMAND_BYTES_MAX, PROPOSAL_BYTES_PER_TURN};
 use pontoon_types::{GroupId, Incarnation, Index, NodeId, Time};
 
 use crate::disk::{Disk, NotOpened};
+use crate::options::DRIFT_MARGIN_PPM;
 use crate::oracle::LogLaw;
 use crate::process::{CLUSTER, Clock, RunningCore, raft_config};
 use crate::trace::{Happening, Place};
@@ -236,6 +239,10 @@ impl World {
             groups.push(state);
         }
         let options = &self.options.core;
+        let lease = self
+            .options
+            .leases
+            .then(|| LeaseConfig { length: options.support_timeout * 9 / 10, drift_margin_ppm: 2 * DRIFT_MARGIN_PPM });
         // As in the node: what becomes one write must fit a segment.
         let segment_bytes = self.options.disk.segment_bytes as usize;
         let config = CoreConfig {
@@ -250,6 +257,9 @@ impl World {
             request_timeout: options.request_timeout,
             proposal_bytes_max: PROPOSAL_BYTES_PER_TURN.min(segment_bytes / 4),
             command_bytes_max: COMMAND_BYTES_MAX.min(segment_bytes / 8 * 5),
+            lease,
+            // The node file of a real node remembers it from the first start on.
+            longest_promise: lease.map_or(Duration::ZERO, |lease| lease.length),
             #[cfg(feature = "mutations")]
             mutation: self.options.core_mutation,
             ..CoreConfig::new(CLUSTER, place.node, place.core, self.options.cores)

@@ -191,6 +191,20 @@ pub enum Broken {
     /// A client heard something that cannot be an answer to what it asked.
     #[error("replies: {0}")]
     BadReply(String),
+    /// A leader that may serve reads alone, and a later leader.
+    #[error("leases: {holder} holds a lease for {group} in term {term}, and {leader} leads it in term {later}")]
+    LeaseBroken {
+        /// The group.
+        group: GroupId,
+        /// Who would serve reads alone.
+        holder: Place,
+        /// Its term.
+        term: Term,
+        /// Who leads.
+        leader: Place,
+        /// Its term.
+        later: Term,
+    },
     /// What clients saw has no order that explains it.
     #[error("linearizability: {0}")]
     NotLinearizable(String),

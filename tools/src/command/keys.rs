@@ -2,7 +2,8 @@
 
 use std::io::Write;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use pontoon_client::ReadLevel;
 
 use super::Cluster;
 use crate::failure::{Failure, INTERNAL};
@@ -18,13 +19,35 @@ pub struct Get {
     /// Write the value as it is, without escapes and without a line end.
     #[arg(long)]
     raw: bool,
+    /// What the read promises, and by whom it may be served.
+    #[arg(long, value_name = "LEVEL", default_value = "linearizable")]
+    level: Level,
+    /// For `--level stale`: how old the answer may be, milliseconds.
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    max_age_ms: u32,
+}
+
+/// The levels of a read.
+#[derive(Clone, Copy, ValueEnum)]
+enum Level {
+    /// The newest value, from the leader.
+    Linearizable,
+    /// The newest value, from any replica.
+    Follower,
+    /// A value that was the newest within `--max-age-ms`, from any replica.
+    Stale,
 }
 
 impl Get {
     /// Runs the command.
     pub fn run(&self) -> Result<(), Failure> {
         let key = parse(&self.key)?;
-        let value = self.cluster.connect()?.get(&key)?;
+        let level = match self.level {
+            Level::Linearizable => ReadLevel::Linearizable,
+            Level::Follower => ReadLevel::Follower,
+            Level::Stale => ReadLevel::Stale { max_age_ms: self.max_age_ms },
+        };
+        let value = self.cluster.connect()?.get_at(&key, level)?;
         let value = value.ok_or_else(|| Failure::new(INTERNAL, format!("there is no key {}", self.key)))?;
         let mut out = std::io::stdout();
         if self.raw {

@@ -63,6 +63,9 @@ pub struct Sim {
     /// Let old images of disks come back. The core has no answer to that yet (law 12): expect broken laws.
     #[arg(long)]
     old_images: bool,
+    /// Switch leases on.
+    #[arg(long)]
+    leases: bool,
 }
 
 fn part(name: &str) -> Result<Part, String> {
@@ -85,6 +88,7 @@ impl Sim {
             without: self.without.clone(),
             drift_ppm: self.drift_ppm,
             old_images: self.old_images,
+            leases: self.leases,
             trace: self.trace,
             ..Overrides::default()
         };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pontoon_client::routing::RoutingCache;
 use pontoon_client::session::{Effects, Event, LinkId, Session, SessionOptions};
-use pontoon_client::{Completion, OperationOutcome, Request, Response, Routes, Ticket};
+use pontoon_client::{Completion, OperationOutcome, ReadLevel, Request, Response, Routes, Ticket};
 use pontoon_types::{ClientId, CoreId, Descriptor, Generation, GroupId, KeyRange, Member, NodeId, ReplicaId, Time};
 use pontoon_wire::client::{Operation, Outcome, Refusal, Reply, ReplyFrame};
 
@@ -191,7 +191,7 @@ pub fn put(key: &str) -> Request {
 }
 
 pub fn get(key: &str) -> Request {
-    Request::Get { key: Bytes::copy_from_slice(key.as_bytes()) }
+    Request::Get { key: Bytes::copy_from_slice(key.as_bytes()), level: ReadLevel::Linearizable }
 }
 
 pub fn written() -> Result<Outcome, Refusal> {

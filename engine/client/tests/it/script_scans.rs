@@ -1,7 +1,7 @@
 //! Scans walk from range to range.
 
 use bytes::Bytes;
-use pontoon_client::{Request, Response};
+use pontoon_client::{ReadLevel, Request, Response};
 use pontoon_types::NodeId;
 use pontoon_wire::client::{Outcome, Refusal};
 
@@ -58,7 +58,7 @@ fn the_limit_ends_a_scan() {
 fn a_split_under_way_skips_nothing() {
     let mut h = Harness::connected();
     h.submit(scan("a", None, 10));
-    h.submit(Request::Get { key: "d".into() });
+    h.submit(Request::Get { key: "d".into(), level: ReadLevel::Linearizable });
     let child = descriptor(9, "c", Some("m"), 2);
     h.reply(5, Err(Refusal::StaleDescriptor { descriptor: child, leader: Some(NodeId(1)) }));
     h.reply(6, Ok(routes_after_split()));

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use pontoon_client::{
     Client, ClientError, ClientOptions, Completion, CoreStatus, KvOperation, OperationOutcome, Request,
 };
-use pontoon_client::{Response, Routes};
+use pontoon_client::{ReadLevel, Response, Routes};
 use pontoon_types::{ClusterId, CoreId, Descriptor, GroupId, NodeId};
 use pontoon_wire::client::{Operation, Outcome, Refusal, Reply, ReplyFrame, RequestFrame};
 use pontoon_wire::command::Command;
@@ -211,7 +211,9 @@ fn many_requests_share_frames() {
     assert!(client.connections() <= 3);
 
     done.clear();
-    let tickets: Vec<_> = (0..1000).map(|number| (client.submit(Request::Get { key: key(number) }), number)).collect();
+    let tickets: Vec<_> = (0..1000)
+        .map(|number| (client.submit(Request::Get { key: key(number), level: ReadLevel::Linearizable }), number))
+        .collect();
     while client.inflight() > 0 {
         client.poll(Duration::from_secs(1), &mut done).unwrap();
     }

@@ -35,6 +35,11 @@ pub struct Cluster {
     /// Writes with restored payloads, by node.
     pub restoring: Vec<(NodeId, Write)>,
     wire: VecDeque<(NodeId, NodeId, Bytes)>,
+    /// How long before the end of a turn its clock is looked at for its events.
+    pub sampled_early: BTreeMap<NodeId, Duration>,
+    /// How long frames are under way.
+    pub delay: BTreeMap<(NodeId, NodeId), Duration>,
+    late: VecDeque<(Time, NodeId, NodeId, Bytes)>,
     sequence: u64,
     turns: u64,
 }
@@ -94,6 +99,11 @@ impl Cluster {
         }
     }
 
+    /// Changes what a node is told at its next start.
+    pub fn change_config(&mut self, node: NodeId, change: impl Fn(&mut CoreConfig)) {
+        change(self.configs.get_mut(&node).unwrap());
+    }
+
     /// The same before any link is up.
     pub fn dark(ranges: u32) -> Cluster {
         Cluster::dark_with(ranges, |_| {})
@@ -138,6 +148,9 @@ impl Cluster {
             appends: BTreeMap::new(),
             restoring: Vec::new(),
             wire: VecDeque::new(),
+            sampled_early: BTreeMap::new(),
+            delay: BTreeMap::new(),
+            late: VecDeque::new(),
             sequence: 0,
             turns: 0,
         }
@@ -155,8 +168,10 @@ impl Cluster {
         // The check looks at every group, so with many groups only some of the turns are checked.
         self.turns += 1;
         let check = self.descriptors.len() < 1_000 || self.turns.is_multiple_of(1_000);
+        let sampled = self.now - self.sampled_early.get(&node).copied().unwrap_or_default();
         for event in events {
-            core.step(self.now, event, &mut effects);
+            let at = if matches!(event, Event::Timer) { self.now } else { sampled };
+            core.step(at, event, &mut effects);
             if check {
                 core.check();
             }
@@ -177,8 +192,10 @@ impl Cluster {
         }
         for (to, bytes) in effects.beacons.into_iter().chain(effects.peer_frames) {
             *self.frames.entry((node, to)).or_default() += 1;
-            if !self.cut.contains(&(node, to)) {
-                self.wire.push_back((node, to, bytes));
+            match self.delay.get(&(node, to)) {
+                _ if self.cut.contains(&(node, to)) => {}
+                Some(delay) => self.late.push_back((self.now + *delay, node, to, bytes)),
+                None => self.wire.push_back((node, to, bytes)),
             }
         }
         for (connection, bytes) in effects.client_frames {
@@ -193,6 +210,9 @@ impl Cluster {
     /// Delivers frames and ends syncs until nothing moves.
     pub fn settle(&mut self) {
         for _ in 0..10_000 {
+            while self.late.front().is_some_and(|(at, ..)| *at <= self.now) {
+                self.wire.extend(self.late.pop_front().map(|(_, from, to, bytes)| (from, to, bytes)));
+            }
             if let Some((from, to, bytes)) = self.wire.pop_front() {
                 if self.cores.contains_key(&to) {
                     self.event(to, Event::PeerFrame { from, bytes });
@@ -215,6 +235,11 @@ impl Cluster {
         loop {
             self.settle();
             let next = self.cores.iter_mut().filter_map(|(node, core)| Some((core.deadline()?, *node))).min();
+            let arrives = self.late.front().map(|(at, ..)| *at).filter(|at| *at <= end);
+            if let Some(at) = arrives.filter(|at| next.is_none_or(|(deadline, _)| *at <= deadline)) {
+                self.now = self.now.max(at);
+                continue;
+            }
             match next {
                 Some((deadline, node)) if deadline <= end => {
                     self.now = self.now.max(deadline);
@@ -298,6 +323,11 @@ impl Cluster {
         let descriptor = self.group_of(key);
         let command = Command { client: ClientId(9), sequence: 1, operations: vec![operation] };
         Operation::Write { group: descriptor.group, generation: descriptor.generation, command: command.encode() }
+    }
+
+    pub fn get_at(&self, key: &str, level: ReadLevel) -> Operation {
+        let descriptor = self.group_of(key);
+        Operation::Get { group: descriptor.group, generation: descriptor.generation, key: bytes(key), level }
     }
 
     pub fn get(&self, key: &str) -> Operation {

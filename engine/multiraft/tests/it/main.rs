@@ -4,7 +4,9 @@
 
 mod bounds;
 mod cluster;
+mod follower_reads;
 mod kv;
+mod leases;
 mod liveness;
 mod lost;
 mod members;

@@ -46,6 +46,10 @@ struct Flags {
     /// Write every protocol event to a file in this directory, for checkers. It costs the cores time.
     #[arg(long, value_name = "DIR")]
     trace_dir: Option<PathBuf>,
+    /// Serve a leader's reads under leases, without asking its peers. They rest on the clocks of all nodes running alike
+    /// within one percent.
+    #[arg(long)]
+    leases: bool,
     /// Refuse a data directory of another node than this.
     #[arg(long, value_name = "N")]
     node: Option<u64>,
@@ -96,6 +100,7 @@ fn configuration(flags: Flags) -> Result<NodeConfig, pontoon::config::ConfigErro
         first_cpu: flags.first_cpu,
         sync_hold_us: flags.sync_hold_us,
         trace_dir: flags.trace_dir,
+        leases: flags.leases.then_some(true),
         node: flags.node,
         cluster: flags.cluster,
     };

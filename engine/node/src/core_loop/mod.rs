@@ -20,10 +20,11 @@
 //! - The loop sleeps whenever nothing is due: a deadline in the past is acted on in the turn that it wakes.
 //! - All sockets belong to the driver and close with it.
 //!
-//! `gather` is the first half of a turn, `carry_out` the second; `stall` watches the sync in flight,
+//! `gather` is the first half of a turn, `carry_out` the second; `stall` watches the sync in flight, `clock` the clock,
 //! `rot` hands on what the log has found damaged.
 
 mod carry_out;
+mod clock;
 mod gather;
 mod rot;
 mod segment_wait;
@@ -48,6 +49,7 @@ use crate::hold::Hold;
 use crate::inbox::Inbox;
 use crate::link::Link;
 use crate::trace_file::TraceFile;
+use clock::ClockWatch;
 use segment_wait::SegmentWait;
 use stall::StallWatch;
 
@@ -75,6 +77,8 @@ pub struct Parts<D: Driver> {
     pub links: Vec<Link>,
     /// The longest time for which a sync is held back; see [`crate::hold`].
     pub sync_hold_max: Duration,
+    /// Whether something rests on the clock running as others do (law 2).
+    pub watches_clock: bool,
     /// Where the counters are shown to other threads.
     pub counters: Arc<Mutex<Counters>>,
     /// Where protocol events are written to, if they are wanted.
@@ -102,6 +106,7 @@ pub struct CoreLoop<D: Driver> {
     /// The core was stepped since its last end of a turn, so there may be effects to fetch.
     stepped: bool,
     sync: SyncState,
+    clock: Option<ClockWatch>,
     log_full: bool,
     counters: Counters,
     shown: Arc<Mutex<Counters>>,
@@ -162,6 +167,7 @@ impl<D: Driver> CoreLoop<D> {
                 stall: StallWatch::default(),
                 told_full: false,
             },
+            clock: parts.watches_clock.then(ClockWatch::default),
             log_full: false,
             counters: Counters::default(),
             shown: parts.counters,
@@ -190,13 +196,16 @@ impl<D: Driver> CoreLoop<D> {
         self.gather_inbox(now);
         self.expire(now)?;
         self.watch_stall(now)?;
-        if self.observe_at <= now {
+        let observes = self.observe_at <= now;
+        if observes {
             self.hand_on_rot(now)?;
         }
+        // Law 2: what rests on the clock is decided at a time that lies after the last event was taken in.
+        let now = self.driver.now();
         self.core.step(now, Event::EndTurn, &mut self.effects);
         self.stepped = false;
         self.carry_out(now)?;
-        if self.observe_at <= now {
+        if observes {
             self.observe(now);
         }
         Ok(Turn::Next)
@@ -236,6 +245,7 @@ impl<D: Driver> CoreLoop<D> {
 
     fn observe(&mut self, now: Time) {
         self.observe_at = now + OBSERVE_INTERVAL;
+        self.watch_clock();
         let cpu = clock_gettime(ClockId::ThreadCPUTime);
         let log = self.log.stats();
         self.counters.cpu_ns = cpu.tv_sec as u64 * 1_000_000_000 + cpu.tv_nsec as u64;

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use pontoon_client::{Client, ClientError, ClientOptions};
+use pontoon_client::{Client, ClientError, ClientOptions, ReadLevel};
+use pontoon_types::{CoreId, NodeId};
 
 use crate::support::{PATIENCE, Process, directories};
 
@@ -69,6 +70,39 @@ fn a_killed_node_is_survived_and_comes_back() {
     for process in processes {
         assert_eq!(process.terminate(), Some(0));
     }
+}
+
+#[test]
+fn reads_of_every_level_are_served_and_leased_ones_ask_nobody() {
+    let nodes = directories(3, 8, 1);
+    let processes: Vec<Process> = (0..3).map(|node| Process::start(&["--leases"], nodes.dir(node))).collect();
+    let options = ClientOptions { timeout: Duration::from_secs(10), ..ClientOptions::default() };
+    let mut client = Client::connect(&nodes.addresses(), options).unwrap();
+    let levels = [ReadLevel::Linearizable, ReadLevel::Follower, ReadLevel::Stale { max_age_ms: 5_000 }];
+    for number in 0..8 {
+        put(&mut client, &key(number * 32), "v");
+    }
+    let mut counters = [0; 3];
+    let give_up = Instant::now() + PATIENCE;
+    // A lease begins with the second beacon after an election or so.
+    while counters[0] < 100 {
+        assert!(Instant::now() < give_up, "leased reads, questions and rounds: {counters:?}");
+        for (number, level) in (0..8).flat_map(|number| levels.map(|level| (number, level))) {
+            let value = client.get_at(key(number * 32), level).unwrap();
+            // A stale read may be from before the key was there, within its bound.
+            let absent_is_fine = matches!(level, ReadLevel::Stale { .. }) && value.is_none();
+            assert!(value.as_deref() == Some(b"v") || absent_is_fine, "{level:?}");
+        }
+        counters = [0; 3];
+        for node in 1..=3 {
+            let status = client.status(NodeId(node), CoreId(0)).unwrap();
+            counters[0] += status.counters.leased_reads;
+            counters[1] += status.counters.index_questions;
+            counters[2] += status.counters.read_rounds;
+        }
+    }
+    assert!(counters[1] > 0, "followers asked for indexes");
+    drop(processes);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
 use pontoon::DataDirError;
 use pontoon::identity::{DataDir, Identity, Lock};
@@ -18,6 +19,7 @@ fn identity() -> Identity {
         ranges: 64,
         logs: vec![11, 12],
         retired: vec![13],
+        longest_promise: Duration::ZERO,
         nodes: vec![(NodeId(1), "127.0.0.1:7401".parse().unwrap()), (NodeId(2), "[::1]:7402".parse().unwrap())],
     }
 }
@@ -47,14 +49,15 @@ fn a_torn_slot_leaves_the_other_one() {
     for at in [0, 8, 12, 16, 24, 28, 60, 100] {
         let dir = tempfile::tempdir().unwrap();
         let mut data_dir = create(dir.path());
-        data_dir.begin_incarnation().unwrap();
-        assert_eq!(data_dir.begin_incarnation().unwrap(), Incarnation(2));
+        data_dir.begin_incarnation(Duration::ZERO).unwrap();
+        data_dir.begin_incarnation(Duration::ZERO).unwrap();
+        assert_eq!(data_dir.identity().incarnation, Incarnation(2));
         drop(data_dir);
         damage(dir.path(), 0, at);
         let mut data_dir = DataDir::open(dir.path()).unwrap();
         assert_eq!(data_dir.identity().incarnation, Incarnation(1), "byte {at} of the newer slot is damaged");
         // The next write goes over the torn slot and leaves the whole one alone.
-        data_dir.begin_incarnation().unwrap();
+        data_dir.begin_incarnation(Duration::ZERO).unwrap();
         drop(data_dir);
         damage(dir.path(), 0, at);
         assert_eq!(DataDir::open(dir.path()).unwrap().identity().incarnation, Incarnation(1));
@@ -104,7 +107,7 @@ fn slot(format: u32, sequence: u64, body: &[u8]) -> Vec<u8> {
     slot
 }
 
-/// The body of format 1 for [`identity`], byte for byte as drawn; format 2 adds the retired logs.
+/// The body of format 1 for [`identity`], byte for byte as drawn; format 2 adds the retired logs, format 3 the longest promise.
 fn body() -> Vec<u8> {
     let mut body = Vec::new();
     body.extend_from_slice(&7_u128.to_le_bytes());
@@ -124,18 +127,40 @@ fn body() -> Vec<u8> {
 }
 
 #[test]
-fn both_formats_are_read_and_the_newer_one_is_written() {
+fn all_formats_are_read_and_the_newest_one_is_written() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("node"), slot(1, 4, &body())).unwrap();
     let mut data_dir = DataDir::open(dir.path()).unwrap();
     assert_eq!(*data_dir.identity(), Identity { retired: Vec::new(), ..identity() });
     data_dir.announce_logs(&[13]).unwrap();
     drop(data_dir);
-    let newer = [body(), 1_u16.to_le_bytes().to_vec(), 13_u128.to_le_bytes().to_vec()].concat();
+    let second = [body(), 1_u16.to_le_bytes().to_vec(), 13_u128.to_le_bytes().to_vec()].concat();
+    let newer = [second.clone(), 0_u64.to_le_bytes().to_vec()].concat();
     let mut written = std::fs::read(dir.path().join("node")).unwrap().split_off(SLOT_BYTES as usize);
     written.resize(SLOT_BYTES as usize, 0);
-    assert!(written == slot(2, 5, &newer));
+    assert!(written == slot(3, 5, &newer));
     assert_eq!(*DataDir::open(dir.path()).unwrap().identity(), identity());
+    std::fs::write(dir.path().join("node"), slot(2, 6, &second)).unwrap();
+    assert_eq!(*DataDir::open(dir.path()).unwrap().identity(), identity());
+}
+
+#[test]
+fn law_4_the_longest_promise_is_remembered_and_never_shrinks() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut data_dir = create(dir.path());
+    let mut begin = |ms| data_dir.begin_incarnation(Duration::from_millis(ms)).unwrap();
+    assert_eq!(begin(900), Duration::ZERO);
+    assert_eq!(begin(0), Duration::from_millis(900), "leases are off now, and promises of before may stand");
+    assert_eq!(begin(2_000), Duration::from_millis(900));
+    drop(data_dir);
+    // Either slot may rot.
+    for slot in [0, 1] {
+        let other = tempfile::tempdir().unwrap();
+        std::fs::copy(dir.path().join("node"), other.path().join("node")).unwrap();
+        damage(other.path(), slot, 60);
+        let data_dir = DataDir::open(other.path()).unwrap();
+        assert_eq!(data_dir.identity().longest_promise, Duration::from_millis(2_000));
+    }
 }
 
 #[test]
@@ -143,9 +168,9 @@ fn a_whole_slot_of_an_unknown_format_is_refused_and_not_passed_over() {
     let dir = tempfile::tempdir().unwrap();
     drop(create(dir.path()));
     let file = OpenOptions::new().write(true).open(dir.path().join("node")).unwrap();
-    file.write_all_at(&slot(3, 9, b"what a later build keeps"), SLOT_BYTES).unwrap();
+    file.write_all_at(&slot(4, 9, b"what a later build keeps"), SLOT_BYTES).unwrap();
     let error = DataDir::open(dir.path()).unwrap_err();
-    assert!(error.to_string().contains("format 3 is not one that this build knows"), "{error}");
+    assert!(error.to_string().contains("format 4 is not one that this build knows"), "{error}");
 }
 
 #[test]

@@ -149,7 +149,7 @@ pub fn listed(dir: &Path) -> BTreeSet<String> {
 pub fn start(dir: &Path, cores: u16) -> Result<(), StartError> {
     let mut data_dir = DataDir::open(dir)?;
     rehome(&mut data_dir, &small_log(), cores)?;
-    data_dir.begin_incarnation()?;
+    data_dir.begin_incarnation(std::time::Duration::ZERO)?;
     Ok(data_dir.remove_retired()?)
 }
 
@@ -202,7 +202,7 @@ pub fn crash_after(steps: u32, dir: &Path) {
         rehoming.commit().unwrap();
     }
     if steps >= 5 {
-        data_dir.begin_incarnation().unwrap();
+        data_dir.begin_incarnation(std::time::Duration::ZERO).unwrap();
     }
     if steps >= 6 {
         // Removal has begun.

@@ -81,7 +81,7 @@ fn a_client_that_reads_a_little_later_gets_a_burst_of_replies_above_the_limit() 
     let mut client = client(&nodes);
     client.put("large", vec![7; VALUE_BYTES]).unwrap();
     for _ in 0..BURST {
-        client.submit(Request::Get { key: "large".into() });
+        client.submit(Request::Get { key: "large".into(), level: ReadLevel::Linearizable });
     }
     // The client hides a lost connection from reads, which it repeats, but not from a write.
     client.submit(Request::Put { key: "small".into(), value: "value".into() });

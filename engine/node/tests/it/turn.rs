@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pontoon::{CoreFailure, LogOptions, Node, NodeConfig};
-use pontoon_client::{Client, ClientOptions, Request, Response};
+use pontoon_client::{Client, ClientOptions, ReadLevel, Request, Response};
 use pontoon_wal::LogError;
 
 use crate::support::{Directories, PATIENCE, directories, small_log};
@@ -192,12 +192,12 @@ fn a_sync_that_never_ends_ends_the_core_and_nothing_is_acknowledged() {
     client.submit(Request::Put { key: "hangs".into(), value: "value".into() });
     client.poll(Duration::from_millis(200), &mut done).unwrap();
     bench.machine.ahead_ms.store(29_000, Ordering::SeqCst);
-    client.submit(Request::Get { key: "before".into() });
+    client.submit(Request::Get { key: "before".into(), level: ReadLevel::Linearizable });
     client.poll(Duration::from_millis(200), &mut done).unwrap();
     assert!(!bench.thread.is_finished(), "it is too early");
     bench.machine.ahead_ms.store(31_000, Ordering::SeqCst);
     // Something that arrives makes the loop look at its clock.
-    client.submit(Request::Get { key: "before".into() });
+    client.submit(Request::Get { key: "before".into(), level: ReadLevel::Linearizable });
     client.poll(Duration::from_millis(200), &mut done).unwrap();
     let failure = bench.thread.join().unwrap().unwrap_err();
     assert!(matches!(failure, CoreFailure::Stalled { .. }), "{failure}");

@@ -258,6 +258,7 @@ fn parts(
         household,
         links,
         sync_hold_max: Duration::from_micros(200),
+        watches_clock: false,
         counters: counters.clone(),
         trace: None,
     }

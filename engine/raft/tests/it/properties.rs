@@ -425,7 +425,7 @@ fn the_schedules_reach_the_rare_paths() {
         ("for its machine", 50),
         ("applies [", 50),
         (" for r", 50),
-        ("is rotten", 5),
+        ("is rotten", 3),
         ("compact=", 20),
     ];
     for (mark, least) in rare {

@@ -137,3 +137,12 @@ fn many_seeds_come_back_in_order_and_stop_when_told() {
     });
     assert_eq!(seen, (5..=20).collect::<Vec<u64>>());
 }
+
+#[test]
+fn leases_break_no_law() {
+    let leases = Overrides { leases: true, ..Overrides::default() };
+    for seed in 0..150 {
+        let report = run(seed, &leases);
+        assert!(report.passed(), "{report}");
+    }
+}
