@@ -407,7 +407,7 @@ fn the_schedules_reach_the_rare_paths() {
     let mut runner = TestRunner::deterministic();
     let strategy = prop::collection::vec(action(), 200..400);
     let mut trace = String::new();
-    for seed in 0..160 {
+    for seed in 0..400 {
         let actions = strategy.new_tree(&mut runner).expect("a schedule").current();
         let mut cluster = start(config(), 3, 3, seed);
         actions.iter().for_each(|action| perform(&mut cluster, action));
