@@ -154,11 +154,11 @@ fn lists_that_end_too_early_or_too_late_are_refused() {
     frame.messages = samples::peer_full().messages;
     frame.messages.retain(|(group, _)| group.0 == 4);
     let bytes = samples::encoded(|out| frame.encode(out));
-    // Group 4 of the sample appends two entries after 7@4.
+    // Group 4 of the sample appends three entries after 7@4.
     let count = |count: u32| [&4u64.to_le_bytes()[..], &count.to_le_bytes()].concat();
-    for wrong in [0, 1, 3, u32::MAX] {
-        let damaged = with_metadata(&bytes, &count(2), &count(wrong));
-        assert_eq!(PeerFrame::decode(damaged), Err(FrameError::Metadata), "{wrong} entries instead of 2");
+    for wrong in [0, 1, 2, 4, u32::MAX] {
+        let damaged = with_metadata(&bytes, &count(3), &count(wrong));
+        assert_eq!(PeerFrame::decode(damaged), Err(FrameError::Metadata), "{wrong} entries instead of 3");
     }
 }
 

@@ -76,7 +76,7 @@ fn payloads_are_slices_of_the_frame() {
         .flatten()
         .filter(|payload| !payload.is_empty())
         .collect();
-    assert_eq!(payloads.len(), 2);
+    assert_eq!(payloads.len(), 3);
     assert!(payloads.iter().all(|payload| lies_within(payload, &bytes)));
 }
 
