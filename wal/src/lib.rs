@@ -47,8 +47,7 @@
 //! # What it leaves out
 //!
 //! When to compact: the log only hints ([`Log::compact_hints`]) and copies what is not compacted. Fetching lost payloads:
-//! it names them, and takes them back as `restored`. Faulting cold entries in off the core: a read of an old entry may
-//! wait for the disk. Compression.
+//! it names them, and takes them back as `restored`. Compression.
 
 pub mod format;
 pub mod inspect;
@@ -57,6 +56,7 @@ pub mod repair;
 pub mod storage;
 
 mod append;
+mod cold;
 mod control;
 mod error;
 mod file;
@@ -78,5 +78,5 @@ pub use log::{Log, Stats, Sync};
 pub use options::{AppendPath, LogIdentity, Options, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENTS_MIN};
 pub use pontoon_types::CoreWriteNumber;
 pub use prepare::Preparation;
-pub use read::{LoadedGroup, ReadError};
+pub use read::{LoadedGroup, ReadError, SurveyedGroup};
 pub use recover::{Recovered, RecoveredGroup, TornTail};

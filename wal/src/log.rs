@@ -12,6 +12,7 @@ use std::time::Duration;
 use pontoon_types::{CoreWriteNumber, GroupId, Incarnation, Write};
 
 use crate::append::{Gathered, GroupBuffer, Room, segment_room};
+use crate::cold::Warming;
 use crate::control::Note;
 use crate::format::BLOCK_BYTES;
 use crate::format::group::{FLAG_ECHO_WHOLE, FLAG_SEAL};
@@ -80,6 +81,7 @@ pub(crate) struct Parts {
     pub(crate) writer: Writer,
     pub(crate) state: LogState,
     pub(crate) segments: Segments,
+    pub(crate) warming: Warming,
 }
 
 /// The log of one core.
@@ -100,6 +102,7 @@ pub struct Log {
     /// What was written, durable or not.
     pub(crate) state: LogState,
     pub(crate) segments: Segments,
+    pub(crate) warming: Warming,
     /// The hard states of the group written last, and whether they are all that it says.
     echoes: Vec<RunHead>,
     echo_whole: bool,
@@ -125,7 +128,7 @@ pub struct Log {
 impl Log {
     /// A log whose writer stands behind a durable end.
     pub(crate) fn ready(parts: Parts, options: &Options) -> Log {
-        let Parts { storage, control, supply, keeping, writer, state, segments } = parts;
+        let Parts { storage, control, supply, keeping, writer, state, segments, warming } = parts;
         let (segment_bytes, incarnation) = (writer.origin().segment_bytes, writer.origin().incarnation);
         Log {
             keeping,
@@ -135,6 +138,7 @@ impl Log {
             gathered: Gathered::new(options.group_bytes_max, segment_room(segment_bytes)),
             state,
             segments,
+            warming,
             echoes: Vec::new(),
             echo_whole: false,
             hints: Vec::new(),

@@ -13,15 +13,20 @@
 //!
 //! A sector of zeros takes no memory and no time, so a disk full of prepared segments costs little.
 //!
+//! What a reader sees through the cache may also be *cold*, as if the cache had dropped it ([`MemoryDisk::chill`]): its
+//! bytes are there all the same, but a reader that asks is told that they are not.
+//!
 //! Left out: timing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use bytes::Bytes;
 
+use crate::format::BLOCK_BYTES;
 use crate::storage::{Access, SegmentFile, Storage};
 
 /// The unit that survives a crash or not.
@@ -51,6 +56,8 @@ struct MemoryFile {
     /// What the cache shows and the disk does not have.
     stale: BTreeMap<usize, Sector>,
     mapped: Option<Bytes>,
+    /// The blocks that the cache holds, if it does not hold all.
+    warm: Option<BTreeSet<usize>>,
     /// Mappings that were handed out, as long as somebody is watched.
     readers: Vec<Weak<()>>,
     writes: u64,
@@ -74,6 +81,8 @@ impl MemoryFile {
     /// Writes the parts one after the other, at most `limit` bytes of them.
     fn write(&mut self, mut offset: usize, parts: &[&[u8]], mut limit: usize) {
         self.mapped = None;
+        let bytes = parts.iter().map(|part| part.len()).sum::<usize>();
+        self.warm_up(offset..offset + bytes);
         for part in parts {
             let mut rest = &part[..part.len().min(limit)];
             limit -= rest.len();
@@ -85,6 +94,12 @@ impl MemoryFile {
                 self.write_sector(sector, content);
                 (offset, rest) = (offset + piece.len(), behind);
             }
+        }
+    }
+
+    fn warm_up(&mut self, span: Range<usize>) {
+        if let Some(warm) = &mut self.warm {
+            warm.extend(blocks(span));
         }
     }
 
@@ -166,6 +181,11 @@ impl MemoryFile {
     }
 }
 
+/// The blocks that these bytes lie in.
+fn blocks(span: Range<usize>) -> Range<usize> {
+    span.start / BLOCK_BYTES..span.end.div_ceil(BLOCK_BYTES)
+}
+
 /// A mapping as a reader holds it.
 struct Mapping {
     bytes: Bytes,
@@ -188,6 +208,7 @@ struct Disk {
     free_bytes: Option<u64>,
     fail_syncs: u32,
     fail_writes: u32,
+    fail_reads: u32,
     /// How much of a failing write is carried out; half of it if nothing is said.
     failing_write_bytes: Option<usize>,
     operations_left: Option<u64>,
@@ -311,6 +332,16 @@ impl MemoryDisk {
         (disk.fail_writes, disk.failing_write_bytes) = (1, Some(bytes));
     }
 
+    /// The next `count` times that cold bytes are brought in, the disk cannot give them.
+    pub fn fail_reads(&self, count: u32) {
+        self.disk().fail_reads = count;
+    }
+
+    /// The cache drops everything that it holds.
+    pub fn chill(&self) {
+        self.disk().files.iter_mut().for_each(|file| file.warm = Some(BTreeSet::new()));
+    }
+
     /// The power goes after `count` more changes: every later one fails, until [`MemoryDisk::crash`].
     pub fn cut_power_after(&self, count: u64) {
         self.disk().operations_left = Some(count);
@@ -335,6 +366,7 @@ impl MemoryDisk {
     pub fn heal(&self) {
         let mut disk = self.disk();
         (disk.fail_syncs, disk.fail_writes, disk.free_bytes, disk.operations_left) = (0, 0, None, None);
+        disk.fail_reads = 0;
     }
 
     /// What the disk holds of a file, synced or not.
@@ -614,6 +646,22 @@ impl SegmentFile for Handle {
 
     fn mapping_is_live(&self) -> bool {
         false
+    }
+
+    fn is_resident(&self, _: &[u8], span: Range<usize>) -> io::Result<bool> {
+        let disk = self.disk.disk();
+        let warm = &disk.files[self.number].warm;
+        Ok(warm.as_ref().is_none_or(|warm| blocks(span).all(|block| warm.contains(&block))))
+    }
+
+    fn bring_in(&self, _: &[u8], span: Range<usize>) -> io::Result<()> {
+        let mut disk = self.disk.disk();
+        if disk.fail_reads > 0 {
+            disk.fail_reads -= 1;
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        disk.files[self.number].warm_up(span);
+        Ok(())
     }
 
     fn descriptor(&self) -> RawFd {

@@ -23,6 +23,7 @@ use bytes::Bytes;
 use pontoon_types::{Creation, GroupId, Incarnation};
 
 use crate::append::{GroupBuffer, Room, segment_room};
+use crate::cold::Warming;
 use crate::control::{ControlFile, Note};
 use crate::file::Directory;
 use crate::format::control::{CheckpointRef, Control};
@@ -159,7 +160,8 @@ impl Log {
             checkpoint_segments: options.checkpoint_segments,
         };
         let (keeping, report) = Keeping::start(start, preparation).map_err(LogError::io("starting the keeper"))?;
-        let parts = Parts { storage, control, supply, keeping, writer, state: found.state, segments };
+        let warming = Warming::new(preparation);
+        let parts = Parts { storage, control, supply, keeping, writer, state: found.state, segments, warming };
         let mut log = Log::ready(parts, options);
         let groups = log.recovered(descriptors)?;
         log.take_over(report);

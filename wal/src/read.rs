@@ -1,14 +1,20 @@
-//! Reads entries back: slices of mapped segments, each checked once.
+//! Reads entries back: slices of mapped segments, checked at each read: the kernel may have dropped a page since the last
+//! one, and what it reads again may have rotted meanwhile.
+//!
+//! [`Log::read`] is for a core and never waits for the disk; what is not in memory is ordered, and asked for again
+//! (`cold`). [`Log::read_patiently`], [`Log::survey`] and [`Log::load`] are for a start, and wait.
 
 use bytes::Bytes;
-use pontoon_types::{Entry, GroupId, Index, LogId, Term};
+use pontoon_types::{Entry, EntryKind, GroupId, Index, LogId, Term};
 
-use crate::Log;
+use crate::cold::{Looking, Untouchable, Warming};
 use crate::format::checkpoint::RunPlace;
+use crate::format::record::{RECORD_BYTES, RUN_BYTES};
 use crate::format::slot_name;
 use crate::segments::Segments;
 use crate::state::PlacedRun;
 use crate::state::runs::end;
+use crate::{Log, Preparation};
 
 /// Why entries cannot be read. Nothing changes by asking.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +44,14 @@ pub enum ReadError {
         index: Index,
         /// The last index.
         last: Index,
+    },
+    /// The entry is not in memory. It is being brought in, or will be as soon as somebody asks again.
+    #[error("entry {index} of {group} is not in memory yet; ask again in a moment")]
+    Cold {
+        /// The group.
+        group: GroupId,
+        /// The first entry that is not there.
+        index: Index,
     },
     /// The bytes on the disk are not what was written. What the entry was is still known.
     #[error("entry {id} of {group} is rotten in {file} at {offset}; fetch it from a peer and write it as restored")]
@@ -82,6 +96,17 @@ pub struct LoadedGroup {
     pub lost: Vec<Index>,
 }
 
+/// What a group has, without its payloads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SurveyedGroup {
+    /// The first entry behind what was given up, and the first of each later term.
+    pub starts: Vec<LogId>,
+    /// The entries that change the members of the group, in order, with an empty payload if it is rotten.
+    pub configurations: Vec<Entry>,
+    /// The entries whose payload is rotten, in order.
+    pub lost: Vec<LogId>,
+}
+
 /// One entry as it stands in its segment.
 struct Found {
     entry: Entry,
@@ -92,10 +117,37 @@ struct Found {
 
 impl Log {
     /// The entries from `from` to `through`, as many as fit into `bytes_max` of payloads but at least one. Payloads are
-    /// slices of the mapped segments; their checksums are verified the first time. What is gathered and not written
-    /// yet is not found.
+    /// slices of the mapped segments; their checksums are verified. What is gathered and not written
+    /// yet is not found. Never waits for the disk: what is not in memory is [`ReadError::Cold`].
     pub fn read(
         &mut self,
+        group: GroupId,
+        from: Index,
+        through: Index,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, ReadError> {
+        self.warmed();
+        let written = self.writer.open().map(|open| (open.segment.key(), self.writer.end().place.offset as usize));
+        let mut warming = std::mem::replace(&mut self.warming, Warming::new(Preparation::Inline));
+        let result = self.read_looking(&mut Looking::impatient(&mut warming, written), group, from, through, bytes_max);
+        self.warming = warming;
+        result
+    }
+
+    /// The same, for a caller that may wait for the disk.
+    pub fn read_patiently(
+        &mut self,
+        group: GroupId,
+        from: Index,
+        through: Index,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, ReadError> {
+        self.read_looking(&mut Looking::patient(), group, from, through, bytes_max)
+    }
+
+    fn read_looking(
+        &mut self,
+        looking: &mut Looking<'_>,
         group: GroupId,
         from: Index,
         through: Index,
@@ -111,7 +163,7 @@ impl Log {
         let (mut entries, mut bytes) = (Vec::new(), 0);
         for run in &state.runs.as_slice()[position..] {
             let mut enough = false;
-            walk(&mut self.segments, group, run, from, &mut |found| {
+            let walked = walk(&mut self.segments, looking, group, run, from, &mut |found| {
                 if found.entry.id.index > through {
                     enough = true;
                     return Ok(false);
@@ -129,7 +181,12 @@ impl Log {
                 }
                 entries.push(found.entry);
                 Ok(true)
-            })?;
+            });
+            match walked {
+                // What is there already is of use meanwhile.
+                Err(ReadError::Cold { .. }) if !entries.is_empty() => break,
+                walked => walked?,
+            }
             if enough {
                 break;
             }
@@ -137,12 +194,37 @@ impl Log {
         Ok(entries)
     }
 
+    /// The identities of all entries of a group, with those named whose payload is rotten: reads and verifies all of them,
+    /// and keeps none in memory. For a start.
+    pub fn survey(&mut self, group: GroupId) -> Result<SurveyedGroup, ReadError> {
+        let state = self.state.group(group).ok_or(ReadError::NoGroup { group })?;
+        let mut surveyed = SurveyedGroup::default();
+        for run in state.runs.as_slice() {
+            walk(&mut self.segments, &mut Looking::patient(), group, run, run.first, &mut |found| {
+                let Found { mut entry, intact, .. } = found;
+                let id = entry.id;
+                if surveyed.starts.last().is_none_or(|start| start.term < id.term) {
+                    surveyed.starts.push(id);
+                }
+                if !intact {
+                    surveyed.lost.push(id);
+                    entry.payload = Bytes::new();
+                }
+                if entry.kind == EntryKind::Configuration {
+                    surveyed.configurations.push(entry);
+                }
+                Ok(true)
+            })?;
+        }
+        Ok(surveyed)
+    }
+
     /// All entries of a group, with those named whose payload is rotten. For a start.
     pub fn load(&mut self, group: GroupId) -> Result<LoadedGroup, ReadError> {
         let state = self.state.group(group).ok_or(ReadError::NoGroup { group })?;
         let mut loaded = LoadedGroup::default();
         for run in state.runs.as_slice() {
-            walk(&mut self.segments, group, run, run.first, &mut |found| {
+            walk(&mut self.segments, &mut Looking::patient(), group, run, run.first, &mut |found| {
                 let Found { entry, intact, .. } = found;
                 if !intact {
                     loaded.lost.push(entry.id.index);
@@ -163,7 +245,7 @@ impl Log {
             return Ok(LogId::new(end(run).previous(), state.last_term));
         }
         let (bytes, file) = mapped(&mut self.segments, group, run)?;
-        let run = &intact_copy(&mut self.segments, group, run, &bytes, &file)?;
+        let run = &intact_copy(&mut self.segments, &mut Looking::patient(), group, run, &bytes, &file)?;
         let placed = PlacedRun::find(&bytes, run).ok_or_else(|| rotten_directory(group, run, file))?;
         Ok(LogId::new(end(run).previous(), Term(placed.head.term)))
     }
@@ -172,37 +254,39 @@ impl Log {
 /// Shows the entries of a run from `from` on to `see`, until that says no.
 fn walk(
     segments: &mut Segments,
+    looking: &mut Looking<'_>,
     group: GroupId,
     run: &RunPlace,
     from: Index,
     see: &mut dyn FnMut(Found) -> Result<bool, ReadError>,
 ) -> Result<(), ReadError> {
     let (bytes, file) = mapped(segments, group, run)?;
-    let run = &intact_copy(segments, group, run, &bytes, &file)?;
+    let run = &intact_copy(segments, looking, group, run, &bytes, &file)?;
     let placed = PlacedRun::find(&bytes, run).ok_or_else(|| rotten_directory(group, run, file.clone()))?;
-    let known = segments.get_mut(run.segment).is_some_and(|segment| segment.is_verified(run));
-    let (mut all_intact, mut all_seen) = (true, from <= run.first);
+    let cold = |index| ReadError::Cold { group, index };
+    let records = (end(run).0 - placed.head.index) as usize * RECORD_BYTES;
+    let head_at = run.head_at as usize;
+    match segments.may_touch(looking, run.segment, &bytes, head_at..head_at + RUN_BYTES + records) {
+        Ok(()) => {}
+        Err(Untouchable::Cold) => return Err(cold(run.first.max(from))),
+        Err(Untouchable::Unreadable) => return Err(rotten_directory(group, run, file)),
+    }
     for index in run.first.max(from).0..end(run).0 {
         let index = Index(index);
         let (record, payload, offset) =
             placed.entry(index).ok_or_else(|| rotten_directory(group, run, file.clone()))?;
-        let intact = known || crc32fast::hash(payload) == record.crc;
-        all_intact &= intact;
+        let intact = match segments.may_touch(looking, run.segment, &bytes, offset..offset + record.length) {
+            Ok(()) => crc32fast::hash(payload) == record.crc,
+            Err(Untouchable::Cold) => return Err(cold(index)),
+            Err(Untouchable::Unreadable) => false,
+        };
         // An empty slice of a mapping would keep the mapping for nothing.
         let payload = if payload.is_empty() { Bytes::new() } else { bytes.slice(offset..offset + record.length) };
         let entry = Entry { id: LogId::new(index, Term(placed.head.term)), kind: placed.head.entry_kind(), payload };
         let file = if intact { String::new() } else { file.clone() };
         if !see(Found { entry, intact, file, offset: offset as u64 })? {
-            all_seen = false;
             break;
         }
-    }
-    if all_intact
-        && all_seen
-        && !known
-        && let Some(segment) = segments.get_mut(run.segment)
-    {
-        segment.set_verified(run);
     }
     Ok(())
 }
@@ -210,13 +294,23 @@ fn walk(
 /// The same run as an intact directory knows it: the one that is named, or its other copy.
 fn intact_copy(
     segments: &mut Segments,
+    looking: &mut Looking<'_>,
     group: GroupId,
     run: &RunPlace,
     bytes: &Bytes,
     file: &str,
 ) -> Result<RunPlace, ReadError> {
-    if segments.has_intact_directory(bytes, run) {
+    let touched = |touched: Result<(), Untouchable>| match touched {
+        Err(Untouchable::Cold) => Err(ReadError::Cold { group, index: run.first }),
+        Err(Untouchable::Unreadable) => Ok(false),
+        Ok(()) => Ok(true),
+    };
+    if touched(segments.may_touch_directory(looking, bytes, run))? && segments.has_intact_directory(bytes, run) {
         return Ok(*run);
+    }
+    // To find the other copy is to look through the segment.
+    if !touched(segments.may_touch(looking, run.segment, bytes, 0..bytes.len()))? {
+        return Err(rotten_directory(group, run, file.to_string()));
     }
     segments.other_copy(bytes, group, run).ok_or_else(|| rotten_directory(group, run, file.to_string()))
 }

@@ -5,15 +5,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pontoon_types::{GroupId, Index};
+use pontoon_types::GroupId;
 
+use crate::cold::{Looking, Untouchable};
 use crate::format::checkpoint::RunPlace;
-use crate::format::footer::{self, FooterGroup, FooterPlace};
+use crate::format::footer::{self, FOOTER_HEADER_BYTES, FooterGroup, FooterPlace};
 use crate::format::group::{GROUP_HEADER_BYTES, Group, GroupHeader, payloads_start};
-use crate::format::record;
+use crate::format::record::{self, RUN_BYTES};
 use crate::format::{BLOCK_BYTES, SegmentId, SegmentKey};
 use crate::prepare::Slot;
 
@@ -36,9 +38,6 @@ pub(crate) struct Segment {
     /// Where its footer starts, once it has one.
     footer: Option<FooterPlace>,
     bytes: Option<Bytes>,
-    /// Parts of runs whose payloads were found intact: their head and first entry. The parts of one run share its head,
-    /// and only get shorter at their end.
-    verified: BTreeSet<(u32, Index)>,
     /// The places of groups of records, and of the footer, whose directories were found intact.
     verified_directories: BTreeSet<usize>,
     pin: Arc<()>,
@@ -46,15 +45,7 @@ pub(crate) struct Segment {
 
 impl Segment {
     pub(crate) fn new(segment: SegmentId, slot: Slot) -> Segment {
-        Segment {
-            segment,
-            slot,
-            footer: None,
-            bytes: None,
-            verified: BTreeSet::new(),
-            verified_directories: BTreeSet::new(),
-            pin: Arc::new(()),
-        }
+        Segment { segment, slot, footer: None, bytes: None, verified_directories: BTreeSet::new(), pin: Arc::new(()) }
     }
 
     /// The same, closed: a footer stands or will stand behind its groups.
@@ -72,6 +63,34 @@ impl Segment {
         let bytes = Bytes::from_owner(Pinned { bytes: self.slot.file.map()?, _pin: self.pin.clone() });
         self.bytes = Some(bytes.clone());
         Ok(bytes)
+    }
+
+    /// Whether all that [`Segment::has_intact_directory`] reads may be touched.
+    pub(crate) fn may_touch_directory(
+        &self,
+        looking: &mut Looking<'_>,
+        bytes: &Bytes,
+        log: u128,
+        run: &RunPlace,
+    ) -> Result<(), Untouchable> {
+        let head_at = run.head_at as usize;
+        if let Some(footer) = self.footer.filter(|footer| head_at as u64 >= footer.offset) {
+            let start = footer.offset as usize;
+            looking.may_touch(self, bytes, start..start + FOOTER_HEADER_BYTES)?;
+            let length = match self.verified_directories.contains(&start) {
+                true => FOOTER_HEADER_BYTES,
+                false => footer::claimed_length(&bytes[start..], bytes.len() - start).unwrap_or(FOOTER_HEADER_BYTES),
+            };
+            looking.may_touch(self, bytes, start..start + length)?;
+            return looking.may_touch(self, bytes, head_at..head_at + RUN_BYTES);
+        }
+        for place in (1..=head_at / BLOCK_BYTES).rev().map(|block| block * BLOCK_BYTES) {
+            looking.may_touch(self, bytes, place..place + GROUP_HEADER_BYTES)?;
+            if GroupHeader::decode(bytes.get(place..).unwrap_or_default(), log, place as u64).is_ok() {
+                return looking.may_touch(self, bytes, place..run.payloads_at as usize);
+            }
+        }
+        Ok(())
     }
 
     /// Whether the directory in which the head of a run stands is what was written.
@@ -123,14 +142,6 @@ impl Segment {
         let found = record::Runs::new(directory).find(holds)?;
         Some(RunPlace { head_at: (directory_at + found.at) as u32, ..*run })
     }
-
-    pub(crate) fn is_verified(&self, run: &RunPlace) -> bool {
-        self.verified.contains(&(run.head_at, run.first))
-    }
-
-    pub(crate) fn set_verified(&mut self, run: &RunPlace) {
-        self.verified.insert((run.head_at, run.first));
-    }
 }
 
 /// The group of records whose directory spans `at`.
@@ -163,6 +174,28 @@ impl Segments {
     /// Where the other copy of a run's directory says the same: in the footer, or in the group itself.
     pub(crate) fn other_copy(&self, bytes: &[u8], group: GroupId, run: &RunPlace) -> Option<RunPlace> {
         self.by_key.get(&run.segment)?.other_copy(bytes, self.log, group, run)
+    }
+
+    /// Whether these bytes of a segment may be touched.
+    pub(crate) fn may_touch(
+        &self,
+        looking: &mut Looking<'_>,
+        key: SegmentKey,
+        bytes: &Bytes,
+        range: Range<usize>,
+    ) -> Result<(), Untouchable> {
+        self.by_key.get(&key).map_or(Ok(()), |segment| looking.may_touch(segment, bytes, range))
+    }
+
+    /// Whether all that [`Segments::has_intact_directory`] reads may be touched.
+    pub(crate) fn may_touch_directory(
+        &self,
+        looking: &mut Looking<'_>,
+        bytes: &Bytes,
+        run: &RunPlace,
+    ) -> Result<(), Untouchable> {
+        let segment = self.by_key.get(&run.segment);
+        segment.map_or(Ok(()), |segment| segment.may_touch_directory(looking, bytes, self.log, run))
     }
 
     /// Whether the directory in which the head of `run` stands is what was written.

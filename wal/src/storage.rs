@@ -4,6 +4,7 @@
 //! and loses what is not. Everything above this seam is the same code in production, tests and the simulator.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
@@ -82,6 +83,19 @@ pub trait SegmentFile: Send + std::marker::Sync {
 
     /// Whether a mapping shows what is written after it was made. If not, it is made anew for each read.
     fn mapping_is_live(&self) -> bool;
+
+    /// Whether these bytes of a mapping of the file can be touched without waiting for the disk. `span` starts at a
+    /// multiple of the block size. A storage that keeps everything in memory never waits.
+    fn is_resident(&self, mapping: &[u8], span: Range<usize>) -> io::Result<bool> {
+        let _ = (mapping, span);
+        Ok(true)
+    }
+
+    /// Brings these bytes of a mapping of the file into memory; blocks. An error when the disk cannot give them.
+    fn bring_in(&self, mapping: &[u8], span: Range<usize>) -> io::Result<()> {
+        let _ = (mapping, span);
+        Ok(())
+    }
 
     /// The number under which an asynchronous fdatasync reaches the file.
     fn descriptor(&self) -> RawFd;

@@ -61,6 +61,16 @@ pub const FETCH_BYTES_MAX: usize = 4 * APPEND_BYTES_MAX;
 /// Most entries of one fetch. Bounds the work of the step that takes them in.
 pub const FETCH_ENTRIES_MAX: usize = APPEND_ENTRIES_MAX;
 
+/// Fetches that a core serves in one turn; the others wait for the next. Bounds a turn's time.
+pub const FETCHES_PER_TURN: usize = 64;
+
+/// Bytes of entries that a core reads back from its log in one turn. Bounds a turn's time and memory.
+pub const FETCH_BYTES_PER_TURN: usize = 1 << 20;
+
+/// Most orders of a log to bring cold bytes in from the disk that are under way. Each is up to 256 KiB of page cache, and
+/// they are carried out one after the other.
+pub const COLD_ORDERS_MAX: usize = 16;
+
 /// Most requests of all clients waiting on one core; above it the answer is Busy.
 pub const CORE_REQUESTS_MAX: usize = 16 << 10;
 

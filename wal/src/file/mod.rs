@@ -10,18 +10,20 @@
 //! With [`AppendPath::Mmap`] a segment is mapped for appends (`appending`) before the log gets it: by the first sync
 //! after zeros were written over it, which ends its preparation and is called by the thread that prepares, and when an
 //! existing segment is opened for writing. Other files, and all of them with [`AppendPath::Write`], are written with
-//! `pwritev`. Reading maps (`mapping`) are separate and read-only.
+//! `pwritev`. Reading maps (`mapping`) are separate and read-only; `residency` says which of their pages are in memory.
 //!
 //! Left out: changing a file's size after it was created. No such call exists here.
 
 mod appending;
 mod mapping;
+mod residency;
 pub(crate) mod swap;
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Read};
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -278,6 +280,14 @@ impl SegmentFile for RealFile {
 
     fn mapping_is_live(&self) -> bool {
         true
+    }
+
+    fn is_resident(&self, mapping: &[u8], span: Range<usize>) -> io::Result<bool> {
+        residency::is_resident(mapping, span)
+    }
+
+    fn bring_in(&self, mapping: &[u8], span: Range<usize>) -> io::Result<()> {
+        residency::bring_in(&self.file, mapping, span)
     }
 
     fn descriptor(&self) -> RawFd {

@@ -5,6 +5,7 @@
 mod allocation;
 mod append_path;
 mod cases;
+mod cold;
 mod common;
 mod damage;
 mod device;

@@ -21,7 +21,7 @@ use crate::common::{IDENTITY, Rig, compact, created, entries, entry, groups_in, 
 use crate::keeping::busy;
 
 /// One core write. A log of twelve small segments is full now and then, until its keeper has freed one.
-fn commit(log: &mut Log, number: u64, writes: &[(GroupId, Write)]) {
+pub fn commit(log: &mut Log, number: u64, writes: &[(GroupId, Write)]) {
     log.append(CoreWriteNumber(number), writes);
     while log.is_gathered() || log.in_flight() {
         match log.begin_sync() {

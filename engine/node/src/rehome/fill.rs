@@ -82,7 +82,8 @@ impl Filler {
         let mut next = kept.compacted.index.next();
         while next <= kept.last.index {
             let through = Index(next.0 + entries_max as u64 - 1);
-            let entries = from.read(*group, next, through, bytes_max).map_err(|error| unread(resident, error, have))?;
+            let entries =
+                from.read_patiently(*group, next, through, bytes_max).map_err(|error| unread(resident, error, have))?;
             let last = entries.last().map(|entry| entry.id.index);
             next = last.expect("law: a read gives at least one of the entries that are there").next();
             self.put(*group, Write { entries, ..Write::default() })?;

@@ -142,7 +142,14 @@ impl<'a> Run<'a> {
         let from = Index(1 + random.below(of.next() + 1));
         let through = Index(from.0 + random.below(6));
         let bytes_max = [0, 1000, 1 << 20][random.below(3) as usize];
-        let found = self.log.read(group, from, through, bytes_max);
+        if random.below(3) == 0 {
+            self.rig.disk.chill();
+        }
+        let mut found = self.log.read(group, from, through, bytes_max);
+        while matches!(found, Err(ReadError::Cold { .. })) {
+            assert!(self.log.warm() > 0, "{}: what is cold was ordered", self.name);
+            found = self.log.read(group, from, through, bytes_max);
+        }
         if from < Index(of.first()) {
             assert!(matches!(found, Err(ReadError::Compacted { .. })), "{}: {found:?}", self.name);
         } else if from >= Index(of.next()) {
@@ -155,7 +162,8 @@ impl<'a> Run<'a> {
             let bytes: usize = found.iter().map(|entry| entry.payload.len()).sum();
             assert!(found.len() == 1 || bytes <= bytes_max, "{}: the limit holds", self.name);
             let next = of.entries.get(start + found.len()).filter(|_| behind <= through);
-            assert!(next.is_none_or(|next| bytes + next.payload.len() > bytes_max), "{}: cut too early", self.name);
+            let is_cut = next.is_none_or(|next| bytes + next.payload.len() > bytes_max) || self.log.cold_orders() > 0;
+            assert!(is_cut, "{}: cut too early", self.name);
         }
     }
 
