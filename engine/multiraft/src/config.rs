@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::LeaseConfig;
-use pontoon_types::limits::{COMMAND_BYTES_MAX, PROPOSAL_BYTES_PER_TURN};
-use pontoon_types::{ClusterId, CoreId, Descriptor, Entry, HardState, Incarnation, Index, NodeId};
+use pontoon_raft::Identities;
+use pontoon_types::limits::{COMMAND_BYTES_MAX, CORE_WINDOW_BYTES_MAX, PROPOSAL_BYTES_PER_TURN};
+use pontoon_types::{ClusterId, CoreId, Descriptor, Entry, HardState, Incarnation, Index, LogId, NodeId};
 
 /// The identity, the neighbours and the timing of one core.
 #[derive(Clone, Debug)]
@@ -39,6 +40,8 @@ pub struct CoreConfig {
     /// Most bytes of commands that one group proposes in one turn; above it the answer is Busy. They are one write of
     /// one replica, which must fit into a segment of the log. A single command may be larger.
     pub proposal_bytes_max: usize,
+    /// Bytes of the newest entries of all groups that stay in memory once nothing holds them there.
+    pub window_bytes_max: usize,
     /// Most bytes of one command: a segment of the log must hold it.
     pub command_bytes_max: usize,
     /// Leases, if they are on.
@@ -70,6 +73,7 @@ impl CoreConfig {
             broken_link_grace: Duration::from_millis(300),
             request_timeout: Duration::from_secs(5),
             proposal_bytes_max: PROPOSAL_BYTES_PER_TURN,
+            window_bytes_max: CORE_WINDOW_BYTES_MAX,
             command_bytes_max: COMMAND_BYTES_MAX,
             lease: None,
             longest_promise: Duration::ZERO,
@@ -87,17 +91,32 @@ pub struct GroupState {
     pub descriptor: Descriptor,
     /// Its term and vote.
     pub hard_state: HardState,
-    /// Its entries from index 1, all durable.
+    /// The beginning of its log that was given up.
+    pub compacted: LogId,
+    /// The entries behind that whose payloads stay in the log until somebody needs them.
+    pub older: Identities,
+    /// The entries among `older` that change the members, in order, with an empty payload if it is lost.
+    pub configurations: Vec<Entry>,
+    /// The entries behind those, up to the end of the log. All are durable.
     pub entries: Vec<Entry>,
-    /// The entries whose payload was rotten: in rising order, and empty in `entries`.
+    /// The entries whose payload was rotten: in rising order, and those in `entries` empty.
     pub lost: Vec<Index>,
     /// The last term and vote are not known: what `hard_state` says may be older.
     pub vote_lost: bool,
 }
 
 impl GroupState {
-    /// A group of which nothing was lost.
+    /// A group of which nothing was lost or given up, with all its entries.
     pub fn new(descriptor: Descriptor, hard_state: HardState, entries: Vec<Entry>) -> GroupState {
-        GroupState { descriptor, hard_state, entries, lost: Vec::new(), vote_lost: false }
+        GroupState {
+            descriptor,
+            hard_state,
+            compacted: LogId::default(),
+            older: Identities::default(),
+            configurations: Vec::new(),
+            entries,
+            lost: Vec::new(),
+            vote_lost: false,
+        }
     }
 }

@@ -3,14 +3,15 @@
 use std::collections::VecDeque;
 
 use pontoon_raft::membership::Configuration;
-use pontoon_raft::{Effect as RaftEffect, Event as RaftEvent, Law, Raft, Restored, Role};
+use pontoon_raft::{Effect as RaftEffect, Event as RaftEvent, Fetch, Law, Raft, Restored, Role};
 use pontoon_router::{RoutingTable, preferred_leader};
-use pontoon_types::{CoreWriteNumber, GroupId, Index, NodeId, ReplicaId, Time, Write, WriteNumber};
+use pontoon_types::{CoreWriteNumber, GroupId, LogId, NodeId, ReplicaId, Time, Write, WriteNumber};
 use pontoon_wire::client::{Counters, Outcome, Refusal, Reply};
 
 use crate::follower_read::FollowerReads;
 use crate::lease::Leases;
 use crate::liveness::Liveness;
+use crate::memory::Memory;
 use crate::peer::Peer;
 use crate::read::Reads;
 use crate::replica::{Asker, Replica, Slot};
@@ -47,6 +48,9 @@ pub struct Core {
     pub(crate) proposing: Vec<Slot>,
     /// Replicas that have more committed entries than one turn applies.
     pub(crate) apply_backlog: Vec<Slot>,
+    pub(crate) memory: Memory,
+    pub(crate) fetches: Vec<(GroupId, Fetch)>,
+    pub(crate) snapshots_needed: Vec<(GroupId, NodeId, LogId)>,
     pub(crate) counters: Counters,
     shell: Counters,
     replies: Vec<(ConnectionId, Reply)>,
@@ -110,6 +114,9 @@ impl Core {
             trace: Vec::new(),
             proposing: Vec::new(),
             apply_backlog: Vec::new(),
+            memory: Memory::of(&replicas),
+            fetches: Vec::new(),
+            snapshots_needed: Vec::new(),
             counters: Counters::default(),
             shell: Counters::default(),
             replies: Vec::new(),
@@ -145,6 +152,11 @@ impl Core {
             Event::LogFull(full) => self.log_full = full,
             Event::Stalled(stalled) => self.stalled(now, stalled),
             Event::ClockJumped => self.clock_jumped(now),
+            Event::Fetched { group, number, result } => {
+                if let Some(slot) = self.slot_of(group) {
+                    self.step_replica(now, slot, RaftEvent::Fetched { number, result });
+                }
+            }
             Event::Lost { group, indexes } => {
                 if let Some(slot) = self.slot_of(group) {
                     self.step_replica(now, slot, RaftEvent::Lost(indexes));
@@ -165,7 +177,7 @@ impl Core {
 
     /// The next time at which [`Event::Timer`] is due. In the past when work is waiting.
     pub fn deadline(&mut self) -> Option<Time> {
-        if !self.apply_backlog.is_empty() || self.reads.is_servable() {
+        if !self.apply_backlog.is_empty() || self.reads.is_servable() || self.is_shedding() {
             return Some(Time(0));
         }
         let liveness = self.liveness.next_deadline(&self.peers);
@@ -227,26 +239,33 @@ impl Core {
     pub(crate) fn step_replica(&mut self, now: Time, slot: Slot, event: RaftEvent) {
         self.counters.group_steps += 1;
         let mut effects = std::mem::take(&mut self.raft_effects);
-        let entered = self.config.trace.then(|| trace::entered(&event));
-        self.replicas[slot].raft.step(now, event, &mut effects);
-        if let Some(entered) = entered {
-            let replica = &self.replicas[slot];
-            let place = (self.config.node, replica.descriptor.group);
-            trace::lines(now, place, &entered, &replica.raft, &effects, &mut self.trace);
-        }
-        for effect in effects.drain(..) {
-            match effect {
-                RaftEffect::Append(write) => self.write(slot, write),
-                RaftEffect::Send(message) => self.post(slot, message),
-                RaftEffect::Committed(_) => self.apply(slot),
-                RaftEffect::Role { .. } => self.role_changed(slot),
-                RaftEffect::Refused { from, law } => self.contradicted(slot, from, law),
-                RaftEffect::Fetch(_) | RaftEffect::Apply(_) | RaftEffect::NeedsSnapshot { .. } => {
-                    panic!("law: as long as nobody says what is applied, nothing leaves memory")
+        let held = self.replicas[slot].raft.window_bytes();
+        let mut next = Some(event);
+        while let Some(event) = next {
+            let entered = self.config.trace.then(|| trace::entered(&event));
+            self.replicas[slot].raft.step(now, event, &mut effects);
+            if let Some(entered) = entered {
+                let replica = &self.replicas[slot];
+                let place = (self.config.node, replica.descriptor.group);
+                trace::lines(now, place, &entered, &replica.raft, &effects, &mut self.trace);
+            }
+            for effect in effects.drain(..) {
+                match effect {
+                    RaftEffect::Append(write) => self.write(slot, write),
+                    RaftEffect::Send(message) => self.post(slot, message),
+                    RaftEffect::Committed(_) => self.apply(slot),
+                    RaftEffect::Role { .. } => self.role_changed(slot),
+                    RaftEffect::Refused { from, law } => self.contradicted(slot, from, law),
+                    RaftEffect::Fetch(fetch) => self.fetches.push((self.replicas[slot].descriptor.group, fetch)),
+                    RaftEffect::Apply(entries) => self.apply_fetched(slot, entries),
+                    RaftEffect::NeedsSnapshot { peer, compacted } => self.needs_snapshot(slot, peer, compacted),
                 }
             }
+            let replica = &self.replicas[slot];
+            next = (replica.applied > replica.raft.applied()).then_some(RaftEvent::Applied(replica.applied));
         }
         self.raft_effects = effects;
+        self.memory.changed(held, self.replicas[slot].raft.window_bytes());
         self.attach(now, slot);
         self.replicas[slot].await_commit(now, self.config.support_timeout * STUCK_SUPPORT_TIMEOUTS);
         while let Some((slot, peer)) = self.unreachable.pop() {
@@ -309,13 +328,16 @@ impl Core {
     fn end_turn(&mut self, now: Time, effects: &mut Effects) {
         self.review_stall(now);
         self.make_promises(now);
-        self.continue_applying();
+        self.continue_applying(now);
         self.propose_gathered(now);
         self.serve_fresh_reads(now);
         self.start_read_round(now);
         self.start_index_questions(now);
         self.answer_servable_reads();
+        self.shed(now);
         self.report_bytes = 0;
+        effects.fetches.append(&mut self.fetches);
+        effects.snapshots_needed.append(&mut self.snapshots_needed);
         effects.refused_peers.append(&mut self.contradictions);
         effects.trace.append(&mut self.trace);
         if !self.writes.is_empty() {
@@ -333,7 +355,7 @@ impl Core {
 
 /// A replica as its log left it: a follower that has applied nothing yet.
 fn restore(config: &CoreConfig, group: GroupState, now: Time) -> Replica {
-    let GroupState { descriptor, hard_state, entries, lost, vote_lost } = group;
+    let GroupState { descriptor, hard_state, compacted, older, configurations, entries, lost, vote_lost } = group;
     let me = descriptor.replica_on(config.node).expect("law: a log holds groups of its own node only");
     let members = Configuration::of_voters(descriptor.members.iter().copied());
     let members = members.expect("law: a descriptor names each replica and each node once");
@@ -342,7 +364,7 @@ fn restore(config: &CoreConfig, group: GroupState, now: Time) -> Replica {
         ^ descriptor.group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
         ^ config.node.0.wrapping_mul(0xbf58_476d_1ce4_e5b9)
         ^ config.incarnation.0.wrapping_mul(0x94d0_49bb_1331_11eb);
-    let restored = Restored { hard_state, entries, members, lost, vote_lost, ..Restored::default() };
+    let restored = Restored { hard_state, compacted, older, configurations, entries, members, lost, vote_lost };
     let raft = Raft::new(config.raft.clone(), me, restored, seed, now);
     Replica {
         residents: descriptor.members.clone(),
@@ -350,7 +372,7 @@ fn restore(config: &CoreConfig, group: GroupState, now: Time) -> Replica {
         me,
         raft,
         machine: Kv::default(),
-        applied: Index(0),
+        applied: compacted.index,
         waiters: VecDeque::new(),
         unapplied_reads: Vec::new(),
         confirmed: None,

@@ -1,7 +1,8 @@
 //! What leaves a core at the end of a turn.
 
 use bytes::Bytes;
-use pontoon_types::{CoreWriteNumber, GroupId, NodeId, Write};
+use pontoon_raft::Fetch;
+use pontoon_types::{CoreWriteNumber, GroupId, LogId, NodeId, Write};
 
 use crate::{ConnectionId, OrderRefused};
 
@@ -22,6 +23,11 @@ pub struct Effects {
     /// Beacons, each a whole frame. They leave before whatever waits for the peer, so that bulk traffic does not make a
     /// core look dead (law 10).
     pub beacons: Vec<(NodeId, Bytes)>,
+    /// To be read from the log and answered with [`crate::Event::Fetched`], whenever the log can. A newer fetch of the same
+    /// group and reader takes the place of an older one.
+    pub fetches: Vec<(GroupId, Fetch)>,
+    /// Members that need what is compacted here, and up to where. Nobody can give it to them yet: for the operator.
+    pub snapshots_needed: Vec<(GroupId, NodeId, LogId)>,
     /// Whole frames, in order, for each peer.
     pub peer_frames: Vec<(NodeId, Bytes)>,
     /// Whole frames, in order, for each client connection. Frames for a connection that is gone are dropped.
@@ -42,6 +48,8 @@ impl Effects {
     pub fn is_empty(&self) -> bool {
         self.append.is_none()
             && self.beacons.is_empty()
+            && self.fetches.is_empty()
+            && self.snapshots_needed.is_empty()
             && self.peer_frames.is_empty()
             && self.client_frames.is_empty()
             && self.close.is_empty()

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use bytes::Bytes;
-use pontoon_raft::MembersChange;
-use pontoon_types::{CoreWriteNumber, GroupId, Index, NodeId};
+use pontoon_raft::{MembersChange, Unfetched};
+use pontoon_types::{CoreWriteNumber, Entry, FetchNumber, GroupId, Index, NodeId};
 
 /// A client's connection, named by the shell. Never reused while the core lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,6 +47,15 @@ pub enum Event {
     Stalled(bool),
     /// The clock that times come from has jumped, or has run differently from another one by more than the margin (law 2).
     ClockJumped,
+    /// The answer to one of [`crate::Effects::fetches`]. One that nobody waits for any more is ignored.
+    Fetched {
+        /// Whose entries.
+        group: GroupId,
+        /// Which fetch.
+        number: FetchNumber,
+        /// The entries, one at least, from the first one asked for on; or why not even that one.
+        result: Result<Vec<Entry>, Unfetched>,
+    },
     /// The log has lost the payloads of entries that were durable. They are written again.
     Lost {
         /// Whose entries.

@@ -22,6 +22,7 @@
 //! - `core`: the type, the dispatch of events, and the end of a turn
 //! - `request`: what a client asks: checks, refusals, and the way to `propose` or `read`
 //! - `propose`: commands into Raft, and the outcome back to the waiting client after apply
+//! - `memory`: how much of the logs stays in memory, and the entries that are fetched
 //! - `read`: linearizable reads by shared ReadIndex rounds (law 6)
 //! - `follower_read`: reads that a follower serves, at an index that it has asked for, or within an age
 //! - `beacon`: what cores say of all their groups at once (law 7)
@@ -56,6 +57,7 @@ mod kv;
 mod lease;
 mod liveness;
 mod members;
+mod memory;
 mod mutation;
 mod peer;
 mod propose;
@@ -80,6 +82,6 @@ pub use members::OrderRefused;
 pub use mutation::CoreMutation;
 pub use pontoon_raft::membership::{Change, Configuration};
 pub use pontoon_raft::{ChangeRefused, MembersChange, TransferRefused};
-pub use pontoon_raft::{Config as RaftConfig, Role};
+pub use pontoon_raft::{Config as RaftConfig, Fetch, Identities, Reader, Role, Unfetched};
 pub use stall::STALL_AFTER;
 pub use view::GroupView;

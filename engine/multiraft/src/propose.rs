@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use pontoon_raft::Event as RaftEvent;
 use pontoon_raft::membership::Configuration;
-use pontoon_types::{EntryKind, Index, LogId, Time};
+use pontoon_types::{Entry, EntryKind, Index, LogId, Time};
 use pontoon_wire::client::{Outcome, Refusal};
 use pontoon_wire::command::Command;
 
@@ -68,32 +68,53 @@ impl Core {
         }
     }
 
-    /// Applies what is committed, within the bound of one go.
+    /// Applies what is committed and in memory, within the bound of one go. What has left memory comes to
+    /// [`Core::apply_fetched`].
     pub(crate) fn apply(&mut self, slot: Slot) {
         let committed = self.replicas[slot].raft.committed();
         let through = committed.min(Index(self.replicas[slot].applied.0 + APPLY_ENTRIES_MAX));
         while self.replicas[slot].applied < through {
-            let replica = &mut self.replicas[slot];
-            let generation = replica.descriptor.generation;
-            let (entry, outcomes) = apply_next(&self.config, replica);
-            if replica.descriptor.generation != generation {
-                self.routing.accept(replica.descriptor.clone());
-            }
-            self.counters.applied_entries += 1;
-            if replica.waiters.front().is_some_and(|waiter| waiter.entry.index <= entry.index) {
-                self.tell(slot, entry, outcomes);
-            }
+            let replica = &self.replicas[slot];
+            let next = replica.applied.next();
+            let Some(entry) = replica.raft.entries(next, next).next().cloned() else { break };
+            self.apply_entry(slot, entry);
         }
-        if through < committed && !self.apply_backlog.contains(&slot) {
+        let is_cut_short = self.replicas[slot].applied == through && through < committed;
+        if is_cut_short && !self.apply_backlog.contains(&slot) {
             self.apply_backlog.push(slot);
         }
         self.serve_applied_reads(slot);
     }
 
+    /// Applies what was fetched, and what stands behind it in memory.
+    pub(crate) fn apply_fetched(&mut self, slot: Slot, entries: Vec<Entry>) {
+        for entry in entries {
+            self.apply_entry(slot, entry);
+        }
+        self.apply(slot);
+    }
+
     /// Goes on with what one go did not finish.
-    pub(crate) fn continue_applying(&mut self) {
+    pub(crate) fn continue_applying(&mut self, now: Time) {
         for slot in std::mem::take(&mut self.apply_backlog) {
             self.apply(slot);
+            let applied = self.replicas[slot].applied;
+            self.step_replica(now, slot, RaftEvent::Applied(applied));
+        }
+    }
+
+    fn apply_entry(&mut self, slot: Slot, entry: Entry) {
+        let (replica, id) = (&mut self.replicas[slot], entry.id);
+        assert!(id.index == replica.applied.next(), "law: entries are applied in order, and {id} is not next");
+        let generation = replica.descriptor.generation;
+        replica.applied = id.index;
+        let outcomes = apply_to(&self.config, replica, entry);
+        if replica.descriptor.generation != generation {
+            self.routing.accept(replica.descriptor.clone());
+        }
+        self.counters.applied_entries += 1;
+        if self.replicas[slot].waiters.front().is_some_and(|waiter| waiter.entry.index <= id.index) {
+            self.tell(slot, id, outcomes);
         }
     }
 
@@ -143,33 +164,29 @@ impl Core {
     }
 }
 
-/// Applies the entry after the last applied one. A no-op has no outcome; a command that cannot be read is refused in
-/// the same way on every replica.
-fn apply_next(config: &CoreConfig, replica: &mut Replica) -> (LogId, Result<Outcomes, Refusal>) {
-    let index = replica.applied.next();
-    let entry = replica.raft.entries(index, index).next().expect("law: a committed entry is in the log");
-    let id = entry.id;
-    replica.applied = index;
-    if entry.kind == EntryKind::Configuration {
-        let configuration = Configuration::decode(&entry.payload);
+/// Applies one entry. A no-op has no outcome; a command that cannot be read is refused in the same way on every replica.
+fn apply_to(config: &CoreConfig, replica: &mut Replica, entry: Entry) -> Result<Outcomes, Refusal> {
+    let Entry { id, kind, payload } = entry;
+    if kind == EntryKind::Configuration {
+        let configuration = Configuration::decode(&payload);
         apply_configuration(
             &mut replica.descriptor,
             &configuration.expect("law: the log holds configurations that can be read"),
         );
-        return (id, Ok(Vec::new()));
+        return Ok(Vec::new());
     }
     let restarted = config.incarnation.0 > 1 && config.mutated(CoreMutation::SkipAfterRestart);
-    if entry.payload.is_empty() || (restarted && index == Index(2)) {
-        return (id, Ok(Vec::new()));
+    if payload.is_empty() || (restarted && id.index == Index(2)) {
+        return Ok(Vec::new());
     }
-    match Command::decode(entry.payload.clone()) {
+    match Command::decode(payload) {
         Ok(command) => {
             let twice =
-                config.mutated(CoreMutation::ApplyTwice) && replica.leads.is_some() && index.0.is_multiple_of(8);
+                config.mutated(CoreMutation::ApplyTwice) && replica.leads.is_some() && id.index.0.is_multiple_of(8);
             (0..usize::from(twice)).for_each(|_| drop(execute(replica, &command)));
-            (id, Ok(execute(replica, &command)))
+            Ok(execute(replica, &command))
         }
-        Err(error) => (id, Err(Refusal::Refused { why: error.to_string() })),
+        Err(error) => Err(Refusal::Refused { why: error.to_string() }),
     }
 }
 

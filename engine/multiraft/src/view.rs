@@ -85,7 +85,17 @@ impl GroupView<'_> {
         self.replica.raft.is_vote_lost()
     }
 
-    /// The entries `from..=through`, as far as they exist.
+    /// The first entry that is in memory.
+    pub fn first_held(&self) -> Index {
+        self.replica.raft.first_held()
+    }
+
+    /// The memory that its entries take, bytes.
+    pub fn window_bytes(&self) -> usize {
+        self.replica.raft.window_bytes()
+    }
+
+    /// The entries `from..=through`, as far as they exist; none if `from` is not in memory.
     pub fn entries(&self, from: Index, through: Index) -> impl Iterator<Item = &Entry> {
         self.replica.raft.entries(from, through)
     }
@@ -136,6 +146,7 @@ impl Core {
         for replica in &self.replicas {
             replica.raft.check();
             assert!(replica.applied <= replica.raft.committed(), "law: applied is at or below committed");
+            assert!(replica.applied == replica.raft.applied(), "law: a group knows what its machine has applied");
             let indexes: Vec<_> = replica.waiters.iter().map(|waiter| waiter.entry.index).collect();
             assert!(indexes.is_sorted(), "law: waiters are sorted by index");
             let asleep = replica.raft.role() == Role::Follower && replica.raft.deadline().is_none();

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pontoon_multiraft::LeaseConfig;
+use pontoon_types::limits::CORE_WINDOW_BYTES_MAX;
 use pontoon_types::{ClusterId, NodeId};
 use serde::Deserialize;
 
@@ -53,6 +54,9 @@ pub struct NodeConfig {
     pub trace_dir: Option<PathBuf>,
     /// Leases, if they are on: reads of a leader cost no message, and rest on clocks that run alike.
     pub lease: Option<LeaseConfig>,
+    /// Bytes of the newest entries of its groups' logs that each core keeps in memory; older ones are read back from the
+    /// log by the peers that need them. A group keeps [`pontoon_types::limits::WINDOW_BYTES_MAX`] at most.
+    pub window_bytes_max: usize,
     /// Refuse a data directory of another node than this.
     pub node: Option<NodeId>,
     /// Refuse a data directory of another cluster than this.
@@ -72,6 +76,7 @@ impl NodeConfig {
             sync_hold_max: Duration::from_micros(200),
             trace_dir: None,
             lease: None,
+            window_bytes_max: CORE_WINDOW_BYTES_MAX,
             node: None,
             cluster: None,
         }

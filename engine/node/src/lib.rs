@@ -71,6 +71,7 @@ mod probe;
 mod recover;
 
 pub use config::{ConfigFile, NodeConfig};
+pub use core_loop::MemoryUse;
 pub use error::{CoreFailure, DataDirError, InitError, StartError};
 pub use init::{InitPlan, init};
 pub use node::{Node, NodeFailure, StopHandle, WaitEnd};

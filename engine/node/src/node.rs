@@ -25,7 +25,7 @@ use pontoon_wire::client::Counters;
 use pontoon_wire::hello::{Caller, Hello};
 
 use crate::config::{NodeConfig, check_cores};
-use crate::core_loop::{CoreLoop, Parts};
+use crate::core_loop::{CoreLoop, MemoryUse, Parts};
 use crate::door::{Door, Household, Parcel};
 use crate::driver::Driver;
 use crate::driver::epoll::EpollDriver;
@@ -68,6 +68,7 @@ pub struct Node {
 struct CoreHandle {
     inbox: Arc<Inbox<Parcel>>,
     counters: Arc<Mutex<Counters>>,
+    memory: Arc<Mutex<MemoryUse>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -235,6 +236,11 @@ impl Node {
         self.cores.iter().map(|core| *core.counters.lock().unwrap_or_else(PoisonError::into_inner)).collect()
     }
 
+    /// What each core holds of its groups' logs in memory, as of then.
+    pub fn memory(&self) -> Vec<MemoryUse> {
+        self.cores.iter().map(|core| *core.memory.lock().unwrap_or_else(PoisonError::into_inner)).collect()
+    }
+
     /// A way to end [`Node::wait`].
     pub fn stop_handle(&self) -> StopHandle {
         StopHandle { status: self.status.clone() }
@@ -272,12 +278,14 @@ impl Node {
         for (index, (recovered, cpu)) in recovered.into_iter().zip(cpus).enumerate() {
             let core = CoreId(index as u16);
             let counters = Arc::new(Mutex::new(Counters::default()));
+            let memory = Arc::new(Mutex::new(MemoryUse::default()));
             let site = Site {
                 core,
                 cpu,
                 blueprint: blueprint.clone(),
                 listener: listener.take(),
                 counters: counters.clone(),
+                memory: memory.clone(),
                 status: self.status.clone(),
             };
             let started = started.clone();
@@ -286,7 +294,7 @@ impl Node {
                 .spawn(move || site.run(recovered, started))
                 .map_err(|error| StartError::Core { core, why: error.to_string() })?;
             let inbox = blueprint.inboxes[index].clone();
-            self.cores.push(CoreHandle { inbox, counters, thread: Some(thread) });
+            self.cores.push(CoreHandle { inbox, counters, memory, thread: Some(thread) });
         }
         drop(started);
         self.await_cores(outcomes)
@@ -357,6 +365,7 @@ struct Site {
     blueprint: Arc<Blueprint>,
     listener: Option<OwnedFd>,
     counters: Arc<Mutex<Counters>>,
+    memory: Arc<Mutex<MemoryUse>>,
     status: Arc<Status>,
 }
 
@@ -381,7 +390,7 @@ impl Site {
     }
 
     fn build(self, recovered: RecoveredCore) -> std::io::Result<CoreLoop<EpollDriver>> {
-        let Site { core, blueprint, listener, counters, .. } = self;
+        let Site { core, blueprint, listener, counters, memory, .. } = self;
         let inbox = blueprint.inboxes[usize::from(core.0)].clone();
         let door = listener.is_some().then(|| Door::new(blueprint.household.clone(), core, blueprint.inboxes.clone()));
         let driver = EpollDriver::new(inbox.clone(), listener)?;
@@ -401,6 +410,7 @@ impl Site {
             watches_clock: blueprint.config.lease.is_some(),
             counters,
             trace,
+            memory,
         }))
     }
 }
@@ -413,6 +423,7 @@ fn core_config(blueprint: &Blueprint, core: CoreId, log: &Log) -> std::io::Resul
         // This node may listen somewhere else than the directory says, and it knows best.
         if node == identity.node { blueprint.address.to_string() } else { address.to_string() }
     };
+    let window_bytes = blueprint.config.window_bytes_max.max(1);
     let limits = WriteLimits::of(log.segment_bytes());
     let standard = CoreConfig::new(identity.cluster, identity.node, core, blueprint.household.cores);
     Ok(CoreConfig {
@@ -425,7 +436,12 @@ fn core_config(blueprint: &Blueprint, core: CoreId, log: &Log) -> std::io::Resul
         trace: blueprint.config.trace_dir.is_some(),
         lease: blueprint.config.lease,
         longest_promise: blueprint.longest_promise,
-        raft: RaftConfig { append_bytes_max: limits.append_bytes, ..standard.raft },
+        window_bytes_max: window_bytes,
+        raft: RaftConfig {
+            append_bytes_max: limits.append_bytes,
+            window_bytes_max: standard.raft.window_bytes_max.min(window_bytes),
+            ..standard.raft
+        },
         ..standard
     })
 }

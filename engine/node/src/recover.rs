@@ -3,10 +3,10 @@
 //! All listed logs are opened before any core acts (law 16), each on its own thread, because recovery reads the disk
 //! and that takes time in proportion to the log.
 
-use pontoon_multiraft::GroupState;
+use pontoon_multiraft::{GroupState, Identities};
 use pontoon_router::{RoutingTable, initial_descriptors};
-use pontoon_types::{CoreId, Descriptor, Index, NodeId};
-use pontoon_wal::{LoadedGroup, Log, LogIdentity, Options, Recovered, RecoveredGroup};
+use pontoon_types::{CoreId, Descriptor, LogId, NodeId};
+use pontoon_wal::{Log, LogIdentity, Options, Recovered, RecoveredGroup, SurveyedGroup};
 
 use crate::descriptor_record;
 use crate::error::{DataDirError, StartError};
@@ -102,39 +102,45 @@ fn recover_core(data_dir: &DataDir, options: &Options, core: CoreId) -> Result<R
             let descriptor = descriptor_record::decode(&kept.descriptor)
                 .filter(|descriptor| descriptor.replica_on(identity.node).is_some())
                 .ok_or_else(|| DataDirError::Descriptor { path: path.clone(), group })?;
-            let loaded = log.load(group).map_err(|source| StartError::Read { core, source })?;
-            Ok(group_state(core, descriptor, &kept, loaded))
+            let surveyed = log.survey(group).map_err(|source| StartError::Read { core, source })?;
+            Ok(group_state(core, descriptor, &kept, surveyed))
         })
         .collect::<Result<Vec<_>, StartError>>()?;
     Ok(RecoveredCore { log, groups, read_past_cache })
 }
 
-/// What the log kept of one group, with what it has lost.
-fn group_state(core: CoreId, descriptor: Descriptor, kept: &RecoveredGroup, loaded: LoadedGroup) -> GroupState {
-    let mut state = GroupState::new(descriptor, kept.hard_state, loaded.entries);
-    (state.lost, state.vote_lost) = (loaded.lost, kept.vote_lost);
-    if let Some(loss) = loss(&state) {
+/// What the log kept of one group, with what it has lost. Payloads stay in the log until somebody needs them.
+fn group_state(core: CoreId, descriptor: Descriptor, kept: &RecoveredGroup, surveyed: SurveyedGroup) -> GroupState {
+    let SurveyedGroup { starts, configurations, lost } = surveyed;
+    if let Some(loss) = loss(&descriptor, &lost, kept.vote_lost) {
         tracing::error!(%core, "{loss}");
     }
-    state
+    let last = starts.last().map(|_| kept.last.index).unwrap_or_default();
+    GroupState {
+        compacted: kept.compacted,
+        older: Identities { starts, last },
+        configurations,
+        lost: lost.iter().map(|id| id.index).collect(),
+        vote_lost: kept.vote_lost,
+        ..GroupState::new(descriptor, kept.hard_state, Vec::new())
+    }
 }
 
 /// What an operator has to know of a group that the disk has damaged.
-fn loss(state: &GroupState) -> Option<String> {
+fn loss(descriptor: &Descriptor, lost: &[LogId], vote_lost: bool) -> Option<String> {
     const SHOWN: usize = 8;
-    let group = state.descriptor.group;
+    let group = descriptor.group;
     let mut parts = Vec::new();
-    if !state.lost.is_empty() {
-        let of = |index: &Index| state.entries.iter().find(|entry| entry.id.index == *index);
-        let shown = state.lost.iter().take(SHOWN).filter_map(of).map(|entry| entry.id.to_string());
-        let more = if state.lost.len() > SHOWN { ", and more" } else { "" };
+    if !lost.is_empty() {
+        let shown = lost.iter().take(SHOWN).map(LogId::to_string);
+        let more = if lost.len() > SHOWN { ", and more" } else { "" };
         parts.push(format!(
             "the payloads of {} entries are rotten ({}{more}): the group follows until its leader has sent them again",
-            state.lost.len(),
+            lost.len(),
             shown.collect::<Vec<_>>().join(", "),
         ));
     }
-    if state.vote_lost {
+    if vote_lost {
         let what = "its term and vote are lost: it follows and never votes again; replace this replica".to_string();
         parts.push(what);
     }
@@ -143,8 +149,7 @@ fn loss(state: &GroupState) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use pontoon_types::{Entry, HardState, LogId, Term};
+    use pontoon_types::{Index, Term};
 
     use super::*;
 
@@ -157,14 +162,11 @@ mod tests {
     #[test]
     fn what_the_disk_has_damaged_is_named() {
         let descriptor = initial_descriptors(1, &[NodeId(1)]).remove(0);
-        let entry = |index| Entry::command(LogId::new(Index(index), Term(3)), Bytes::new());
-        let mut state = GroupState::new(descriptor, HardState::default(), (1..=20).map(entry).collect());
-        assert_eq!(loss(&state), None);
-        state.lost = vec![Index(7)];
-        assert!(loss(&state).is_some_and(|text| text.contains("1 entries are rotten (7@3)")));
-        state.lost = (2..=12).map(Index).collect();
-        state.vote_lost = true;
-        let text = loss(&state).unwrap();
+        let id = |index| LogId::new(Index(index), Term(3));
+        assert_eq!(loss(&descriptor, &[], false), None);
+        assert!(loss(&descriptor, &[id(7)], false).is_some_and(|text| text.contains("1 entries are rotten (7@3)")));
+        let lost: Vec<LogId> = (2..=12).map(id).collect();
+        let text = loss(&descriptor, &lost, true).unwrap();
         assert!(text.contains("2@3") && text.contains("9@3, and more") && text.contains("vote are lost"), "{text}");
     }
 }

@@ -13,12 +13,12 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pontoon_multiraft::CoreWrite;
+use pontoon_multiraft::{CoreWrite, Fetch, Unfetched};
 use pontoon_types::{CoreWriteNumber, Creation, Entry, GroupId, Incarnation, Index, ReplicaId, Time};
 #[cfg(feature = "mutations")]
 use pontoon_types::{HardState, Write};
 use pontoon_wal::memory::MemoryDisk;
-use pontoon_wal::{Log, LogError, LogIdentity, Options, Preparation, Recovered, Rot};
+use pontoon_wal::{Log, LogError, LogIdentity, Options, Preparation, ReadError, Recovered, Rot};
 
 use crate::damage::Damage;
 use crate::oracle::{FoundReplica, LogLaw, Oracle, Survivors};
@@ -48,6 +48,15 @@ pub enum Begun {
     Waiting,
     /// The log is fenced.
     Failed(String),
+}
+
+/// What came of asking the log for entries.
+#[derive(Debug)]
+pub enum Read {
+    /// Not in memory; it is being brought in.
+    Cold,
+    /// What the core hears.
+    Answer(Result<Vec<Entry>, Unfetched>),
 }
 
 /// What opening a log found.
@@ -277,6 +286,37 @@ impl Disk {
         let log = self.log.as_mut().expect("law: a running core has its log");
         log.append(write.number, &write.writes);
         self.oracle.append(write);
+    }
+
+    /// Brings in what cold reads have ordered.
+    pub fn warm(&mut self) {
+        let log = self.log.as_mut().expect("law: a running core has its log");
+        log.warm();
+    }
+
+    /// Reads entries as a core does. What was written is what comes back; rot shows where rot is.
+    pub fn fetch(&mut self, group: GroupId, fetch: &Fetch) -> Result<Read, (LogLaw, String)> {
+        let log = self.log.as_mut().expect("law: a running core has its log");
+        let Fetch { from, through, bytes_max, .. } = *fetch;
+        let entries = match log.read(group, from, through, bytes_max) {
+            Ok(entries) => entries,
+            Err(ReadError::Cold { .. }) => return Ok(Read::Cold),
+            Err(error @ (ReadError::Rotten { .. } | ReadError::RottenDirectory { .. })) if self.is_damaged() => {
+                let index = if let ReadError::Rotten { id, .. } = error { id.index } else { from };
+                self.latent.remove(&(group, index));
+                self.oracle.rot(group, index, false);
+                return Ok(Read::Answer(Err(Unfetched::Rotten(index))));
+            }
+            Err(ReadError::Compacted { .. }) => return Ok(Read::Answer(Err(Unfetched::Compacted))),
+            Err(ReadError::Missing { .. }) => return Ok(Read::Answer(Err(Unfetched::Missing))),
+            Err(error) => return Err((LogLaw::IntactLogOpens, format!("answers a fetch of {from}: {error}"))),
+        };
+        let durable = self.oracle.durable(group);
+        let differs = |entry: &&Entry| durable.get(entry.id.index).is_some_and(|it| it.id == entry.id && it != *entry);
+        if let Some(entry) = entries.iter().find(differs) {
+            return Err((LogLaw::DurableSurvives, format!("reads other bytes for {} than were written", entry.id)));
+        }
+        Ok(Read::Answer(Ok(entries)))
     }
 
     /// Hands what has gathered to the disk, if no sync is in flight.

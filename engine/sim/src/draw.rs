@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use pontoon_types::limits::{CORE_WINDOW_BYTES_MAX, FETCH_BYTES_MAX, WINDOW_BYTES_MAX};
+
 use crate::options::{
     ClientOptions, CoreOptions, DRIFT_MARGIN_PPM, DiskOptions, Handicap, NetworkOptions, Options, Overrides,
     ProcessOptions,
@@ -43,6 +45,7 @@ impl Options {
         };
         draw_log_faults(&mut random, &mut options);
         draw_rare_faults(&mut random, &mut options);
+        draw_memory(&mut options);
         options.nodes = overrides.nodes.unwrap_or(options.nodes);
         options.cores = overrides.cores.unwrap_or(options.cores);
         options.groups = overrides.groups.unwrap_or(options.groups);
@@ -92,6 +95,10 @@ fn draw_core(random: &mut Random) -> CoreOptions {
         append_entries_max: *random.pick(&[1, 2, 16, 1024]),
         append_bytes_max: *random.pick(&[256, 4096, 65536]),
         inflight_messages_max: *random.pick(&[1, 2, 8, 64]),
+        window_bytes_max: WINDOW_BYTES_MAX,
+        core_window_bytes_max: CORE_WINDOW_BYTES_MAX,
+        fetch_bytes_max: FETCH_BYTES_MAX,
+        restored_entries: usize::MAX,
     }
 }
 
@@ -165,6 +172,8 @@ fn draw_disk(random: &mut Random, core: &CoreOptions) -> DiskOptions {
         slow_interval: Duration::ZERO,
         slow_length: Duration::ZERO,
         full_interval: core.election_timeout * *random.pick(&[0, 0, 0, 4]),
+        fetch_mean: Duration::from_micros(50),
+        cold_ppm: 0,
         segment_bytes: 0,
         segments_max: None,
         ready_segments: 1,
@@ -209,6 +218,20 @@ fn draw_log_faults(random: &mut Random, options: &mut Options) {
     }
     options.process.kill_ppm = *random.pick(&[0, 0, 200_000, 500_000, 1_000_000]);
     options.process.stop_ppm = *random.pick(&[0, 0, 200_000, 600_000]);
+}
+
+/// How much of the logs is in memory, and what reading the rest is like. From a stream of its own.
+fn draw_memory(options: &mut Options) {
+    let random = &mut Random::new(options.seed ^ 0x6d65_6d6f_7279);
+    let core = &mut options.core;
+    core.window_bytes_max = *random.pick(&[1, 1, 500, 4_000, WINDOW_BYTES_MAX]);
+    core.core_window_bytes_max = *random.pick(&[1, 2_000, CORE_WINDOW_BYTES_MAX, CORE_WINDOW_BYTES_MAX]);
+    core.fetch_bytes_max = *random.pick(&[400, 1_000, 4_000, FETCH_BYTES_MAX]);
+    core.restored_entries = *random.pick(&[0, 0, 5, usize::MAX]);
+    // A machine that starts reads its whole log in such pieces, and must be done when the cluster has to serve.
+    let slowest = if core.fetch_bytes_max < 4_000 { Duration::from_millis(1) } else { core.election_timeout / 20 };
+    options.disk.fetch_mean = *random.pick(&[Duration::from_micros(50), Duration::from_micros(500), slowest]);
+    options.disk.cold_ppm = *random.pick(&[0, 10_000, 200_000]);
 }
 
 fn draw_process(random: &mut Random, core: &CoreOptions) -> ProcessOptions {

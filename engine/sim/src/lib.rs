@@ -34,6 +34,7 @@ pub mod damage;
 pub mod disk;
 pub mod draw;
 pub mod faults;
+mod fetch;
 pub mod history;
 pub mod invariants;
 pub mod jobs;

@@ -157,6 +157,10 @@ pub struct DiskOptions {
     pub checkpoint_segments: u64,
     /// Size at which a group of records is closed.
     pub group_bytes_max: usize,
+    /// Mean time until the log looks for entries that have left memory.
+    pub fetch_mean: Duration,
+    /// Chance, for each such look, that the cache has just dropped everything.
+    pub cold_ppm: u32,
     /// Mean time of a sync.
     pub sync_mean: Duration,
     /// Chance that a sync is slow.
@@ -297,6 +301,14 @@ pub struct CoreOptions {
     pub append_bytes_max: usize,
     /// Most Appends without an answer.
     pub inflight_messages_max: usize,
+    /// Bytes of entries that each group keeps in memory.
+    pub window_bytes_max: usize,
+    /// Bytes of entries that all groups of a core keep in memory.
+    pub core_window_bytes_max: usize,
+    /// Most bytes of one fetch.
+    pub fetch_bytes_max: usize,
+    /// How many of the newest entries of a group a start brings into memory.
+    pub restored_entries: usize,
 }
 
 /// What stays broken in the first part of the liveness phase. A majority that can talk must serve all the same.

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pontoon_multiraft::{Core, Event, RaftConfig};
-use pontoon_types::{ClusterId, CoreId, Incarnation, NodeId, Time};
+use pontoon_multiraft::{Core, Event, Fetch, RaftConfig, Reader};
+use pontoon_types::{ClusterId, CoreId, GroupId, Incarnation, NodeId, Time};
 
 use crate::options::Options;
 use crate::random::Random;
@@ -97,6 +97,8 @@ pub struct RunningCore {
     pub stalled: bool,
     /// Whether the agenda holds the next look at a log that waits for a segment.
     pub waits_for_segment: bool,
+    /// What its groups asked their log for, and wait for.
+    pub fetches: BTreeMap<(GroupId, Reader), Fetch>,
 }
 
 impl RunningCore {
@@ -115,6 +117,7 @@ impl RunningCore {
             log_full: false,
             stalled: false,
             waits_for_segment: false,
+            fetches: BTreeMap::new(),
         }
     }
 }
@@ -208,6 +211,8 @@ pub(crate) fn raft_config(options: &Options) -> RaftConfig {
         append_entries_max: core.append_entries_max,
         append_bytes_max: core.append_bytes_max,
         inflight_messages_max: core.inflight_messages_max,
+        window_bytes_max: core.window_bytes_max,
+        fetch_bytes_max: core.fetch_bytes_max,
         #[cfg(feature = "mutations")]
         mutation: options.mutation,
         ..RaftConfig::default()

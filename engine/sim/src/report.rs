@@ -89,6 +89,10 @@ pub struct Counts {
     pub syncs: u64,
     /// Syncs that failed.
     pub sync_errors: u64,
+    /// Fetches that a log has answered.
+    pub fetches: u64,
+    /// Times that it could not yet, because the entries were not in memory.
+    pub cold_reads: u64,
     /// Syncs that a core was told of, because they took so long.
     pub stalls: u64,
     /// Logs that were sealed.
@@ -173,7 +177,7 @@ impl fmt::Display for Counts {
         writeln!(
             f,
             "  logs: opened {} (closed before {}, torn {}, segments {}), in vain {}, seals {}, unsynced appends kept {} \
-             and lost {}",
+             and lost {}, fetches {} (cold {})",
             self.opens,
             self.clean_opens,
             self.torn_tails,
@@ -181,7 +185,9 @@ impl fmt::Display for Counts {
             self.starts_in_vain,
             self.seals,
             self.appends_kept,
-            self.appends_lost
+            self.appends_lost,
+            self.fetches,
+            self.cold_reads
         )?;
         writeln!(
             f,

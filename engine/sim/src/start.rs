@@ -9,10 +9,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use pontoon_multiraft::{Core, CoreConfig, Event, GroupState, LeaseConfig};
+use pontoon_multiraft::{Core, CoreConfig, Event, GroupState, Identities, LeaseConfig};
 use pontoon_router::core_of;
 use pontoon_types::limits::{COMMAND_BYTES_MAX, PROPOSAL_BYTES_PER_TURN};
-use pontoon_types::{GroupId, Incarnation, Index, NodeId, Time};
+use pontoon_types::{EntryKind, GroupId, Incarnation, Index, NodeId, Time};
 
 use crate::disk::{Disk, NotOpened};
 use crate::options::DRIFT_MARGIN_PPM;
@@ -230,12 +230,26 @@ impl World {
             // The oracle has just found the log to hold exactly this.
             let log = self.disks[&place].durable(descriptor.group);
             self.invariants.started(place, descriptor.group, log);
-            let mut state = GroupState::new(descriptor.clone(), log.hard_state, log.entries.clone());
-            state.lost = self.disks[&place].oracle().rotten(descriptor.group).collect();
-            state.vote_lost = self.disks[&place].oracle().voteless.contains(&descriptor.group);
-            for index in &state.lost {
-                state.entries[index.previous().0 as usize].payload = Bytes::new();
+            let mut entries = log.entries.clone();
+            let lost: Vec<Index> = self.disks[&place].oracle().rotten(descriptor.group).collect();
+            for index in &lost {
+                entries[index.previous().0 as usize].payload = Bytes::new();
             }
+            // What a start leaves to the log is known by its identities.
+            let window = entries.split_off(entries.len().saturating_sub(self.options.core.restored_entries));
+            let (mut older, mut configurations) = (Identities::default(), Vec::new());
+            for entry in entries {
+                if older.starts.last().is_none_or(|start| start.term < entry.id.term) {
+                    older.starts.push(entry.id);
+                }
+                older.last = entry.id.index;
+                if entry.kind == EntryKind::Configuration {
+                    configurations.push(entry);
+                }
+            }
+            let mut state = GroupState::new(descriptor.clone(), log.hard_state, window);
+            (state.older, state.configurations, state.lost) = (older, configurations, lost);
+            state.vote_lost = self.disks[&place].oracle().voteless.contains(&descriptor.group);
             groups.push(state);
         }
         let options = &self.options.core;
@@ -256,6 +270,7 @@ impl World {
             broken_link_grace: options.broken_link_grace,
             request_timeout: options.request_timeout,
             proposal_bytes_max: PROPOSAL_BYTES_PER_TURN.min(segment_bytes / 4),
+            window_bytes_max: options.core_window_bytes_max,
             command_bytes_max: COMMAND_BYTES_MAX.min(segment_bytes / 8 * 5),
             lease,
             // The node file of a real node remembers it from the first start on.

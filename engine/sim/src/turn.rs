@@ -78,6 +78,14 @@ impl World {
         if let Some(append) = effects.append {
             self.append(place, append);
         }
+        for (group, fetch) in effects.fetches {
+            self.ask_log(place, group, fetch);
+        }
+        if let Some((group, node, to)) = effects.snapshots_needed.first() {
+            return Err(Broken::Stuck(format!(
+                "{group} on {node} needs a snapshot up to {to}, and nothing is compacted"
+            )));
+        }
         for (to, bytes) in effects.beacons.into_iter().chain(effects.peer_frames) {
             self.send_frame(place, to, bytes);
         }

@@ -9,9 +9,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use bytes::Bytes;
-use pontoon_multiraft::{ConnectionId, Event};
+use pontoon_multiraft::{ConnectionId, Event, Reader};
 use pontoon_router::{core_of, initial_descriptors};
-use pontoon_types::{Descriptor, GroupId, Incarnation, NodeId, Time};
+use pontoon_types::{Descriptor, FetchNumber, GroupId, Incarnation, NodeId, Time};
 
 use crate::client::{Attempt, Client, Connection};
 use crate::disk::Disk;
@@ -56,6 +56,8 @@ pub enum Due {
     Seal(Place, Incarnation),
     /// The log has waited for a segment.
     AskForSegment(Place, Incarnation),
+    /// The log of a core looks for what a reader of a group asked for.
+    Fetch(Place, Incarnation, GroupId, Reader, FetchNumber),
     /// Somebody made room on a disk.
     DiskHasRoom(Place),
     /// The next fault of a kind.
@@ -207,9 +209,12 @@ impl World {
             Due::AskForSegment(place, incarnation) if self.lives(place, incarnation) => self.ask_for_segment(place)?,
             Due::Resume(place, incarnation) if self.lives(place, incarnation) => self.resume_core(place),
             Due::LogHasRoom(place, incarnation) if self.lives(place, incarnation) => self.log_has_room(place),
+            Due::Fetch(place, incarnation, group, reader, number) if self.lives(place, incarnation) => {
+                self.serve_fetch(place, group, reader, number)?;
+            }
             // These were meant for an incarnation that is gone.
             Due::Turn(..) | Due::Wake(..) | Due::SyncDone(..) | Due::Resume(..) => {}
-            Due::LogHasRoom(..) | Due::SyncStalls(..) | Due::Seal(..) | Due::AskForSegment(..) => {}
+            Due::LogHasRoom(..) | Due::SyncStalls(..) | Due::Seal(..) | Due::AskForSegment(..) | Due::Fetch(..) => {}
             Due::DiskHasRoom(place) => self.disk_has_room(place),
             Due::Arrive(flight) => self.arrive(flight),
             Due::Break(from, to, epoch) => self.break_if(from, to, epoch),

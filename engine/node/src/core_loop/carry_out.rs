@@ -24,6 +24,12 @@ impl<D: Driver> CoreLoop<D> {
         if let Some(append) = self.effects.append.take() {
             self.log.append(append.number, &append.writes);
         }
+        self.fetches.ask(&mut self.effects.fetches);
+        for (group, node, to) in self.effects.snapshots_needed.drain(..) {
+            tracing::error!(
+                "{node} is so far behind in {group} that it needs a snapshot up to {to}; replace its replica"
+            );
+        }
         self.send_to_peers(now);
         self.start_sync(now)?;
         self.send_to_clients(now);

@@ -20,11 +20,12 @@
 //! - The loop sleeps whenever nothing is due: a deadline in the past is acted on in the turn that it wakes.
 //! - All sockets belong to the driver and close with it.
 //!
-//! `gather` is the first half of a turn, `carry_out` the second; `stall` watches the sync in flight, `clock` the clock,
-//! `rot` hands on what the log has found damaged.
+//! `gather` is the first half of a turn, `carry_out` the second; `fetch` reads old entries back from the log, `stall`
+//! watches the sync in flight, `clock` the clock, `rot` hands on what the log has found damaged.
 
 mod carry_out;
 mod clock;
+mod fetch;
 mod gather;
 mod rot;
 mod segment_wait;
@@ -50,6 +51,8 @@ use crate::inbox::Inbox;
 use crate::link::Link;
 use crate::trace_file::TraceFile;
 use clock::ClockWatch;
+use fetch::Fetches;
+pub use fetch::MemoryUse;
 use segment_wait::SegmentWait;
 use stall::StallWatch;
 
@@ -83,6 +86,8 @@ pub struct Parts<D: Driver> {
     pub counters: Arc<Mutex<Counters>>,
     /// Where protocol events are written to, if they are wanted.
     pub trace: Option<TraceFile>,
+    /// Where the use of memory is shown to other threads.
+    pub memory: Arc<Mutex<MemoryUse>>,
 }
 
 /// The loop of one core. A value: whoever calls [`CoreLoop::turn`] is its thread.
@@ -107,9 +112,12 @@ pub struct CoreLoop<D: Driver> {
     stepped: bool,
     sync: SyncState,
     clock: Option<ClockWatch>,
+    fetches: Fetches,
     log_full: bool,
     counters: Counters,
     shown: Arc<Mutex<Counters>>,
+    memory: MemoryUse,
+    shown_memory: Arc<Mutex<MemoryUse>>,
     observe_at: Time,
     trace: Option<TraceFile>,
 }
@@ -168,9 +176,12 @@ impl<D: Driver> CoreLoop<D> {
                 told_full: false,
             },
             clock: parts.watches_clock.then(ClockWatch::default),
+            fetches: Fetches::default(),
             log_full: false,
             counters: Counters::default(),
             shown: parts.counters,
+            memory: MemoryUse::default(),
+            shown_memory: parts.memory,
             observe_at: Time(0),
             trace: parts.trace,
         }
@@ -196,6 +207,7 @@ impl<D: Driver> CoreLoop<D> {
         self.gather_inbox(now);
         self.expire(now)?;
         self.watch_stall(now)?;
+        self.serve_fetches(now);
         let observes = self.observe_at <= now;
         if observes {
             self.hand_on_rot(now)?;
@@ -204,6 +216,7 @@ impl<D: Driver> CoreLoop<D> {
         let now = self.driver.now();
         self.core.step(now, Event::EndTurn, &mut self.effects);
         self.stepped = false;
+        self.watch_memory();
         self.carry_out(now)?;
         if observes {
             self.observe(now);
@@ -240,7 +253,11 @@ impl<D: Driver> CoreLoop<D> {
         // Nothing can be sealed before the sync in flight has ended, and its end is an event.
         let seal = self.sync.seal_at.filter(|_| !self.log.in_flight());
         let stall = self.sync.stall.deadline();
-        [self.core.deadline(), links, door, stalled, self.sync.look_at, seal, stall].into_iter().flatten().min()
+        let fetches = self.fetches.deadline();
+        [self.core.deadline(), links, door, stalled, self.sync.look_at, seal, stall, fetches]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn observe(&mut self, now: Time) {
@@ -255,5 +272,6 @@ impl<D: Driver> CoreLoop<D> {
         self.counters.log_prepared_bytes = log.prepared_bytes;
         self.core.observe(self.counters);
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = self.core.counters();
+        *self.shown_memory.lock().unwrap_or_else(PoisonError::into_inner) = self.memory;
     }
 }

@@ -13,6 +13,7 @@ mod identity;
 mod inbox;
 mod kill_under_load;
 mod log;
+mod memory;
 mod no_io_uring;
 mod rehome;
 mod replies;

@@ -261,5 +261,6 @@ fn parts(
         watches_clock: false,
         counters: counters.clone(),
         trace: None,
+        memory: Arc::default(),
     }
 }

@@ -165,6 +165,7 @@ impl Raft {
     /// The one entry: takes an event and appends what follows from it to `effects`, in order.
     pub fn step(&mut self, now: Time, event: Event, effects: &mut Vec<Effect>) {
         let before = check::Before::of(self);
+        let is_time = matches!(event, Event::Timer | Event::Postpone);
         let step = &mut Step { now, effects };
         match event {
             Event::Campaign => self.on_campaign(step),
@@ -186,7 +187,10 @@ impl Raft {
             Event::Fetched { number, result } => self.on_fetched(step, number, result),
             Event::Shed => self.evict(0),
             Event::Compact(to) => self.on_compact(step, to),
-            Event::Postpone => self.on_postpone(step),
+            Event::Postpone => {
+                self.ask_when_due(step);
+                self.on_postpone(step);
+            }
         }
         self.flush(step);
         if self.config.mutated(Mutation::SkipDurableWait) {
@@ -201,6 +205,8 @@ impl Raft {
         if cfg!(debug_assertions) {
             self.check();
             before.check_transition(self);
+            let is_past = self.deadline().is_some_and(|deadline| deadline <= now);
+            assert!(!is_time || !is_past || self.role() == Role::Leader, "what was due at {now} is done or put off");
         }
     }
 
@@ -217,9 +223,7 @@ impl Raft {
     }
 
     fn on_timer(&mut self, step: &mut Step) {
-        if self.ask_by.is_some_and(|time| time <= step.now) {
-            self.ask_for_payloads(step);
-        }
+        self.ask_when_due(step);
         match &self.state {
             State::Leader(_) => self.on_leader_timer(step),
             _ if self.election_deadline.is_some_and(|deadline| deadline <= step.now) => self.campaign(step),

@@ -108,6 +108,13 @@ impl Raft {
         self.ask_for_payloads(step);
     }
 
+    /// Asks again when it is time.
+    pub(super) fn ask_when_due(&mut self, step: &mut Step) {
+        if self.ask_by.is_some_and(|time| time <= step.now) {
+            self.ask_for_payloads(step);
+        }
+    }
+
     /// Tells the leader, if one is known, which entry is the last before a missing one, and when to do so again. A leader
     /// that comes later asks by itself.
     pub(super) fn ask_for_payloads(&mut self, step: &mut Step) {

@@ -32,7 +32,7 @@
 //!   `inject A>B term=T now`: a TimeoutNow;
 //!   `inject A>B term=T pre-vote=granted`: a pre-vote.
 //! - `stabilize`: delivers and syncs until nothing is under way.
-//! - `advance 1s`: moves time and fires timers; messages wait. `run 1s`: the same, stabilizing after each timer.
+//! - `pass 1s`: moves time and fires no timer. `advance 1s`: moves time and fires timers; messages wait. `run 1s`: the same, stabilizing after each timer.
 //! - `partition R…` (cuts these off from all others), `cut A>B`, `heal`, `crash R [keep=K]` (K writes under way reach
 //!   the disk all the same), `restart R` (crashes first if it runs).
 //! - `status [R]`, `members [R]` (what is in force), `log [R]`, `read R` (its read index), `confirms R T`.
@@ -194,6 +194,7 @@ impl Runner {
             "stabilize" => cluster.stabilize(),
             "advance" => cluster.advance(span(arguments[0]), false),
             "run" => cluster.advance(span(arguments[0]), true),
+            "pass" => cluster.now = cluster.now + span(arguments[0]),
             "partition" | "cut" | "heal" => network(cluster, verb, arguments),
             "crash" | "restart" => restart(cluster, verb, arguments),
             "rot" | "rot-vote" | "scrub" | "decay" | "mend" => rot(cluster, verb, arguments),

@@ -47,21 +47,21 @@ fn three_nodes() -> Overrides {
     Overrides { nodes: Some(3), without: vec![Part::Orders], ..Overrides::default() }
 }
 
-/// None for what needs changes of members or a window of the log: the tests of `pontoon-raft` hold those.
+/// None for what needs changes of members: the tests of `pontoon-raft` hold those.
 fn of_raft(mutation: Mutation) -> Option<Case> {
     use Mutation::*;
     let case =
         |seeds_max, laws| Case { overrides: Overrides { mutation: Some(mutation), ..three_nodes() }, seeds_max, laws };
     Some(match mutation {
-        EvictUnapplied
-        | TakeStaleFetch
-        | ChangeBeforeOwnCommit
+        ChangeBeforeOwnCommit
         | CommitWithoutOutgoing
         | VoteWithoutOutgoing
         | LearnerCounts
         | KeepCutConfiguration
         | RemovedLeaderStays
         | PermitReused => return None,
+        EvictUnapplied => case(50, &["the core at"]),
+        TakeStaleFetch => case(100, &["the core at", "correct frames are accepted"]),
         SkipDurableWait => case(5, &["law 13", "order of pointers"]),
         DurableEarly => case(10, &["law 13", "order of pointers"]),
         QuorumShortByOne => case(5, &["law 13", "election safety"]),

@@ -37,6 +37,7 @@ fn a_few_hundred_seeds_break_no_law() {
     assert!(sum.lags > 50 && sum.narrow_links > 100 && sum.slow_disks > 50 && sum.scrubs > 200, "{sum}");
     assert!(sum.frames_strange > 500 && sum.frames_ignored > 500 && sum.foreign > 50, "{sum}");
     assert!(sum.orders > 700 && sum.orders > sum.orders_refused + 150 && sum.configurations > 25, "{sum}");
+    assert!(sum.fetches > 10_000 && sum.cold_reads > 300, "{sum}");
     assert_eq!(sum.undecided, 0, "every history is decided");
 }
 
@@ -63,6 +64,8 @@ fn add(sum: &mut Counts, report: &Report) {
     sum.sync_errors += counts.sync_errors;
     sum.logs_fenced += counts.logs_fenced;
     sum.stalls += counts.stalls;
+    sum.fetches += counts.fetches;
+    sum.cold_reads += counts.cold_reads;
     sum.seals += counts.seals;
     sum.segment_waits += counts.segment_waits;
     sum.starts_in_vain += counts.starts_in_vain;
