@@ -45,6 +45,7 @@ pub enum CoreMutation {
     /// A leader that steps down tells its clients that their commands were never executed.
     RefuseOnStepDown,
     /// A compare-and-set is decided when it is proposed.
+    #[cfg(feature = "mutations")]
     CompareAtProposal,
     /// A leader applies some entries twice.
     ApplyTwice,
