@@ -226,10 +226,10 @@ fn draw_memory(options: &mut Options) {
     let core = &mut options.core;
     core.window_bytes_max = *random.pick(&[1, 1, 500, 4_000, WINDOW_BYTES_MAX]);
     core.core_window_bytes_max = *random.pick(&[1, 2_000, CORE_WINDOW_BYTES_MAX, CORE_WINDOW_BYTES_MAX]);
-    core.fetch_bytes_max = *random.pick(&[400, 1_000, 4_000, FETCH_BYTES_MAX]);
+    core.fetch_bytes_max = *random.pick(&[4_000, 4_000, 16_000, FETCH_BYTES_MAX]);
     core.restored_entries = *random.pick(&[0, 0, 5, usize::MAX]);
     // A machine that starts reads its whole log in such pieces, and must be done when the cluster has to serve.
-    let slowest = if core.fetch_bytes_max < 4_000 { Duration::from_millis(1) } else { core.election_timeout / 20 };
+    let slowest = if core.fetch_bytes_max <= 4_000 { Duration::from_millis(1) } else { core.election_timeout / 20 };
     options.disk.fetch_mean = *random.pick(&[Duration::from_micros(50), Duration::from_micros(500), slowest]);
     options.disk.cold_ppm = *random.pick(&[0, 10_000, 200_000]);
 }

@@ -300,7 +300,7 @@ impl Invariants {
             truth.commit(place, entry, term)?;
         }
         if truth.committed.len() > known {
-            let configurations = in_force_since(&truth.descriptor, view, id);
+            let configurations = in_force_since(&truth.descriptor, view, &replica.log, id);
             truth.check_copies(&configurations, place.core, id, disks)?;
             self.check_leaders_have(group, id, term)?;
         }

@@ -16,10 +16,11 @@ use std::time::Duration;
 
 use pontoon_multiraft::{Change, Configuration, Event, GroupView, MembersChange};
 use pontoon_router::core_of;
-use pontoon_types::{Descriptor, EntryKind, GroupId, Index, LogId, Member, NodeId};
+use pontoon_types::{Descriptor, EntryKind, GroupId, LogId, Member, NodeId};
 
 use crate::options::{Handicap, Options};
 use crate::random::Random;
+use crate::replica_log::ReplicaLog;
 use crate::trace::Place;
 use crate::world::World;
 
@@ -109,15 +110,19 @@ impl World {
 }
 
 /// The configurations by which the entry at `id` may have been committed: the one in force where it stands, and those that
-/// follow it in this log.
-pub(crate) fn in_force_since(founded: &Descriptor, view: &GroupView<'_>, id: LogId) -> Vec<Configuration> {
+/// follow it in this log. `log` is all that the replica has written: much of it is not in its memory any more.
+pub(crate) fn in_force_since(
+    founded: &Descriptor,
+    view: &GroupView<'_>,
+    log: &ReplicaLog,
+    id: LogId,
+) -> Vec<Configuration> {
     let founders = Configuration::of_voters(founded.members.iter().copied());
     let mut found = vec![founders.expect("law: a descriptor names each replica and each node once")];
     if view.descriptor().generation == founded.generation && *view.configuration() == found[0] {
         return found;
     }
-    let entries = view.entries(Index(1), view.last().index);
-    for entry in entries.filter(|entry| entry.kind == EntryKind::Configuration) {
+    for entry in log.entries.iter().filter(|entry| entry.kind == EntryKind::Configuration) {
         let Ok(configuration) = Configuration::decode(&entry.payload) else { continue };
         if entry.id.index <= id.index {
             found.clear();
