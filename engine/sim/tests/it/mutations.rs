@@ -37,7 +37,7 @@ impl Case {
 }
 
 /// What an ordinary test spends on one bug.
-const SEEDS_MAX: u64 = 100;
+const SEEDS_MAX: u64 = 150;
 
 /// What a client or an operator sees.
 const OUTSIDE: &[&str] = &["linearizability", "liveness", "replies"];
@@ -126,7 +126,7 @@ fn of_core(mutation: CoreMutation) -> Case {
         LeaseFromAnswer => leased(300),
         LeaseWithoutMargin => leased(300),
         WithdrawWithoutEpoch => leased(300),
-        ForgetPromises => leased(100),
+        ForgetPromises => leased(150),
         LeaseWithoutAcceptance => leased(100),
         JoinOpenRound => case(50, &["law 6"]),
         ReuseRoundId => case(50, &["law 6"]),
