@@ -85,7 +85,8 @@ const PURE: [&str; 6] = [
 ];
 
 /// The modules of the log that may name files and threads.
-const WAL_FILES: [&str; 4] = ["wal/src/file.rs", "wal/src/file/", "wal/src/prepare.rs", "wal/src/prepare/"];
+const WAL_FILES: [&str; 5] =
+    ["wal/src/file.rs", "wal/src/file/", "wal/src/prepare.rs", "wal/src/prepare/", "wal/src/cold.rs"];
 
 /// The one file of the log that may name threads and clocks: the keeper rests by time, and decides nothing by it.
 const WAL_KEEPER: &str = "wal/src/keeper/thread.rs";
