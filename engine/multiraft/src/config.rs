@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use crate::LeaseConfig;
+use crate::{Checkpoint, LeaseConfig};
 use pontoon_raft::Identities;
 use pontoon_types::limits::{COMMAND_BYTES_MAX, CORE_WINDOW_BYTES_MAX, PROPOSAL_BYTES_PER_TURN};
-use pontoon_types::{ClusterId, CoreId, Descriptor, Entry, HardState, Incarnation, Index, LogId, NodeId};
+use pontoon_types::{
+    ClusterId, CoreId, Descriptor, Entry, GroupId, HardState, Incarnation, Index, LogId, NodeId, ReplicaId,
+};
 
 /// The identity, the neighbours and the timing of one core.
 #[derive(Clone, Debug)]
@@ -26,6 +28,8 @@ pub struct CoreConfig {
     pub nodes: Vec<(NodeId, String)>,
     /// All ranges of the cluster, also those whose groups live on other cores.
     pub descriptors: Vec<Descriptor>,
+    /// The groups of which replicas of this core were destroyed, with the highest of those replicas (law 11).
+    pub tombstones: Vec<(GroupId, ReplicaId)>,
     /// Timeouts and limits of each group.
     pub raft: pontoon_raft::Config,
     /// How often a beacon leaves for each peer.
@@ -67,6 +71,7 @@ impl CoreConfig {
             seed: 0,
             nodes: Vec::new(),
             descriptors: Vec::new(),
+            tombstones: Vec::new(),
             raft: pontoon_raft::Config::default(),
             beacon_interval: Duration::from_millis(100),
             support_timeout: Duration::from_secs(1),
@@ -84,8 +89,8 @@ impl CoreConfig {
     }
 }
 
-/// What the log kept of one group.
-#[derive(Clone, Debug)]
+/// What the log and the store kept of one group.
+#[derive(Debug)]
 pub struct GroupState {
     /// Its range and members.
     pub descriptor: Descriptor,
@@ -103,6 +108,9 @@ pub struct GroupState {
     pub lost: Vec<Index>,
     /// The last term and vote are not known: what `hard_state` says may be older.
     pub vote_lost: bool,
+    /// The newest whole checkpoint of this replica. None if there is none, or none that can be read: a group whose log was
+    /// compacted then lacks its state. The shell deletes checkpoints of replicas that the log does not hold.
+    pub checkpoint: Option<Checkpoint>,
 }
 
 impl GroupState {
@@ -117,6 +125,7 @@ impl GroupState {
             entries,
             lost: Vec::new(),
             vote_lost: false,
+            checkpoint: None,
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::replica::{Asker, Replica, Slot};
 use crate::send::sendable;
 use crate::timers::Timers;
 use crate::trace;
-use crate::{ConnectionId, CoreConfig, CoreWrite, Effects, Event, GroupState, Kv};
+use crate::{ConnectionId, CoreConfig, CoreWrite, Effects, Event, GroupState};
 
 /// All groups of one core.
 ///
@@ -162,6 +162,7 @@ impl Core {
                     self.step_replica(now, slot, RaftEvent::Lost(indexes));
                 }
             }
+            Event::Store(_) | Event::LogPressure(_) => {}
             Event::ChangeMembers { group, change } => {
                 let outcome = self.change_members(now, group, change);
                 effects.refused_orders.extend(outcome.err().map(|why| (group, why)));
@@ -355,7 +356,8 @@ impl Core {
 
 /// A replica as its log left it: a follower that has applied nothing yet.
 fn restore(config: &CoreConfig, group: GroupState, now: Time) -> Replica {
-    let GroupState { descriptor, hard_state, compacted, older, configurations, entries, lost, vote_lost } = group;
+    let GroupState { descriptor, hard_state, compacted, older, configurations, entries, lost, vote_lost, checkpoint } =
+        group;
     let me = descriptor.replica_on(config.node).expect("law: a log holds groups of its own node only");
     let members = Configuration::of_voters(descriptor.members.iter().copied());
     let members = members.expect("law: a descriptor names each replica and each node once");
@@ -371,7 +373,7 @@ fn restore(config: &CoreConfig, group: GroupState, now: Time) -> Replica {
         descriptor,
         me,
         raft,
-        machine: Kv::default(),
+        machine: checkpoint.map(|checkpoint| checkpoint.machine).unwrap_or_default(),
         applied: compacted.index,
         waiters: VecDeque::new(),
         unapplied_reads: Vec::new(),

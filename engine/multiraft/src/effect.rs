@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use pontoon_raft::Fetch;
-use pontoon_types::{CoreWriteNumber, GroupId, LogId, NodeId, Write};
+use pontoon_types::{CoreWriteNumber, GroupId, LogId, NodeId, StoreOrder, Write};
 
 use crate::{ConnectionId, OrderRefused};
 
@@ -26,6 +26,9 @@ pub struct Effects {
     /// To be read from the log and answered with [`crate::Event::Fetched`], whenever the log can. A newer fetch of the same
     /// group and reader takes the place of an older one.
     pub fetches: Vec<(GroupId, Fetch)>,
+    /// For the store beside the log, in their order; answered with [`crate::Event::Store`]. A shell that cannot carry one out
+    /// answers that it failed.
+    pub store: Vec<StoreOrder>,
     /// Members that need what is compacted here, and up to where. Nobody can give it to them yet: for the operator.
     pub snapshots_needed: Vec<(GroupId, NodeId, LogId)>,
     /// Whole frames, in order, for each peer.
@@ -49,6 +52,7 @@ impl Effects {
         self.append.is_none()
             && self.beacons.is_empty()
             && self.fetches.is_empty()
+            && self.store.is_empty()
             && self.snapshots_needed.is_empty()
             && self.peer_frames.is_empty()
             && self.client_frames.is_empty()

@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use pontoon_raft::{MembersChange, Unfetched};
-use pontoon_types::{CoreWriteNumber, Entry, FetchNumber, GroupId, Index, NodeId};
+use pontoon_types::{CoreWriteNumber, Entry, FetchNumber, GroupId, Index, NodeId, StoreAnswer};
 
 /// A client's connection, named by the shell. Never reused while the core lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,6 +63,10 @@ pub enum Event {
         /// Which ones.
         indexes: Vec<Index>,
     },
+    /// The answer to one of [`crate::Effects::store`]. One that nobody waits for any more is ignored.
+    Store(StoreAnswer),
+    /// Old entries of these groups keep the log from giving segments back: they are checkpointed before others.
+    LogPressure(Vec<GroupId>),
     /// Change the members of a group that this core leads. What cannot be done comes out as a refused order.
     ChangeMembers {
         /// Whose members.

@@ -4,6 +4,8 @@
 //! order give the same state and the same outcomes on every replica, and a command that cannot apply is an outcome
 //! and not an error.
 
+mod cut;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -11,10 +13,15 @@ use pontoon_types::limits::{SCAN_BYTES_MAX, SCAN_PAIRS_MAX};
 use pontoon_wire::client::OperationOutcome;
 use pontoon_wire::command::KvOperation;
 
+use cut::Cut;
+
 /// The state of one range.
 #[derive(Debug, Default)]
 pub struct Kv {
     pairs: BTreeMap<Box<[u8]>, Bytes>,
+    /// What the keys and values take, bytes.
+    bytes: usize,
+    cut: Option<Box<Cut>>,
 }
 
 /// Pairs in key order, and the key at which a scan that stopped early goes on.
@@ -28,16 +35,14 @@ impl Kv {
                 self.put(key, value);
                 OperationOutcome::Put
             }
-            KvOperation::Delete { key } => {
-                OperationOutcome::Deleted { existed: self.pairs.remove(key.as_ref()).is_some() }
-            }
+            KvOperation::Delete { key } => OperationOutcome::Deleted { existed: self.remove(key) },
             KvOperation::CompareAndSet { key, expected, value } => {
                 let current = self.get(key);
                 let succeeded = current == *expected;
                 if succeeded {
                     match value {
                         Some(value) => self.put(key, value),
-                        None => drop(self.pairs.remove(key.as_ref())),
+                        None => drop(self.remove(key)),
                     }
                 }
                 OperationOutcome::Swapped { succeeded, current }
@@ -48,10 +53,39 @@ impl Kv {
     /// The value is copied, so that it does not keep a whole frame or segment alive.
     fn put(&mut self, key: &Bytes, value: &Bytes) {
         let value = Bytes::copy_from_slice(value);
+        self.bytes += value.len();
         match self.pairs.get_mut(key.as_ref()) {
-            Some(old) => *old = value,
-            None => drop(self.pairs.insert(Box::from(key.as_ref()), value)),
+            Some(old) => {
+                if let Some(cut) = &mut self.cut {
+                    cut.changes(key, Some(old));
+                }
+                self.bytes -= old.len();
+                *old = value;
+            }
+            None => {
+                if let Some(cut) = &mut self.cut {
+                    cut.changes(key, None);
+                }
+                self.bytes += key.len();
+                self.pairs.insert(Box::from(key.as_ref()), value);
+            }
         }
+    }
+
+    /// Says whether the key was there.
+    fn remove(&mut self, key: &Bytes) -> bool {
+        let Some(old) = self.pairs.remove(key.as_ref()) else { return false };
+        if let Some(cut) = &mut self.cut {
+            cut.changes(key, Some(&old));
+        }
+        self.bytes -= key.len() + old.len();
+        true
+    }
+
+    /// Puts back what a checkpoint holds of a key that is not there.
+    pub(crate) fn restore(&mut self, key: Box<[u8]>, value: Bytes) {
+        self.bytes += key.len() + value.len();
+        self.pairs.insert(key, value);
     }
 
     /// The value of `key`.
@@ -82,6 +116,11 @@ impl Kv {
     /// How many keys there are.
     pub fn len(&self) -> usize {
         self.pairs.len()
+    }
+
+    /// What the keys and values take, bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether there is no key.

@@ -47,6 +47,7 @@
 //! than the built-in one.
 
 mod beacon;
+mod checkpoint;
 mod config;
 mod core;
 mod effect;
@@ -71,6 +72,7 @@ mod timers;
 mod trace;
 mod view;
 
+pub use checkpoint::{Checkpoint, CheckpointBuilder, ChunkFault};
 pub use config::{CoreConfig, GroupState};
 pub use core::Core;
 pub use effect::{CoreWrite, Effects};

@@ -113,3 +113,31 @@ pub const READ_BYTES_PER_TURN: usize = 8 << 20;
 
 /// Bytes of status and route reports after which a turn makes no more of them; above it the answer is Busy.
 pub const REPORT_BYTES_PER_TURN: usize = 4 << 20;
+
+/// Most bytes of one chunk of a checkpoint. A peer link and a store thread carry one at a time among everything else, so
+/// it is a few frames' worth; a larger one would save nothing.
+pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = 256 << 10;
+
+/// Chunks of one staging that the store has not taken yet. Bounds the memory between a core and its store.
+pub const STAGED_CHUNKS_MAX: usize = 4;
+
+/// Checkpoints that one core writes at once. Each walks a state while its group goes on; more would not be done sooner.
+pub const CORE_CHECKPOINTS_MAX: usize = 2;
+
+/// Bytes of entries that a group applies before it makes a checkpoint, unless its state is larger than twice that. What a
+/// restart has to apply again, and small beside what a log holds.
+pub const CHECKPOINT_LOG_BYTES: usize = 16 << 20;
+
+/// Bytes of values and keys that one checkpoint keeps beside the state because they were overwritten while it was being
+/// written; above it the checkpoint is given up and tried again.
+pub const CHECKPOINT_BEFORE_BYTES_MAX: usize = 64 << 20;
+
+/// Chunks of snapshots that one core lets its peers send before it has taken them: 4 MiB. One budget for all groups, so
+/// that many replicas that come at once share it.
+pub const SNAPSHOT_CREDIT_CHUNKS: usize = 16;
+
+/// Chunks that one snapshot may have under way: two round trips of a fast link.
+pub const SNAPSHOT_WINDOW_CHUNKS: usize = 4;
+
+/// Snapshots that one core receives at once. The others wait for their turn, repairs before new replicas.
+pub const CORE_SNAPSHOTS_MAX: usize = 8;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bounds;
+mod checkpoints;
 mod cluster;
 mod follower_reads;
 mod kv;
