@@ -342,7 +342,7 @@ impl Log {
                 self.supply.give_back(slot);
             }
         }
-        if checkpoints > 0 {
+        if let Some(hints) = hints {
             self.hints = hints;
         }
         self.rot.extend(rot);
@@ -412,8 +412,10 @@ impl Log {
         self.supply.slots() * self.segment_bytes
     }
 
-    /// Groups whose entries keep old segments from being used again, as of the newest checkpoint: compacting them frees
-    /// those segments. To be looked at now and then; what is ignored is copied elsewhere in the end.
+    /// Groups whose entries keep old segments from being used again, as of the end of a segment that was closed lately:
+    /// compacting them frees those segments. While the log is short of room these are all that hold anything old, before
+    /// that those that hold much. To be looked at now and then; what is ignored is copied elsewhere in the end, if it is
+    /// little.
     pub fn compact_hints(&self) -> &[CompactHint] {
         &self.hints
     }

@@ -81,10 +81,11 @@ impl LiveBytes {
     }
 }
 
-/// The groups with much in `oldest`.
+/// The groups with much in `oldest`, or with anything at all if `any`.
 pub(crate) fn hints(
     state: &LogState,
     oldest: &BTreeSet<SegmentKey>,
+    any: bool,
     mappings: &Mappings,
 ) -> io::Result<Vec<CompactHint>> {
     let mut hints = Vec::new();
@@ -93,12 +94,12 @@ pub(crate) fn hints(
         let (mut entries, mut bytes, mut up_to) = (0, 0, Index(0));
         for runs in in_one_segment(of.runs.as_slice()).filter(|runs| oldest.contains(&runs[0].segment)) {
             entries += count(runs);
-            if entries <= HINT_ENTRIES {
+            if entries <= HINT_ENTRIES && !any {
                 bytes += bytes_taken(runs, mappings)?;
             }
             up_to = end(&runs[runs.len() - 1]).previous();
         }
-        if entries > HINT_ENTRIES || bytes > HINT_BYTES {
+        if entries > HINT_ENTRIES || bytes > HINT_BYTES || any && entries > 0 {
             hints.push(CompactHint { group, up_to });
         }
     }

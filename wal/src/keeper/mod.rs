@@ -116,7 +116,8 @@ pub(crate) struct Report {
     pub(crate) cold: Vec<(SegmentId, Slot)>,
     pub(crate) moved: Vec<Moved>,
     pub(crate) freed: Vec<(SegmentKey, Slot)>,
-    pub(crate) hints: Vec<CompactHint>,
+    /// If they were looked for.
+    pub(crate) hints: Option<Vec<CompactHint>>,
     pub(crate) rot: Vec<Rot>,
     pub(crate) checkpoints: u64,
     pub(crate) bytes: u64,
@@ -191,8 +192,10 @@ impl Keeper {
         let Some((_, covered)) = self.start.uncovered.last().copied() else { return Ok(()) };
         let mut state = self.fold(&mappings)?;
         let entries = live::entries(&state);
-        report.hints = live::hints(&state, &self.oldest(), &mappings)?;
         let room = self.room();
+        // Many groups with little each may hold all of it; copying them would not make it smaller.
+        let is_short = room.is_short();
+        report.hints = Some(live::hints(&state, &self.oldest(is_short), is_short, &mappings)?);
         // Counting entries touches no segment; measuring their bytes does.
         let mut victims = if room.is_worth_copying() {
             plan::victims(&self.usages(&state, &entries, &mappings)?, self.start.origin.segment_bytes, room)
@@ -312,12 +315,16 @@ impl Keeper {
         Ok(self.settled().map(usage).collect())
     }
 
-    /// The oldest fifth of the log's segments.
-    fn oldest(&self) -> BTreeSet<SegmentKey> {
-        let of_log = self.start.kept.values().filter(|kept| kept.fact.stream == Stream::Log);
-        let mut ids: Vec<SegmentId> = of_log.map(|kept| kept.fact.segment).collect();
+    /// The oldest fifth of the log's segments, and if `cold` all copies, which are older still.
+    fn oldest(&self, cold: bool) -> BTreeSet<SegmentKey> {
+        let of = |stream| {
+            let of_stream = self.start.kept.values().filter(move |kept| kept.fact.stream == stream);
+            of_stream.map(|kept| kept.fact.segment)
+        };
+        let mut ids: Vec<SegmentId> = of(Stream::Log).collect();
         ids.sort_unstable();
         ids.truncate(ids.len().div_ceil(5));
+        ids.extend(of(Stream::Cold).filter(|_| cold));
         ids.iter().map(|id| id.key()).collect()
     }
 

@@ -335,6 +335,39 @@ fn the_reserve_carries_compaction_votes_and_removal_with_nothing_left_on_the_dis
 }
 
 #[test]
+fn a_log_whose_hints_are_heeded_goes_on_for_ever_however_many_groups_share_it() {
+    // One group that fills it, and so many that none of them has much in it.
+    for groups in [1, 200] {
+        let max_log_bytes = 20 * SEGMENT_BYTES;
+        let rig = Rig::new(Options { max_log_bytes, checkpoint_segments: 4, ..small() }, groups);
+        let (mut log, _) = rig.open();
+        let mut lasts = vec![0; groups as usize];
+        let (mut number, mut turned_away) = (0, 0);
+        for turn in 0..40_000_u64 {
+            let group = turn % groups;
+            let mut writes = Vec::new();
+            for hint in log.compact_hints() {
+                writes.push(compact(hint.group.0, hint.up_to.0, 1));
+            }
+            if log.is_full() {
+                turned_away += 1;
+            } else {
+                let last = &mut lasts[group as usize];
+                *last += 1;
+                writes.push(entries(2 + group, vec![entry(*last, 1, vec![1; 300])]));
+            }
+            number += 1;
+            rig.commit(&mut log, number, &writes);
+            if log.is_full() {
+                idle(&rig, &mut log);
+            }
+            assert!(log.bytes() <= max_log_bytes);
+        }
+        assert!(log.stats().bytes > 200 * max_log_bytes && turned_away < 400, "{groups}: {turned_away}, {:?}", log.stats());
+    }
+}
+
+#[test]
 fn a_start_with_nothing_left_on_the_disk_finds_room_again() {
     let max_log_bytes = 40 * SEGMENT_BYTES;
     let rig = Rig::new(Options { max_log_bytes, checkpoint_segments: 4, ready_segments: 4, ..small() }, 2);
