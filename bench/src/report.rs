@@ -262,6 +262,11 @@ pub fn sum(cores: &[CoreStatus]) -> Counters {
         sum.applied_entries += counters.applied_entries;
         sum.cpu_ns += counters.cpu_ns;
         sum.log_prepared_bytes += counters.log_prepared_bytes;
+        sum.checkpoints += counters.checkpoints;
+        sum.checkpoint_bytes += counters.checkpoint_bytes;
+        sum.checkpoint_failures += counters.checkpoint_failures;
+        sum.snapshots_sent += counters.snapshots_sent;
+        sum.snapshots_received += counters.snapshots_received;
     }
     sum
 }

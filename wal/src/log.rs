@@ -17,7 +17,7 @@ use crate::control::Note;
 use crate::format::BLOCK_BYTES;
 use crate::format::group::{FLAG_ECHO_WHOLE, FLAG_SEAL};
 use crate::format::record::{RUN_BYTES, RunHead};
-use crate::keeper::scrub::Rot;
+use crate::keeper::scrub::{Found, Rot};
 use crate::keeper::thread::Keeping;
 use crate::keeper::{Closed, CompactHint, Report};
 use crate::prepare::{SharedControl, Slot, Supply, lock_control};
@@ -345,6 +345,7 @@ impl Log {
         if let Some(hints) = hints {
             self.hints = hints;
         }
+        let rot = self.counting(rot);
         self.rot.extend(rot);
     }
 
@@ -414,10 +415,12 @@ impl Log {
 
     /// Groups whose entries keep old segments from being used again, as of the end of a segment that was closed lately:
     /// compacting them frees those segments. While the log is short of room these are all that hold anything old, before
-    /// that those that hold much. To be looked at now and then; what is ignored is copied elsewhere in the end, if it is
+    /// that those that hold much, without those that were compacted since. To be looked at now and then; what is ignored is copied elsewhere in the end, if it is
     /// little.
-    pub fn compact_hints(&self) -> &[CompactHint] {
-        &self.hints
+    pub fn compact_hints(&self) -> impl Iterator<Item = CompactHint> {
+        let is_open =
+            |hint: &&CompactHint| self.state.group(hint.group).is_some_and(|of| of.compacted.index < hint.up_to);
+        self.hints.iter().filter(is_open).copied()
     }
 
     /// Damage that was found since the last call by reading what is stored, before anybody needed it. To be asked now
@@ -431,7 +434,20 @@ impl Log {
     /// done in the background once a day.
     pub fn scrub(&mut self) -> Result<Vec<Rot>, LogError> {
         self.check_fence()?;
-        self.keeping.scrub().map_err(LogError::io("reading the log from the disk"))
+        let found = self.keeping.scrub().map_err(LogError::io("reading the log from the disk"))?;
+        Ok(self.counting(found))
+    }
+
+    /// The damage that somebody may still meet. A payload that was written again, cut or given up is read nowhere any more,
+    /// though its bytes lie there until the segment is used again.
+    fn counting(&self, found: Vec<Found>) -> Vec<Rot> {
+        let counts = |found: &Found| {
+            let Some(entry) = &found.rot.entry else { return true };
+            let Some(of) = self.state.group(entry.group) else { return false };
+            let run = of.runs.find(entry.id.index).map(|at| of.runs.as_slice()[at]);
+            run.is_some_and(|run| run.segment == found.segment && run.payloads_at == found.payloads_at)
+        };
+        found.into_iter().filter(counts).map(|found| found.rot).collect()
     }
 
     /// Segments with entries, and how many were given up and are still read by somebody.

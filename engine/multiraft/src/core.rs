@@ -207,6 +207,8 @@ impl Core {
             group_steps: self.counters.group_steps,
             leased_reads: self.counters.leased_reads,
             index_questions: self.counters.index_questions,
+            snapshots_sent: self.counters.snapshots_sent,
+            snapshots_received: self.counters.snapshots_received,
             ..self.shell
         }
     }

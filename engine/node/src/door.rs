@@ -19,7 +19,7 @@ use pontoon_wire::hello::{self, HELLO_BYTES, Hello, HelloRefusal, Welcome};
 
 use crate::connection::Caller;
 use crate::driver::{Driver, Received, SocketId};
-use crate::inbox::Inbox;
+use crate::inbox::{Delivery, Inbox};
 use crate::write_limits::WriteLimits;
 
 /// How long a caller may take to say who it is.
@@ -68,7 +68,7 @@ pub struct Household {
 pub struct Door {
     household: Household,
     own_core: CoreId,
-    inboxes: Vec<Arc<Inbox<Parcel>>>,
+    inboxes: Vec<Arc<Inbox<Delivery>>>,
     greetings: BTreeMap<SocketId, Greeting>,
     shut_until: Option<Time>,
     logged: Vec<String>,
@@ -129,7 +129,7 @@ impl Household {
 
 impl Door {
     /// A door on `own_core`, with the inboxes of all cores.
-    pub fn new(household: Household, own_core: CoreId, inboxes: Vec<Arc<Inbox<Parcel>>>) -> Door {
+    pub fn new(household: Household, own_core: CoreId, inboxes: Vec<Arc<Inbox<Delivery>>>) -> Door {
         Door { household, own_core, inboxes, greetings: BTreeMap::new(), shut_until: None, logged: Vec::new() }
     }
 
@@ -226,7 +226,8 @@ impl Door {
     fn hand_over<D: Driver>(&mut self, driver: &mut D, socket: SocketId, core: CoreId, caller: Caller, version: u16) {
         let inbox = &self.inboxes[usize::from(core.0)];
         let Some(fd) = driver.release(socket) else { return };
-        if let Err(parcel) = inbox.push(Parcel { socket: fd, caller, version }) {
+        let parcel = Delivery::Connection(Parcel { socket: fd, caller, version });
+        if let Err(Delivery::Connection(parcel)) = inbox.push(parcel) {
             // The core is gone, or does not keep up with new connections; the caller is told, and the socket closes here.
             let refusal = if inbox.is_closed() { HelloRefusal::CoreStopped } else { HelloRefusal::Full };
             if let Ok(socket) = driver.adopt(parcel.socket) {

@@ -15,6 +15,7 @@ use pontoon_types::{CoreId, GroupId, LogId, NodeId};
 use pontoon_wal::{LogError, ReadError};
 
 use crate::config::ConfigError;
+use crate::store::read::CheckpointError;
 
 /// Something is wrong with a data directory. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
@@ -170,6 +171,9 @@ pub enum StartError {
         /// What the log says.
         source: ReadError,
     },
+    /// A checkpoint cannot be used, or the directory of the checkpoints cannot be read.
+    #[error(transparent)]
+    Store(#[from] CheckpointError),
     /// The groups of the node cannot move to another number of cores now. Its logs still hold them.
     #[error("the node has {have} cores and cannot start with {wanted}: {why}; nothing was moved")]
     Rehome {
@@ -202,7 +206,11 @@ impl StartError {
             | StartError::PortInUse { .. }
             | StartError::Listen { .. }
             | StartError::Core { .. } => 3,
-            StartError::DataDir(_) | StartError::Log { .. } | StartError::Read { .. } | StartError::Rehome { .. } => 4,
+            StartError::DataDir(_)
+            | StartError::Log { .. }
+            | StartError::Read { .. }
+            | StartError::Store(_)
+            | StartError::Rehome { .. } => 4,
         }
     }
 }

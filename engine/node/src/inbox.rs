@@ -11,7 +11,31 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use crossbeam_queue::ArrayQueue;
+use pontoon_multiraft::MembersChange;
+use pontoon_types::{GroupId, NodeId, StoreAnswer};
 use rustix::event::{EventfdFlags, eventfd};
+
+use crate::door::Parcel;
+
+/// What a core is handed from other threads.
+#[derive(Debug)]
+pub enum Delivery {
+    /// A connection that asked for this core.
+    Connection(Parcel),
+    /// The store's answer to one of the core's orders.
+    Store(StoreAnswer),
+    /// An order about a group.
+    Order(Order),
+}
+
+/// What the owner of a node orders its cores to do.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// Change the members of a group.
+    ChangeMembers(GroupId, MembersChange),
+    /// Hand the leadership of a group over.
+    TransferLeader(GroupId, NodeId),
+}
 
 /// A bounded queue into one core.
 #[derive(Debug)]

@@ -31,6 +31,7 @@
 //!   `write_limits`: what one write may carry
 //! - `link`: the connection to a peer; `door`: who may come in; `connection`: who came in; `inbox`: between threads
 //! - `init`: the first start of a cluster; `identity`: the node file and the lock; `descriptor_record`: its ranges
+//! - `store`: the checkpoints, on threads of their own
 //! - `rehome`: a start with another number of cores; `trace_file`: protocol events for checkers outside
 //! - `config`, `probe`, `error`: what a node starts with, what the machine must offer, and what can go wrong
 //!
@@ -60,6 +61,7 @@ pub mod init;
 pub mod link;
 pub mod node;
 pub mod rehome;
+pub mod store;
 pub mod trace_file;
 pub mod write_limits;
 
@@ -73,8 +75,10 @@ mod recover;
 pub use config::{ConfigFile, NodeConfig};
 pub use core_loop::MemoryUse;
 pub use error::{CoreFailure, DataDirError, InitError, StartError};
+pub use inbox::Order;
 pub use init::{InitPlan, init};
 pub use node::{Node, NodeFailure, StopHandle, WaitEnd};
+pub use pontoon_multiraft::{Change, MembersChange};
 pub use pontoon_types::{ClusterId, NodeId};
 pub use pontoon_wal::Options as LogOptions;
 pub use pontoon_wire::client::Counters;

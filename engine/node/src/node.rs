@@ -19,25 +19,31 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use pontoon_multiraft::{Core, CoreConfig, RaftConfig};
-use pontoon_types::{ClusterId, CoreId, Descriptor, NodeId};
+use pontoon_router::core_of;
+use pontoon_types::{ClusterId, CoreId, Descriptor, GroupId, NodeId};
 use pontoon_wal::Log;
 use pontoon_wire::client::Counters;
 use pontoon_wire::hello::{Caller, Hello};
 
 use crate::config::{NodeConfig, check_cores};
 use crate::core_loop::{CoreLoop, MemoryUse, Parts};
-use crate::door::{Door, Household, Parcel};
+use crate::door::{Door, Household};
 use crate::driver::Driver;
 use crate::driver::epoll::EpollDriver;
 use crate::error::{CoreFailure, DataDirError, StartError};
 use crate::executor;
 use crate::identity::{DataDir, Identity};
-use crate::inbox::Inbox;
+use crate::inbox::{Delivery, Inbox, Order};
 use crate::link::Link;
 use crate::listen::listen_at;
 use crate::probe::probe;
 use crate::recover::{RecoveredCore, descriptors, recover};
 use crate::rehome::rehome;
+use crate::store::Store;
+use crate::store::door::StoreDoor;
+use crate::store::folder::Folder;
+use crate::store::format::Owner;
+use crate::store::recover::Checkpoints;
 use crate::trace_file::TraceFile;
 use crate::write_limits::WriteLimits;
 
@@ -60,13 +66,15 @@ pub struct Node {
     address: SocketAddr,
     cores: Vec<CoreHandle>,
     status: Arc<Status>,
-    /// Holds the directory's lock until all cores have ended.
+    /// Ends when all cores have.
+    store: Store,
+    /// Holds the directory's lock until all cores and the store have ended.
     _data_dir: DataDir,
 }
 
 #[derive(Debug)]
 struct CoreHandle {
-    inbox: Arc<Inbox<Parcel>>,
+    inbox: Arc<Inbox<Delivery>>,
     counters: Arc<Mutex<Counters>>,
     memory: Arc<Mutex<MemoryUse>>,
     thread: Option<JoinHandle<()>>,
@@ -163,7 +171,7 @@ struct Blueprint {
     descriptors: Vec<Descriptor>,
     /// The longest promise of all starts before this one.
     longest_promise: Duration,
-    inboxes: Vec<Arc<Inbox<Parcel>>>,
+    inboxes: Vec<Arc<Inbox<Delivery>>>,
 }
 
 impl Node {
@@ -181,11 +189,14 @@ impl Node {
         probe(core_count)?;
         let (listener, address) = listen_at(config.listen.unwrap_or(own_address))?;
         rehome(&mut data_dir, &config.log, core_count)?;
-        let recovered = recover(&data_dir, &config.log)?;
+        let owner = Owner { cluster: data_dir.identity().cluster, node: data_dir.identity().node };
+        let checkpoints = Checkpoints::look(Folder::of(&config.data_dir, owner))?;
+        let recovered = recover(&data_dir, &config.log, &checkpoints)?;
         let longest_promise = data_dir.begin_incarnation(config.lease.map_or(Duration::ZERO, |lease| lease.length))?;
         if let Err(error) = data_dir.remove_retired() {
             tracing::warn!("{error}; the logs that the node has given up stay there until the next start");
         }
+        let store = start_store(checkpoints, &recovered)?;
         let identity = data_dir.identity().clone();
         let inboxes = (0..core_count)
             .map(|core| {
@@ -209,8 +220,14 @@ impl Node {
             address,
             inboxes,
         });
-        let mut node =
-            Node { identity, address, cores: Vec::new(), status: Arc::new(Status::default()), _data_dir: data_dir };
+        let mut node = Node {
+            identity,
+            address,
+            cores: Vec::new(),
+            status: Arc::new(Status::default()),
+            store,
+            _data_dir: data_dir,
+        };
         node.start_cores(blueprint, recovered, listener)?;
         tracing::info!(node = %node.identity.node, cluster = %node.identity.cluster, %address, "node runs");
         Ok(node)
@@ -239,6 +256,16 @@ impl Node {
     /// What each core holds of its groups' logs in memory, as of then.
     pub fn memory(&self) -> Vec<MemoryUse> {
         self.cores.iter().map(|core| *core.memory.lock().unwrap_or_else(PoisonError::into_inner)).collect()
+    }
+
+    /// Hands an order about a group to the core of that group. Only the node that leads the group carries it out; what is
+    /// refused is said in the log of the process. False when the core has ended or has too much before it.
+    pub fn order(&self, order: Order) -> bool {
+        let group = match &order {
+            Order::ChangeMembers(group, _) | Order::TransferLeader(group, _) => *group,
+        };
+        let core = core_of(group, self.cores.len() as u16);
+        self.cores[usize::from(core.0)].inbox.push(Delivery::Order(order)).is_ok()
     }
 
     /// A way to end [`Node::wait`].
@@ -287,6 +314,7 @@ impl Node {
                 counters: counters.clone(),
                 memory: memory.clone(),
                 status: self.status.clone(),
+                store: self.store.door(blueprint.inboxes[index].clone()),
             };
             let started = started.clone();
             let thread = std::thread::Builder::new()
@@ -367,6 +395,7 @@ struct Site {
     counters: Arc<Mutex<Counters>>,
     memory: Arc<Mutex<MemoryUse>>,
     status: Arc<Status>,
+    store: StoreDoor,
 }
 
 impl Site {
@@ -390,18 +419,19 @@ impl Site {
     }
 
     fn build(self, recovered: RecoveredCore) -> std::io::Result<CoreLoop<EpollDriver>> {
-        let Site { core, blueprint, listener, counters, memory, .. } = self;
+        let Site { core, blueprint, listener, counters, memory, store, .. } = self;
         let inbox = blueprint.inboxes[usize::from(core.0)].clone();
         let door = listener.is_some().then(|| Door::new(blueprint.household.clone(), core, blueprint.inboxes.clone()));
         let driver = EpollDriver::new(inbox.clone(), listener)?;
-        let RecoveredCore { log, groups, .. } = recovered;
-        let config = core_config(&blueprint, core, &log)?;
+        let RecoveredCore { log, groups, tombstones, .. } = recovered;
+        let config = CoreConfig { tombstones, ..core_config(&blueprint, core, &log)? };
         let trace_of = |dir: &PathBuf| TraceFile::create(dir, blueprint.identity.node, core, log.incarnation());
         let trace = blueprint.config.trace_dir.as_ref().map(trace_of).transpose()?;
         Ok(CoreLoop::new(Parts {
             core: Core::new(config, groups, driver.now()),
             driver,
             log,
+            store,
             inbox,
             household: blueprint.household.clone(),
             door,
@@ -413,6 +443,14 @@ impl Site {
             memory,
         }))
     }
+}
+
+/// Tidies the checkpoints up and starts the threads that write them.
+fn start_store(checkpoints: Checkpoints, recovered: &[RecoveredCore]) -> Result<Store, StartError> {
+    let here = recovered.iter().flat_map(|core| &core.groups).map(|state| state.descriptor.group).collect();
+    let orphans: Vec<GroupId> = recovered.iter().flat_map(|core| core.orphans.iter().copied()).collect();
+    Store::start(&checkpoints.sweep(&here, &orphans))
+        .map_err(|error| StartError::Core { core: ACCEPTING, why: format!("no thread for its store: {error}") })
 }
 
 fn core_config(blueprint: &Blueprint, core: CoreId, log: &Log) -> std::io::Result<CoreConfig> {

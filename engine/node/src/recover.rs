@@ -1,16 +1,17 @@
-//! From the logs of a node to the groups of its cores.
+//! From the logs and the checkpoints of a node to the groups of its cores.
 //!
 //! All listed logs are opened before any core acts (law 16), each on its own thread, because recovery reads the disk
 //! and that takes time in proportion to the log.
 
 use pontoon_multiraft::{GroupState, Identities};
 use pontoon_router::{RoutingTable, initial_descriptors};
-use pontoon_types::{CoreId, Descriptor, LogId, NodeId};
+use pontoon_types::{CoreId, Descriptor, GroupId, LogId, NodeId, ReplicaId};
 use pontoon_wal::{Log, LogIdentity, Options, Recovered, RecoveredGroup, SurveyedGroup};
 
 use crate::descriptor_record;
 use crate::error::{DataDirError, StartError};
 use crate::identity::{DataDir, Identity};
+use crate::store::recover::{Checkpoints, Found};
 
 /// The log of one core and what it kept.
 pub struct RecoveredCore {
@@ -18,13 +19,17 @@ pub struct RecoveredCore {
     pub log: Log,
     /// The groups of the core.
     pub groups: Vec<GroupState>,
+    /// The highest dead replica of each group that has one here.
+    pub tombstones: Vec<(GroupId, ReplicaId)>,
+    /// Groups with the checkpoint of a replica that the log does not hold.
+    pub orphans: Vec<GroupId>,
     /// Whether the log was read from the disk itself.
     read_past_cache: bool,
 }
 
 /// Opens all logs of a node.
-pub fn recover(data_dir: &DataDir, options: &Options) -> Result<Vec<RecoveredCore>, StartError> {
-    let cores = with_each_log(data_dir, |core| recover_core(data_dir, options, core))?;
+pub fn recover(data_dir: &DataDir, options: &Options, store: &Checkpoints) -> Result<Vec<RecoveredCore>, StartError> {
+    let cores = with_each_log(data_dir, |core| recover_core(data_dir, options, store, core))?;
     if let Some(warning) = cache_warning(cores.iter().map(|core| core.read_past_cache)) {
         tracing::warn!("{warning}");
     }
@@ -74,6 +79,9 @@ pub fn descriptors(identity: &Identity, cores: &[RecoveredCore]) -> Vec<Descript
     let mut table = RoutingTable::new(initial).expect("law: the first descriptors cover the key space once");
     for group in cores.iter().flat_map(|core| &core.groups) {
         table.accept(group.descriptor.clone());
+        if let Some(checkpoint) = &group.checkpoint {
+            table.accept(checkpoint.meta.descriptor.clone());
+        }
     }
     table.iter().cloned().collect()
 }
@@ -91,11 +99,17 @@ pub fn open_log(data_dir: &DataDir, options: &Options, core: CoreId) -> Result<(
     Ok((log, recovered))
 }
 
-fn recover_core(data_dir: &DataDir, options: &Options, core: CoreId) -> Result<RecoveredCore, StartError> {
+fn recover_core(
+    data_dir: &DataDir,
+    options: &Options,
+    store: &Checkpoints,
+    core: CoreId,
+) -> Result<RecoveredCore, StartError> {
     let identity = data_dir.identity();
     let path = data_dir.log_dir(identity.logs[usize::from(core.0)]);
     let (mut log, recovered) = open_log(data_dir, options, core)?;
-    let Recovered { groups, read_past_cache, .. } = recovered;
+    let Recovered { groups, tombstones, read_past_cache, .. } = recovered;
+    let mut orphans = Vec::new();
     let groups = groups
         .into_iter()
         .map(|(group, kept)| {
@@ -103,10 +117,16 @@ fn recover_core(data_dir: &DataDir, options: &Options, core: CoreId) -> Result<R
                 .filter(|descriptor| descriptor.replica_on(identity.node).is_some())
                 .ok_or_else(|| DataDirError::Descriptor { path: path.clone(), group })?;
             let surveyed = log.survey(group).map_err(|source| StartError::Read { core, source })?;
-            Ok(group_state(core, descriptor, &kept, surveyed))
+            let mut state = group_state(core, descriptor, &kept, surveyed);
+            match store.restore(group, kept.replica)? {
+                Found::Whole(checkpoint) => state.checkpoint = Some(*checkpoint),
+                Found::OfAnother => orphans.push(group),
+                Found::Nothing => {}
+            }
+            Ok(state)
         })
         .collect::<Result<Vec<_>, StartError>>()?;
-    Ok(RecoveredCore { log, groups, read_past_cache })
+    Ok(RecoveredCore { log, groups, tombstones: tombstones.into_iter().collect(), orphans, read_past_cache })
 }
 
 /// What the log kept of one group, with what it has lost. Payloads stay in the log until somebody needs them.

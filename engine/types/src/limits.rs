@@ -141,3 +141,25 @@ pub const SNAPSHOT_WINDOW_CHUNKS: usize = 4;
 
 /// Snapshots that one core receives at once. The others wait for their turn, repairs before new replicas.
 pub const CORE_SNAPSHOTS_MAX: usize = 8;
+
+/// Most bytes of what a checkpoint says of itself: the members twice over while they change, and a range with the longest
+/// keys.
+pub const CHECKPOINT_META_BYTES_MAX: usize = 64 << 10;
+
+/// Most chunks of one checkpoint: 256 GiB. Its table is in memory while the checkpoint is written or read, 8 MiB at most.
+pub const CHECKPOINT_CHUNKS_MAX: u64 = 1 << 20;
+
+/// Threads that write and read the checkpoints of a node. A group keeps to one of them; while that one waits for the disk
+/// the others go on.
+pub const STORE_THREADS: usize = 2;
+
+/// Most orders that wait for one store thread, 16 MiB of chunks; above it they wait at their core, which has only so many
+/// under way.
+pub const STORE_ORDERS_MAX: usize = 64;
+
+/// Most reads of checkpoints that one store thread has open. Each holds a descriptor of the process and a table.
+pub const STORE_READS_MAX: usize = 256;
+
+/// Most groups of which a core hears at once that their old entries hold the log. It hears of the others when these have
+/// made their checkpoints.
+pub const LOG_PRESSURE_GROUPS_MAX: usize = 4096;

@@ -322,6 +322,16 @@ pub struct Counters {
     pub leased_reads: u64,
     /// Questions sent to the cores of leaders for reads of followers.
     pub index_questions: u64,
+    /// Checkpoints made durable, those that came as snapshots included.
+    pub checkpoints: u64,
+    /// Bytes of chunks handed to the store for checkpoints.
+    pub checkpoint_bytes: u64,
+    /// Checkpoints that the store could not write, an answer for each of their orders.
+    pub checkpoint_failures: u64,
+    /// Snapshots that peers have taken from here to their end.
+    pub snapshots_sent: u64,
+    /// Snapshots that replicas of this core were set to.
+    pub snapshots_received: u64,
 }
 
 impl GroupRole {

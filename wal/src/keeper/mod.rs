@@ -46,7 +46,7 @@ use crate::keeper::closed::{fold_segment, write_footer};
 use crate::keeper::live::{LiveBytes, LiveEntries};
 use crate::keeper::mappings::Mappings;
 use crate::keeper::plan::{Room, Usage};
-use crate::keeper::scrub::Rot;
+use crate::keeper::scrub::Found;
 use crate::prepare::{Pool, RESERVED_SLOTS, SharedControl, Slot, lock_control};
 use crate::state::LogState;
 use crate::state::checkpoint::{Loaded, encode};
@@ -118,7 +118,7 @@ pub(crate) struct Report {
     pub(crate) freed: Vec<(SegmentKey, Slot)>,
     /// If they were looked for.
     pub(crate) hints: Option<Vec<CompactHint>>,
-    pub(crate) rot: Vec<Rot>,
+    pub(crate) rot: Vec<Found>,
     pub(crate) checkpoints: u64,
     pub(crate) bytes: u64,
 }

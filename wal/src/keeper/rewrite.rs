@@ -9,7 +9,7 @@ use std::io;
 use bytes::Bytes;
 use pontoon_types::{GroupId, Index, LogId, ReplicaId, Term};
 
-use super::scrub::{Rot, RottenEntry};
+use super::scrub::{Found, Rot, RottenEntry};
 use super::{Keeper, Mappings, Moved, Report, ready_for};
 use crate::append::{GroupBuffer, Room, segment_room};
 use crate::format::checkpoint::RunPlace;
@@ -64,7 +64,7 @@ pub(crate) fn rewrite(
             match PlacedRun::find(&bytes, run).map(|placed| copying.check(group, run, &placed)) {
                 Some(None) => {}
                 Some(Some(rot)) => {
-                    report.rot.push(rot);
+                    report.rot.push(Found { rot, segment: run.segment, payloads_at: run.payloads_at });
                     continue;
                 }
                 None => continue,

@@ -47,6 +47,15 @@ pub struct RottenEntry {
     pub crc: u32,
 }
 
+/// Damage, and where it was found.
+pub(crate) struct Found {
+    pub(crate) rot: Rot,
+    /// The segment.
+    pub(crate) segment: SegmentKey,
+    /// The offset of the first payload of the group of records that the damage is in.
+    pub(crate) payloads_at: u32,
+}
+
 /// Which segments come next.
 #[derive(Debug, Default)]
 pub(crate) struct ScrubQueue {
@@ -90,7 +99,7 @@ impl Keeper {
 
     /// Reads one segment from the disk. `go_on` is called with the bytes just read, rests, and may end it early: a log
     /// in a hurry is read in the next round.
-    pub(crate) fn scrub(&self, key: SegmentKey, go_on: &mut dyn FnMut(u64) -> bool) -> io::Result<Vec<Rot>> {
+    pub(crate) fn scrub(&self, key: SegmentKey, go_on: &mut dyn FnMut(u64) -> bool) -> io::Result<Vec<Found>> {
         let Some(kept) = self.start.kept.get(&key) else { return Ok(Vec::new()) };
         let mut buffer = AlignedBuffer::new(self.start.origin.segment_bytes as usize);
         let mut offset = 0;
@@ -105,7 +114,7 @@ impl Keeper {
     }
 
     /// Reads every segment from the disk.
-    pub(crate) fn scrub_all(&self) -> io::Result<Vec<Rot>> {
+    pub(crate) fn scrub_all(&self) -> io::Result<Vec<Found>> {
         let mut rot = Vec::new();
         for key in self.start.kept.keys() {
             rot.extend(self.scrub(*key, &mut |_| true)?);
@@ -116,7 +125,7 @@ impl Keeper {
 
 /// Everything in a segment that is not what was written. A damaged directory is looked up in the footer, so that the
 /// entries behind it are still read.
-fn rot_in(kept: &Kept, bytes: &[u8], log: u128) -> Vec<Rot> {
+fn rot_in(kept: &Kept, bytes: &[u8], log: u128) -> Vec<Found> {
     if kept.fact.stream == Stream::Checkpoint {
         // Its end is known by the control file only, and there are two of them; each is checked as a whole when used.
         return Vec::new();
@@ -125,17 +134,22 @@ fn rot_in(kept: &Kept, bytes: &[u8], log: u128) -> Vec<Rot> {
     let footer_at = kept.fact.end_offset as usize;
     let place = super::footer_place(&kept.fact, log);
     let footer = footer::decode(bytes.get(footer_at..).unwrap_or_default(), place).unwrap_or_default();
+    let segment = kept.fact.segment.key();
+    let of_records = |offset| {
+        let rot = Rot { file: file.clone(), offset: offset as u64, entry: None };
+        Found { rot, segment, payloads_at: 0 }
+    };
     let mut rot = Vec::new();
     // A crash may have ended a segment before it had one, or have lost it.
     if footer.is_empty() && kept.has_footer {
-        rot.push(Rot { file: file.clone(), offset: footer_at as u64, entry: None });
+        rot.push(of_records(footer_at));
     }
     let mut offset = BLOCK_BYTES;
     while offset < footer_at {
         let known = footer.iter().find(|group| group.offset == offset);
         let found = Group::identify(bytes, log, offset).ok();
         if found.is_none() {
-            rot.push(Rot { file: file.clone(), offset: offset as u64, entry: None });
+            rot.push(of_records(offset));
         }
         let (directory, header) = match (found, known) {
             (Some(group), _) => (group.directory, group.header),
@@ -145,7 +159,8 @@ fn rot_in(kept: &Kept, bytes: &[u8], log: u128) -> Vec<Rot> {
         };
         let payloads_at = offset + crate::format::group::payloads_start(directory.len());
         for run in crate::format::record::Runs::new(directory) {
-            rot.extend(rot_in_run(&file, &run, bytes, payloads_at));
+            let rotten = rot_in_run(&file, &run, bytes, payloads_at).into_iter();
+            rot.extend(rotten.map(|rot| Found { rot, segment, payloads_at: payloads_at as u32 }));
         }
         offset += header.group_len();
     }

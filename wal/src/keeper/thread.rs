@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::scrub::{Rot, SCRUB_BYTES_PER_SECOND, SCRUB_CYCLE, ScrubQueue};
+use super::scrub::{Found, SCRUB_BYTES_PER_SECOND, SCRUB_CYCLE, ScrubQueue};
 use super::{Closed, Keeper, Report, Start};
 use crate::prepare::{Pool, Preparation};
 
@@ -32,7 +32,7 @@ enum Mode {
 
 enum Order {
     Closed(Closed),
-    Scrub(Sender<io::Result<Vec<Rot>>>),
+    Scrub(Sender<io::Result<Vec<Found>>>),
 }
 
 /// The core's side of the keeper.
@@ -93,7 +93,7 @@ impl Keeping {
     }
 
     /// Reads the whole log from the disk and waits for it.
-    pub(crate) fn scrub(&mut self) -> io::Result<Vec<Rot>> {
+    pub(crate) fn scrub(&mut self) -> io::Result<Vec<Found>> {
         let gone = || io::Error::other("the keeper is gone");
         match &self.mode {
             Mode::Thread { orders, .. } => {

@@ -152,6 +152,27 @@ fn case_53_scrubbing_names_what_rots() {
 }
 
 #[test]
+fn case_53_a_payload_that_was_given_back_or_given_up_is_not_named_again() {
+    let rig = Rig::new(Options { checkpoint_segments: 1000, ..small() }, 2);
+    let (mut log, _) = rig.open();
+    let of = |index: u64| entry(index, 1, vec![index as u8; 9000]);
+    for index in 1..=12 {
+        rig.commit(&mut log, index, &[entries(2, vec![of(index)])]);
+    }
+    // The header, the creation, then groups of three blocks: entries 1 and 2.
+    rig.damage("slot-001.seg", |bytes| {
+        bytes[2 * 4096 + 112 + 8000] ^= 1;
+        bytes[5 * 4096 + 112 + 8000] ^= 1;
+    });
+    let named = |log: &mut Log| log.scrub().unwrap().iter().map(|rot| rot.entry).collect::<Vec<_>>();
+    assert_eq!(named(&mut log), [rotten(1, &[1; 9000]), rotten(2, &[2; 9000])]);
+    rig.commit(&mut log, 13, &[(GroupId(2), Write { restored: vec![of(1)], ..Write::default() })]);
+    assert_eq!(named(&mut log), [rotten(2, &[2; 9000])], "the other one is still missed");
+    rig.commit(&mut log, 14, &[compact(2, 2, 1)]);
+    assert_eq!(named(&mut log), []);
+}
+
+#[test]
 fn case_53_scrubbing_reads_cold_segments_to_their_end() {
     let laggards = 20;
     let max_log_bytes = 30 * (36 << 10);

@@ -222,7 +222,7 @@ fn case_43_laggards_that_ignore_their_hints_are_copied_in_the_end() {
         // Each of them pins a segment of its own.
         writes.extend((index % 5 == 0 && index <= 5 * laggards).then(|| entries(2 + index / 5, old.clone())));
         rig.commit(&mut log, index, &writes);
-        hinted.extend_from_slice(log.compact_hints());
+        hinted.extend(log.compact_hints());
         assert!(log.bytes() <= max_log_bytes, "the bound holds");
     }
     let hint = CompactHint { group: GroupId(3), up_to: pontoon_types::Index(40) };
@@ -363,7 +363,11 @@ fn a_log_whose_hints_are_heeded_goes_on_for_ever_however_many_groups_share_it() 
             }
             assert!(log.bytes() <= max_log_bytes);
         }
-        assert!(log.stats().bytes > 200 * max_log_bytes && turned_away < 400, "{groups}: {turned_away}, {:?}", log.stats());
+        assert!(
+            log.stats().bytes > 200 * max_log_bytes && turned_away < 400,
+            "{groups}: {turned_away}, {:?}",
+            log.stats()
+        );
     }
 }
 

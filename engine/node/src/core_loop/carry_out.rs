@@ -25,6 +25,10 @@ impl<D: Driver> CoreLoop<D> {
             self.log.append(append.number, &append.writes);
         }
         self.fetches.ask(&mut self.effects.fetches);
+        self.hand_on_orders(now);
+        for (group, why) in self.effects.refused_orders.drain(..) {
+            tracing::warn!("an order about {group} was refused: {why}");
+        }
         for (group, node, to) in self.effects.snapshots_needed.drain(..) {
             tracing::error!(
                 "{node} is so far behind in {group} that it needs a snapshot up to {to}; replace its replica"

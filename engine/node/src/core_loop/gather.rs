@@ -8,9 +8,10 @@ use pontoon_wire::hello::HelloRefusal;
 
 use super::CoreLoop;
 use crate::connection::{Caller, Closed, Connection};
-use crate::door::Admitted;
+use crate::door::{Admitted, Parcel};
 use crate::driver::{Driver, Ready, SocketId};
 use crate::error::CoreFailure;
+use crate::inbox::{Delivery, Order};
 use crate::link::Change;
 
 impl<D: Driver> CoreLoop<D> {
@@ -28,15 +29,27 @@ impl<D: Driver> CoreLoop<D> {
         Ok(())
     }
 
-    /// Takes over the connections that the accepting core has handed to this one.
+    /// Takes over what other threads have handed to this core.
     pub(super) fn gather_inbox(&mut self, now: Time) {
-        while let Some(parcel) = self.inbox.pop() {
-            match self.driver.adopt(parcel.socket) {
-                Ok(socket) => {
-                    self.admit(now, Admitted { socket, caller: parcel.caller, version: parcel.version });
+        while let Some(delivery) = self.inbox.pop() {
+            match delivery {
+                Delivery::Connection(parcel) => self.take_over(now, parcel),
+                Delivery::Store(answer) => self.store_answered(now, answer),
+                Delivery::Order(Order::ChangeMembers(group, change)) => {
+                    self.step(now, Event::ChangeMembers { group, change });
                 }
-                Err(error) => tracing::warn!("cannot take over a connection: {error}"),
+                Delivery::Order(Order::TransferLeader(group, to)) => {
+                    self.step(now, Event::TransferLeader { group, to });
+                }
             }
+        }
+    }
+
+    /// Takes over a connection from the accepting core.
+    fn take_over(&mut self, now: Time, parcel: Parcel) {
+        match self.driver.adopt(parcel.socket) {
+            Ok(socket) => self.admit(now, Admitted { socket, caller: parcel.caller, version: parcel.version }),
+            Err(error) => tracing::warn!("cannot take over a connection: {error}"),
         }
     }
 

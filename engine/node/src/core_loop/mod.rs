@@ -20,8 +20,8 @@
 //! - The loop sleeps whenever nothing is due: a deadline in the past is acted on in the turn that it wakes.
 //! - All sockets belong to the driver and close with it.
 //!
-//! `gather` is the first half of a turn, `carry_out` the second; `fetch` reads old entries back from the log, `stall`
-//! watches the sync in flight, `clock` the clock, `rot` hands on what the log has found damaged.
+//! `gather` is the first half of a turn, `carry_out` the second; `fetch` reads old entries back from the log, `store`
+//! speaks with the store of the checkpoints, `stall` watches the sync in flight, `clock` the clock, `rot` hands on what the log has found damaged.
 
 mod carry_out;
 mod clock;
@@ -30,6 +30,7 @@ mod gather;
 mod rot;
 mod segment_wait;
 mod stall;
+mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,18 +44,20 @@ use pontoon_wire::client::Counters;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::connection::Connection;
-use crate::door::{Door, Household, Parcel};
+use crate::door::{Door, Household};
 use crate::driver::{Driver, Ready, SocketId};
 use crate::error::CoreFailure;
 use crate::hold::Hold;
-use crate::inbox::Inbox;
+use crate::inbox::{Delivery, Inbox};
 use crate::link::Link;
+use crate::store::door::StoreDoor;
 use crate::trace_file::TraceFile;
 use clock::ClockWatch;
 use fetch::Fetches;
 pub use fetch::MemoryUse;
 use segment_wait::SegmentWait;
 use stall::StallWatch;
+use store::StoreSide;
 
 /// How often the counters are taken over into the core, where a status request finds them.
 const OBSERVE_INTERVAL: Duration = Duration::from_millis(100);
@@ -70,8 +73,10 @@ pub struct Parts<D: Driver> {
     pub core: Core,
     /// The core's log.
     pub log: Log,
+    /// The way to the store.
+    pub store: StoreDoor,
     /// The way in from other threads.
-    pub inbox: Arc<Inbox<Parcel>>,
+    pub inbox: Arc<Inbox<Delivery>>,
     /// Who this node is.
     pub household: Household,
     /// The accepting side, on one core of the node.
@@ -95,7 +100,8 @@ pub struct CoreLoop<D: Driver> {
     driver: D,
     core: Core,
     log: Log,
-    inbox: Arc<Inbox<Parcel>>,
+    store: StoreSide,
+    inbox: Arc<Inbox<Delivery>>,
     household: Household,
     door: Option<Door>,
     links: Vec<Link>,
@@ -154,6 +160,7 @@ impl<D: Driver> CoreLoop<D> {
             driver: parts.driver,
             core: parts.core,
             log: parts.log,
+            store: StoreSide::new(parts.store),
             inbox: parts.inbox,
             household: parts.household,
             door: parts.door,
@@ -211,6 +218,7 @@ impl<D: Driver> CoreLoop<D> {
         let observes = self.observe_at <= now;
         if observes {
             self.hand_on_rot(now)?;
+            self.hand_on_pressure(now);
         }
         // Law 2: what rests on the clock is decided at a time that lies after the last event was taken in.
         let now = self.driver.now();
@@ -254,7 +262,8 @@ impl<D: Driver> CoreLoop<D> {
         let seal = self.sync.seal_at.filter(|_| !self.log.in_flight());
         let stall = self.sync.stall.deadline();
         let fetches = self.fetches.deadline();
-        [self.core.deadline(), links, door, stalled, self.sync.look_at, seal, stall, fetches]
+        let store = self.store.deadline();
+        [self.core.deadline(), links, door, stalled, self.sync.look_at, seal, stall, fetches, store]
             .into_iter()
             .flatten()
             .min()

@@ -19,6 +19,7 @@ mod rehome;
 mod replies;
 mod restart;
 mod startup;
+mod store;
 mod support;
 mod trace;
 mod turn;

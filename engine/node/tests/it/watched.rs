@@ -11,12 +11,16 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use pontoon::core_loop::{CoreLoop, Parts, Turn};
-use pontoon::door::{Door, Household, Parcel};
+use pontoon::door::{Door, Household};
 use pontoon::driver::epoll::EpollDriver;
 use pontoon::driver::{Driver, Ready, Received, SocketId};
 use pontoon::identity::DataDir;
-use pontoon::inbox::Inbox;
+use pontoon::inbox::{Delivery, Inbox};
 use pontoon::link::Link;
+use pontoon::store::Store;
+use pontoon::store::door::StoreDoor;
+use pontoon::store::folder::Folder;
+use pontoon::store::format::Owner;
 use pontoon::write_limits::WriteLimits;
 use pontoon::{CoreFailure, LogOptions};
 use pontoon_multiraft::{Core, CoreConfig, GroupState};
@@ -162,7 +166,7 @@ impl Driver for Watched {
 
 /// A node whose only core runs on a thread of the test.
 pub struct Bench {
-    pub inbox: Arc<Inbox<Parcel>>,
+    pub inbox: Arc<Inbox<Delivery>>,
     pub counters: Arc<Mutex<Counters>>,
     pub machine: Arc<Machine>,
     pub thread: JoinHandle<Result<(), CoreFailure>>,
@@ -184,7 +188,10 @@ pub fn start_with(nodes: &Directories, index: usize, log: LogOptions) -> Bench {
     let (its_inbox, its_counters, its_machine) = (inbox.clone(), counters.clone(), machine.clone());
     let thread = std::thread::spawn(move || {
         let data_dir = DataDir::open(&dir).unwrap();
-        let parts = parts(&data_dir, &log, &its_inbox, listener.into(), &its_machine, &its_counters);
+        let owner = Owner { cluster: data_dir.identity().cluster, node: data_dir.identity().node };
+        let store = Store::start(&Folder::of(&dir, owner)).unwrap();
+        let door = store.door(its_inbox.clone());
+        let parts = parts(&data_dir, &log, &its_inbox, listener.into(), &its_machine, &its_counters, door);
         let mut core_loop = CoreLoop::new(parts);
         loop {
             if core_loop.turn()? == Turn::Stop {
@@ -198,10 +205,11 @@ pub fn start_with(nodes: &Directories, index: usize, log: LogOptions) -> Bench {
 fn parts(
     data_dir: &DataDir,
     log: &LogOptions,
-    inbox: &Arc<Inbox<Parcel>>,
+    inbox: &Arc<Inbox<Delivery>>,
     listener: OwnedFd,
     machine: &Arc<Machine>,
     counters: &Arc<Mutex<Counters>>,
+    store: StoreDoor,
 ) -> Parts<Watched> {
     let identity = data_dir.identity();
     let nodes: Vec<NodeId> = identity.nodes.iter().map(|(node, _)| *node).collect();
@@ -253,6 +261,7 @@ fn parts(
             synced: None,
         },
         log,
+        store,
         inbox: inbox.clone(),
         door: Some(Door::new(household.clone(), CoreId(0), vec![inbox.clone()])),
         household,

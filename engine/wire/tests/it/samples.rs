@@ -205,6 +205,11 @@ fn counters() -> Counters {
         group_steps: 19,
         leased_reads: 20,
         index_questions: 21,
+        checkpoints: 22,
+        checkpoint_bytes: 23,
+        checkpoint_failures: 24,
+        snapshots_sent: 25,
+        snapshots_received: 26,
     }
 }
 

@@ -13,6 +13,7 @@ mod power;
 #[path = "../../../../../wal/tests/it/device/shut_down.rs"]
 mod shut_down;
 mod stall;
+mod store;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -13,7 +13,7 @@ use super::disk::{Disk, FileSystem};
 use crate::rehome::{crash_after, listed, lived, logs_of, look, names, start};
 use crate::support::small_log;
 
-fn on_each(test: impl Fn(&mut Disk)) {
+pub fn on_each(test: impl Fn(&mut Disk)) {
     for file_system in [FileSystem::Ext4, FileSystem::Xfs] {
         match Disk::new(file_system) {
             Ok(mut disk) => test(&mut disk),

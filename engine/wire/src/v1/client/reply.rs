@@ -158,6 +158,11 @@ counters!(
     group_steps,
     leased_reads,
     index_questions,
+    checkpoints,
+    checkpoint_bytes,
+    checkpoint_failures,
+    snapshots_sent,
+    snapshots_received,
 );
 
 /// What a frame without replies takes.

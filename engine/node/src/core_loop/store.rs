@@ -1,0 +1,77 @@
+//! The store beside the log: orders go out, answers come in through the inbox, and the groups hear when their old entries
+//! keep the log from giving segments back.
+
+use std::time::Duration;
+
+use pontoon_multiraft::Event;
+use pontoon_types::limits::LOG_PRESSURE_GROUPS_MAX;
+use pontoon_types::{GroupId, StoreAnswer, StoreOrder, Time};
+
+use super::CoreLoop;
+use crate::driver::Driver;
+use crate::store::door::StoreDoor;
+
+/// How soon orders are handed on that found the queue of their thread full.
+const FULL_QUEUE_WAIT: Duration = Duration::from_millis(1);
+
+/// How often the groups hear that they hold the log. A log that is full asks each time that it is looked at.
+const PRESSURE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A core's side of the store.
+pub(super) struct StoreSide {
+    door: StoreDoor,
+    /// When to try again to hand orders on.
+    look_at: Option<Time>,
+    pressure_at: Time,
+}
+
+impl StoreSide {
+    pub(super) fn new(door: StoreDoor) -> StoreSide {
+        StoreSide { door, look_at: None, pressure_at: Time(0) }
+    }
+
+    /// When to try again.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.look_at
+    }
+}
+
+impl<D: Driver> CoreLoop<D> {
+    /// Hands on what the groups have ordered in this turn, and what still waits.
+    pub(super) fn hand_on_orders(&mut self, now: Time) {
+        for order in &self.effects.store {
+            if let StoreOrder::Chunk { bytes, .. } = order {
+                self.counters.checkpoint_bytes += bytes.len() as u64;
+            }
+        }
+        self.store.door.order(&mut self.effects.store);
+        let refused = self.store.door.hand_on();
+        self.store.look_at = self.store.door.is_waiting().then(|| now + FULL_QUEUE_WAIT);
+        for answer in refused {
+            self.store_answered(now, answer);
+        }
+    }
+
+    /// Takes in what the store says.
+    pub(super) fn store_answered(&mut self, now: Time, answer: StoreAnswer) {
+        match &answer {
+            StoreAnswer::Stored { .. } => self.counters.checkpoints += 1,
+            StoreAnswer::Failed { .. } => self.counters.checkpoint_failures += 1,
+            StoreAnswer::Taken { .. } | StoreAnswer::Read { .. } => {}
+        }
+        self.step(now, Event::Store(answer));
+    }
+
+    /// Tells the groups that hold old segments, at their pace.
+    pub(super) fn hand_on_pressure(&mut self, now: Time) {
+        if self.store.pressure_at > now && !self.log_full {
+            return;
+        }
+        self.store.pressure_at = now + PRESSURE_INTERVAL;
+        let groups: Vec<GroupId> =
+            self.log.compact_hints().map(|hint| hint.group).take(LOG_PRESSURE_GROUPS_MAX).collect();
+        if !groups.is_empty() {
+            self.step(now, Event::LogPressure(groups));
+        }
+    }
+}
