@@ -11,7 +11,7 @@
 
 use pontoon_raft::{Event as RaftEvent, Role};
 use pontoon_types::limits::BEACON_CHANGES_MAX;
-use pontoon_types::{GroupId, Incarnation, Term, Time};
+use pontoon_types::{GroupId, Incarnation, NodeId, Term, Time};
 use pontoon_wire::peer::{Beacon, Claim};
 
 use crate::Core;
@@ -35,7 +35,9 @@ impl Core {
         if let Some(term) = std::mem::take(&mut replica.leads) {
             self.tell_members(slot, term, false);
             self.liveness.led.remove(&slot);
+            self.stop_sending_all(self.replicas[slot].descriptor.group);
             self.refuse_reads(slot);
+            self.review_removal(slot);
             if self.config.mutated(CoreMutation::RefuseOnStepDown) {
                 self.refuse_waiters(slot);
             }
@@ -48,6 +50,29 @@ impl Core {
             self.tell_members(slot, term, true);
             self.liveness.led.insert(slot);
             self.counters.elections_won += 1;
+        }
+    }
+
+    /// Who may matter has changed. What a leader's peers are told to be led here follows.
+    pub(crate) fn review_residents(&mut self, slot: Slot) {
+        let replica = &self.replicas[slot];
+        if replica.residents_version == replica.raft.residents_version() {
+            return;
+        }
+        let before: Vec<NodeId> = replica.residents.iter().map(|member| member.node).collect();
+        self.replicas[slot].renew_residents();
+        let replica = &self.replicas[slot];
+        let (group, me) = (replica.descriptor.group, replica.me);
+        let Some(term) = replica.leads else { return };
+        for peer in &mut self.peers {
+            let (was, is) = (before.contains(&peer.node), replica.replica_on(peer.node).is_some());
+            if is && !was {
+                peer.speaking.led.add(group, me, term);
+                peer.speaking.changes.insert(group, Change { term, leads: true, carried_by: None });
+            } else if was && !is {
+                peer.speaking.led.remove(group, me, term);
+                peer.speaking.changes.remove(&group);
+            }
         }
     }
 

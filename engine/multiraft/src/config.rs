@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use crate::{Checkpoint, LeaseConfig};
+use crate::{Checkpoint, CheckpointConfig, LeaseConfig};
+use bytes::Bytes;
 use pontoon_raft::Identities;
-use pontoon_types::limits::{COMMAND_BYTES_MAX, CORE_WINDOW_BYTES_MAX, PROPOSAL_BYTES_PER_TURN};
+use pontoon_types::limits::{
+    CHECKPOINT_LOG_BYTES, COMMAND_BYTES_MAX, CORE_WINDOW_BYTES_MAX, PROPOSAL_BYTES_PER_TURN, SNAPSHOT_CHUNK_BYTES_MAX,
+};
 use pontoon_types::{
     ClusterId, CoreId, Descriptor, Entry, GroupId, HardState, Incarnation, Index, LogId, NodeId, ReplicaId,
 };
@@ -48,6 +51,10 @@ pub struct CoreConfig {
     pub window_bytes_max: usize,
     /// Most bytes of one command: a segment of the log must hold it.
     pub command_bytes_max: usize,
+    /// When groups make checkpoints, and of what size.
+    pub checkpoint: CheckpointConfig,
+    /// What the log keeps of the descriptor of a replica that comes to life here: what the shell reads at a start.
+    pub encode_descriptor: fn(&Descriptor) -> Bytes,
     /// Leases, if they are on.
     pub lease: Option<LeaseConfig>,
     /// The longest promise that an earlier life of this core may have made: it is waited for (law 4).
@@ -80,6 +87,8 @@ impl CoreConfig {
             proposal_bytes_max: PROPOSAL_BYTES_PER_TURN,
             window_bytes_max: CORE_WINDOW_BYTES_MAX,
             command_bytes_max: COMMAND_BYTES_MAX,
+            checkpoint: CheckpointConfig { log_bytes: CHECKPOINT_LOG_BYTES, chunk_bytes: SNAPSHOT_CHUNK_BYTES_MAX },
+            encode_descriptor: |_| Bytes::new(),
             lease: None,
             longest_promise: Duration::ZERO,
             #[cfg(feature = "mutations")]

@@ -1,13 +1,16 @@
 //! The core: the dispatch of events to the verbs, and the end of a turn.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use pontoon_raft::membership::Configuration;
 use pontoon_raft::{Effect as RaftEffect, Event as RaftEvent, Fetch, Law, Raft, Restored, Role};
 use pontoon_router::{RoutingTable, preferred_leader};
-use pontoon_types::{CoreWriteNumber, GroupId, LogId, NodeId, ReplicaId, Time, Write, WriteNumber};
+use pontoon_types::{
+    CoreWriteNumber, Descriptor, GroupId, LogId, NodeId, ReplicaId, StoreOrder, Time, Write, WriteNumber,
+};
 use pontoon_wire::client::{Counters, Outcome, Refusal, Reply};
 
+use crate::checkpoint::{Checkpoints, Present};
 use crate::follower_read::FollowerReads;
 use crate::lease::Leases;
 use crate::liveness::Liveness;
@@ -15,20 +18,22 @@ use crate::memory::Memory;
 use crate::peer::Peer;
 use crate::read::Reads;
 use crate::replica::{Asker, Replica, Slot};
+use crate::replicas::Replicas;
 use crate::send::sendable;
+use crate::snapshot::{Snapshots, Store};
 use crate::timers::Timers;
 use crate::trace;
-use crate::{ConnectionId, CoreConfig, CoreWrite, Effects, Event, GroupState};
+use crate::{Checkpoint, ConnectionId, CoreConfig, CoreWrite, Effects, Event, GroupState, Kv};
 
 /// All groups of one core.
 ///
-/// Invariants: `replicas` are sorted by group and never move; `peers` are sorted by node and do not contain this one;
+/// Invariants: `peers` are sorted by node and do not contain this one;
 /// `awaiting_durable` is sorted by number; every accepted request is counted in `waiting` until it is answered, and is
 /// answered once.
 #[derive(Debug)]
 pub struct Core {
     pub(crate) config: CoreConfig,
-    pub(crate) replicas: Vec<Replica>,
+    pub(crate) replicas: Replicas,
     pub(crate) peers: Vec<Peer>,
     pub(crate) routing: RoutingTable,
     pub(crate) timers: Timers,
@@ -49,8 +54,16 @@ pub struct Core {
     /// Replicas that have more committed entries than one turn applies.
     pub(crate) apply_backlog: Vec<Slot>,
     pub(crate) memory: Memory,
+    pub(crate) store: Store,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) snapshots: Snapshots,
+    /// The groups of which replicas were destroyed here, with the highest of them (law 11).
+    pub(crate) tombstones: BTreeMap<GroupId, ReplicaId>,
+    /// Replicas destroyed in this turn.
+    pub(crate) removals: Vec<(GroupId, ReplicaId)>,
+    /// What the bug that law 19 forbids gives up.
+    pub(crate) early_compactions: Vec<(GroupId, LogId)>,
     pub(crate) fetches: Vec<(GroupId, Fetch)>,
-    pub(crate) snapshots_needed: Vec<(GroupId, NodeId, LogId)>,
     pub(crate) counters: Counters,
     shell: Counters,
     replies: Vec<(ConnectionId, Reply)>,
@@ -69,6 +82,8 @@ struct Undurable {
     number: CoreWriteNumber,
     since: Time,
     writes: Vec<(Slot, WriteNumber)>,
+    /// The replicas that end with it.
+    removals: Vec<(GroupId, ReplicaId)>,
 }
 
 /// How many support timeouts a leader waits for its commit index to move (law 7): long enough for a slow disk on the
@@ -91,16 +106,17 @@ impl Core {
             .expect("law: the descriptors of a cluster cover the key space once");
         let mut groups = groups;
         groups.sort_by_key(|group| group.descriptor.group);
-        let replicas: Vec<Replica> = groups.into_iter().map(|group| restore(&config, group, now)).collect();
-        let mut nodes: Vec<NodeId> = replicas
-            .iter()
-            .flat_map(|replica| replica.descriptor.members.iter().map(|member| member.node))
-            .filter(|node| *node != config.node)
-            .collect();
+        let mut replicas = Replicas::default();
+        for group in groups {
+            replicas.insert(restore(&config, group, now));
+        }
+        let of_groups = replicas.iter().flat_map(|replica| replica.descriptor.members.iter().map(|member| member.node));
+        let of_cluster = config.nodes.iter().map(|(node, _)| *node);
+        let mut nodes: Vec<NodeId> = of_cluster.chain(of_groups).filter(|node| *node != config.node).collect();
         nodes.sort();
         nodes.dedup();
         let mut core = Core {
-            timers: Timers::new(replicas.len()),
+            timers: Timers::new(replicas.slots()),
             liveness: Liveness::new(now),
             leases: Leases::new(now, config.longest_promise),
             reads: Reads::default(),
@@ -115,8 +131,13 @@ impl Core {
             proposing: Vec::new(),
             apply_backlog: Vec::new(),
             memory: Memory::of(&replicas),
+            store: Store::default(),
+            checkpoints: Checkpoints::default(),
+            snapshots: Snapshots::default(),
+            tombstones: config.tombstones.iter().copied().collect(),
+            removals: Vec::new(),
+            early_compactions: Vec::new(),
             fetches: Vec::new(),
-            snapshots_needed: Vec::new(),
             counters: Counters::default(),
             shell: Counters::default(),
             replies: Vec::new(),
@@ -129,7 +150,10 @@ impl Core {
             replicas,
             config,
         };
-        for slot in 0..core.replicas.len() {
+        for slot in 0..core.replicas.slots() {
+            if core.replicas[slot].raft.has_to_write() {
+                core.step_replica(now, slot, RaftEvent::Timer);
+            }
             let replica = &core.replicas[slot];
             core.timers.arm(slot, replica.deadline());
             if preferred_leader(&replica.descriptor) == core.config.node {
@@ -162,7 +186,8 @@ impl Core {
                     self.step_replica(now, slot, RaftEvent::Lost(indexes));
                 }
             }
-            Event::Store(_) | Event::LogPressure(_) => {}
+            Event::Store(answer) => self.store_answered(now, answer),
+            Event::LogPressure(groups) => self.log_presses(now, &groups),
             Event::ChangeMembers { group, change } => {
                 let outcome = self.change_members(now, group, change);
                 effects.refused_orders.extend(outcome.err().map(|why| (group, why)));
@@ -182,7 +207,8 @@ impl Core {
             return Some(Time(0));
         }
         let liveness = self.liveness.next_deadline(&self.peers);
-        [self.timers.next(), liveness].into_iter().flatten().min()
+        let checkpoints = self.checkpoints.deadline();
+        [self.timers.next(), liveness, checkpoints, self.snapshots.deadline()].into_iter().flatten().min()
     }
 
     /// Takes over the counters that only the shell can count; they are shown to whoever asks for the status.
@@ -215,7 +241,7 @@ impl Core {
 
     /// The place of a group's replica on this core.
     pub(crate) fn slot_of(&self, group: GroupId) -> Option<Slot> {
-        self.replicas.binary_search_by_key(&group, |replica| replica.descriptor.group).ok()
+        self.replicas.slot_of(group)
     }
 
     /// The place of a neighbour.
@@ -261,7 +287,8 @@ impl Core {
                     RaftEffect::Refused { from, law } => self.contradicted(slot, from, law),
                     RaftEffect::Fetch(fetch) => self.fetches.push((self.replicas[slot].descriptor.group, fetch)),
                     RaftEffect::Apply(entries) => self.apply_fetched(slot, entries),
-                    RaftEffect::NeedsSnapshot { peer, compacted } => self.needs_snapshot(slot, peer, compacted),
+                    RaftEffect::NeedsSnapshot { peer, .. } => self.needs_snapshot(now, slot, peer),
+                    RaftEffect::WantsSnapshot { leader } => self.wants_snapshot(slot, leader),
                 }
             }
             let replica = &self.replicas[slot];
@@ -269,6 +296,7 @@ impl Core {
         }
         self.raft_effects = effects;
         self.memory.changed(held, self.replicas[slot].raft.window_bytes());
+        self.review_residents(slot);
         self.attach(now, slot);
         self.replicas[slot].await_commit(now, self.config.support_timeout * STUCK_SUPPORT_TIMEOUTS);
         while let Some((slot, peer)) = self.unreachable.pop() {
@@ -297,8 +325,10 @@ impl Core {
     /// Law 13: what became durable is a write's number. One append holds writes of many groups.
     fn durable(&mut self, now: Time, number: CoreWriteNumber) {
         while self.awaiting_durable.front().is_some_and(|append| append.number <= number) {
-            let Undurable { writes, .. } =
+            let Undurable { writes, removals, .. } =
                 self.awaiting_durable.pop_front().expect("law: a queue with a front has one to pop");
+            let removals = removals.into_iter();
+            self.store.orders.extend(removals.map(|(group, replica)| StoreOrder::Remove { group, replica }));
             for (slot, write) in writes {
                 self.step_replica(now, slot, RaftEvent::Durable(write));
             }
@@ -326,6 +356,15 @@ impl Core {
             }
         }
         self.expire_liveness(now);
+        self.review_snapshots(now);
+    }
+
+    /// Takes a slot out of the writes on their way.
+    pub(crate) fn forget_writes(&mut self, slot: Slot) {
+        self.written.retain(|(other, _)| *other != slot);
+        for append in &mut self.awaiting_durable {
+            append.writes.retain(|(other, _)| *other != slot);
+        }
     }
 
     fn end_turn(&mut self, now: Time, effects: &mut Effects) {
@@ -338,16 +377,20 @@ impl Core {
         self.start_index_questions(now);
         self.answer_servable_reads();
         self.shed(now);
+        self.destroy_doomed(now);
+        self.start_checkpoints(now);
+        self.compact_early(now);
         self.report_bytes = 0;
         effects.fetches.append(&mut self.fetches);
-        effects.snapshots_needed.append(&mut self.snapshots_needed);
+        effects.store.append(&mut self.store.orders);
         effects.refused_peers.append(&mut self.contradictions);
         effects.trace.append(&mut self.trace);
         if !self.writes.is_empty() {
             let number = self.next_write;
             self.next_write = CoreWriteNumber(number.0 + 1);
             let writes = std::mem::take(&mut self.written);
-            self.awaiting_durable.push_back(Undurable { number, since: now, writes });
+            let removals = std::mem::take(&mut self.removals);
+            self.awaiting_durable.push_back(Undurable { number, since: now, writes, removals });
             effects.append = Some(CoreWrite { number, writes: std::mem::take(&mut self.writes) });
         }
         self.pack_peer_frames(now, effects);
@@ -356,27 +399,65 @@ impl Core {
     }
 }
 
-/// A replica as its log left it: a follower that has applied nothing yet.
+/// A replica as its log and its store left it: a follower that has applied what its checkpoint holds.
 fn restore(config: &CoreConfig, group: GroupState, now: Time) -> Replica {
     let GroupState { descriptor, hard_state, compacted, older, configurations, entries, lost, vote_lost, checkpoint } =
         group;
     let me = descriptor.replica_on(config.node).expect("law: a log holds groups of its own node only");
-    let members = Configuration::of_voters(descriptor.members.iter().copied());
-    let members = members.expect("law: a descriptor names each replica and each node once");
-    // Groups and nodes must draw different timeouts from one seed; odd multipliers keep them apart.
-    let seed = config.seed
-        ^ descriptor.group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        ^ config.node.0.wrapping_mul(0xbf58_476d_1ce4_e5b9)
-        ^ config.incarnation.0.wrapping_mul(0x94d0_49bb_1331_11eb);
-    let restored = Restored { hard_state, compacted, older, configurations, entries, members, lost, vote_lost };
+    let founders = Configuration::of_voters(descriptor.members.iter().copied());
+    let founders = founders.expect("law: a descriptor names each replica and each node once");
+    // A checkpoint that does not reach to what the log has given up is none.
+    let checkpoint = checkpoint.filter(|checkpoint| checkpoint.meta.last.index >= compacted.index);
+    let members = checkpoint.as_ref().map(|checkpoint| Configuration::decode(&checkpoint.meta.configuration));
+    let members =
+        members.map_or(founders, |members| members.expect("law: a checkpoint names members that can be read"));
+    let descriptor = checkpoint.as_ref().map_or(descriptor, |checkpoint| checkpoint.meta.descriptor.clone());
+    let restored = Restored {
+        hard_state,
+        compacted,
+        older,
+        configurations,
+        entries,
+        members: members.clone(),
+        lost,
+        vote_lost,
+        checkpoint: checkpoint.as_ref().map(|checkpoint| checkpoint.meta.last),
+        stateless: checkpoint.is_none() && compacted.index.0 > 0,
+        creation: None,
+    };
+    let seed = raft_seed(config, descriptor.group);
     let raft = Raft::new(config.raft.clone(), me, restored, seed, now);
-    Replica {
-        residents: descriptor.members.clone(),
+    let mut replica = replica_of(descriptor, members, raft, now);
+    if let Some(Checkpoint { meta, chunks, digest, machine }) = checkpoint {
+        replica.machine = machine;
+        replica.present = Some(Box::new(Present { meta, chunks, digest }));
+    }
+    replica
+}
+
+/// Groups and nodes must draw different timeouts from one seed; odd multipliers keep them apart.
+pub(crate) fn raft_seed(config: &CoreConfig, group: GroupId) -> u64 {
+    config.seed
+        ^ group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ config.node.0.wrapping_mul(0xbf58_476d_1ce4_e5b9)
+        ^ config.incarnation.0.wrapping_mul(0x94d0_49bb_1331_11eb)
+}
+
+/// A replica around its Raft state, with an empty machine.
+pub(crate) fn replica_of(descriptor: Descriptor, configuration: Configuration, raft: Raft, now: Time) -> Replica {
+    let mut replica = Replica {
+        residents: Vec::new(),
+        residents_version: 0,
+        configuration,
         descriptor,
-        me,
+        me: raft.me(),
+        applied: raft.applied(),
         raft,
-        machine: checkpoint.map(|checkpoint| checkpoint.machine).unwrap_or_default(),
-        applied: compacted.index,
+        machine: Kv::default(),
+        log_bytes: 0,
+        present: None,
+        staging: None,
+        loading: None,
         waiters: VecDeque::new(),
         unapplied_reads: Vec::new(),
         confirmed: None,
@@ -388,5 +469,7 @@ fn restore(config: &CoreConfig, group: GroupState, now: Time) -> Replica {
         leads: None,
         leadership: 0,
         leads_since: now,
-    }
+    };
+    replica.renew_residents();
+    replica
 }

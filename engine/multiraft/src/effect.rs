@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use pontoon_raft::Fetch;
-use pontoon_types::{CoreWriteNumber, GroupId, LogId, NodeId, StoreOrder, Write};
+use pontoon_types::{CoreWriteNumber, GroupId, NodeId, StoreOrder, Write};
 
 use crate::{ConnectionId, OrderRefused};
 
@@ -29,8 +29,6 @@ pub struct Effects {
     /// For the store beside the log, in their order; answered with [`crate::Event::Store`]. A shell that cannot carry one out
     /// answers that it failed.
     pub store: Vec<StoreOrder>,
-    /// Members that need what is compacted here, and up to where. Nobody can give it to them yet: for the operator.
-    pub snapshots_needed: Vec<(GroupId, NodeId, LogId)>,
     /// Whole frames, in order, for each peer.
     pub peer_frames: Vec<(NodeId, Bytes)>,
     /// Whole frames, in order, for each client connection. Frames for a connection that is gone are dropped.
@@ -53,7 +51,6 @@ impl Effects {
             && self.beacons.is_empty()
             && self.fetches.is_empty()
             && self.store.is_empty()
-            && self.snapshots_needed.is_empty()
             && self.peer_frames.is_empty()
             && self.client_frames.is_empty()
             && self.close.is_empty()

@@ -34,6 +34,23 @@ pub(crate) struct FollowerReads {
     last_question: u64,
 }
 
+impl FollowerReads {
+    /// Takes out all reads of one replica.
+    pub(crate) fn take_of(&mut self, slot: Slot) -> Vec<Read> {
+        let gathered = self.gathered.extract_if(.., |(other, _)| *other == slot);
+        let mut reads: Vec<Read> = gathered.map(|(_, read)| read).collect();
+        for asked in self.questions.values_mut() {
+            asked.reads.retain(|_, (other, waiting)| {
+                if *other == slot {
+                    reads.append(waiting);
+                }
+                *other != slot
+            });
+        }
+        reads
+    }
+}
+
 /// One question to one leader's core.
 #[derive(Debug)]
 struct Asked {

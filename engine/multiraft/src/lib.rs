@@ -33,7 +33,9 @@
 //! - `lease`: reads of a leader without asking anybody, off by default (laws 1 to 4 and 9)
 //! - `send`: outgoing messages gathered for each peer and packed into frames
 //! - `trace`: what happens to a group, for checkers outside
-//! - `replica`, `peer`, `timers`: the state behind these verbs
+//! - `checkpoint`: when states are written down, how they are cut into chunks, and how they are built again (law 19)
+//! - `snapshot`: how a replica gets a state from another one, comes to life, and ends (laws 11, 18 and 21)
+//! - `replica`, `replicas`, `peer`, `timers`: the state behind these verbs
 //! - `kv`: the built-in ordered key-value machine
 //!
 //! # Ordering
@@ -43,7 +45,7 @@
 //!
 //! # Left out so far
 //!
-//! New replicas, snapshots, compaction, splits and merges, exactly-once requests, and state machines other
+//! Splits and merges, exactly-once requests, and state machines other
 //! than the built-in one.
 
 mod beacon;
@@ -65,14 +67,16 @@ mod propose;
 mod read;
 mod relist;
 mod replica;
+mod replicas;
 mod request;
 mod send;
+mod snapshot;
 mod stall;
 mod timers;
 mod trace;
 mod view;
 
-pub use checkpoint::{Checkpoint, CheckpointBuilder, ChunkFault};
+pub use checkpoint::{Checkpoint, CheckpointBuilder, CheckpointConfig, ChunkFault};
 pub use config::{CoreConfig, GroupState};
 pub use core::Core;
 pub use effect::{CoreWrite, Effects};

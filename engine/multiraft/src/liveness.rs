@@ -74,6 +74,12 @@ impl Liveness {
         }
     }
 
+    /// The replica is gone. Campaigns that wait look at whose slot it is by then.
+    pub(crate) fn forget(&mut self, slot: Slot) {
+        self.led.remove(&slot);
+        self.first_campaigns.retain(|other| *other != slot);
+    }
+
     /// The next time at which something here is due.
     pub(crate) fn next_deadline(&self, peers: &[Peer]) -> Option<Time> {
         let beacon = (!peers.is_empty()).then_some(self.next_beacon);
@@ -117,6 +123,17 @@ impl Core {
             hearing.attached.insert(slot);
             hearing.followed.add(group, leader, term);
             hearing.supported_until = hearing.supported_until.max(now + self.config.support_timeout);
+        }
+    }
+
+    /// Takes the replica out of the index of those that sleep.
+    pub(crate) fn detach(&mut self, slot: Slot) {
+        let group = self.replicas[slot].descriptor.group;
+        if let Some(Attachment { node, leader, term }) = self.replicas[slot].attached.take()
+            && let Some(peer) = self.peer_of(node)
+        {
+            self.peers[peer].hearing.attached.remove(&slot);
+            self.peers[peer].hearing.followed.remove(group, leader, term);
         }
     }
 
@@ -193,7 +210,7 @@ impl Core {
                 Some(Reverse((time, slot, term))) if *time <= now => {
                     let (slot, term) = (*slot, *term);
                     self.liveness.campaigns.pop();
-                    if self.replicas[slot].raft.term() == term {
+                    if self.replicas.get(slot).is_some_and(|replica| replica.raft.term() == term) {
                         self.campaign(now, slot);
                     }
                 }
@@ -215,7 +232,8 @@ impl Core {
                 _ => {}
             }
         }
-        let woken = (0..self.replicas.len()).filter(|slot| chance(!(*slot as u64)).is_multiple_of(16));
+        let slots = (0..self.replicas.slots()).filter(|slot| self.replicas.get(*slot).is_some());
+        let woken = slots.filter(|slot| chance(!(*slot as u64)).is_multiple_of(16));
         for slot in woken.collect::<Vec<_>>() {
             self.step_replica(now, slot, RaftEvent::Lapsed);
         }

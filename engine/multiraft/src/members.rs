@@ -1,9 +1,8 @@
 //! Who belongs to a group, and who leads it, when somebody asks for a change.
 //!
-//! An order goes to the core that leads the group. It is checked by the rules of `pontoon-raft`, and by what a node can do:
-//! it cannot make a replica yet, since a replica comes to life with a snapshot (law 21). So members change among the
-//! replicas that a group was founded with: one is demoted to a learner, promoted again, or removed. A removed replica
-//! is not taken back, because a [`ReplicaId`] is never used twice (law 11); it goes on sleeping behind the leader's core.
+//! An order goes to the core that leads the group. It is checked by the rules of `pontoon-raft`, and a new member needs a
+//! node of the cluster and a [`ReplicaId`] above all that the group has ever had (law 11). It comes to life with a
+//! snapshot (law 21). A replica that was removed is destroyed (`snapshot/destroy`); its node can be given another one.
 //!
 //! The descriptor follows at apply: the members are those that the applied configuration names, and the generation grows by
 //! one with each (law 23). So it is the same at the same applied index on every node, and after a restart. A client with
@@ -16,6 +15,8 @@ use pontoon_raft::{ChangeRefused, Event as RaftEvent, MembersChange, TransferRef
 use pontoon_types::{Descriptor, Generation, GroupId, NodeId, ReplicaId, Time};
 
 use crate::Core;
+use crate::mutation::CoreMutation;
+use crate::replica::Slot;
 
 /// Why an order was refused. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,9 +27,17 @@ pub enum OrderRefused {
     /// The node has no replica that could lead.
     #[error("{0} has no replica of the group")]
     NoReplicaOn(NodeId),
-    /// The replica would have to be made.
-    #[error("{0} is no member, and no node can make a replica yet")]
-    NoReplica(ReplicaId),
+    /// A new replica needs a new identity.
+    #[error("{replica} was a member before; a new replica has to be above {highest}")]
+    UsedReplica {
+        /// The replica.
+        replica: ReplicaId,
+        /// The highest one that the group has had.
+        highest: ReplicaId,
+    },
+    /// A new replica needs a node.
+    #[error("{0} is no node of the cluster")]
+    NoNode(NodeId),
     /// The change is not possible, or not now.
     #[error(transparent)]
     Change(#[from] ChangeRefused),
@@ -48,13 +57,35 @@ impl Core {
         let raft = &self.replicas[slot].raft;
         raft.admit_change(&change)?;
         if let MembersChange::Simple(changes) | MembersChange::Joint { changes, .. } = &change {
-            let is_stranger = |change: &&Change| raft.configuration().standing(change.replica()).is_none();
-            if let Some(stranger) = changes.iter().find(is_stranger) {
-                return Err(OrderRefused::NoReplica(stranger.replica()));
+            for change in changes {
+                self.check_new_member(raft.configuration(), change)?;
             }
         }
         self.step_replica(now, slot, RaftEvent::Change(change));
         Ok(())
+    }
+
+    fn check_new_member(&self, current: &Configuration, change: &Change) -> Result<(), OrderRefused> {
+        let (Change::Voter(member) | Change::Learner(member)) = change else { return Ok(()) };
+        let (replica, highest) = (member.replica, current.highest());
+        if current.standing(replica).is_some() {
+            return Ok(());
+        }
+        if replica <= highest && !self.config.mutated(CoreMutation::ReviveDead) {
+            return Err(OrderRefused::UsedReplica { replica, highest });
+        }
+        let is_here = member.node == self.config.node;
+        if is_here || self.peer_of(member.node).is_some() { Ok(()) } else { Err(OrderRefused::NoNode(member.node)) }
+    }
+
+    /// Tells those that an applied configuration has removed.
+    pub(crate) fn tell_removed(&mut self, slot: Slot, before: &Configuration) {
+        if self.replicas[slot].leads.is_none() {
+            return;
+        }
+        for (member, _) in before.members() {
+            self.tell_gone(member.node, slot, member.replica);
+        }
     }
 
     pub(crate) fn transfer_leader(&mut self, now: Time, group: GroupId, to: NodeId) -> Result<(), OrderRefused> {

@@ -9,11 +9,12 @@
 //! durable by the log, and what is not applied by the turns that apply it.
 
 use pontoon_raft::Event as RaftEvent;
+use pontoon_types::Time;
 use pontoon_types::limits::SHED_GROUPS_PER_TURN;
-use pontoon_types::{LogId, ReplicaId, Time};
 
 use crate::Core;
-use crate::replica::{Replica, Slot};
+use crate::replica::Slot;
+use crate::replicas::Replicas;
 
 /// The windows of all groups.
 ///
@@ -28,7 +29,7 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn of(replicas: &[Replica]) -> Memory {
+    pub(crate) fn of(replicas: &Replicas) -> Memory {
         let window_bytes = replicas.iter().map(|replica| replica.raft.window_bytes()).sum();
         Memory { window_bytes, hand: 0, in_vain: 0 }
     }
@@ -47,32 +48,24 @@ impl Core {
 
     /// Whether another turn would bring the windows nearer to their limit.
     pub(crate) fn is_shedding(&self) -> bool {
-        self.memory.window_bytes > self.config.window_bytes_max && self.memory.in_vain < self.replicas.len()
+        self.memory.window_bytes > self.config.window_bytes_max && self.memory.in_vain < self.replicas.slots()
     }
 
     /// Lets some groups go of what may leave memory, if all of them hold too much.
     pub(crate) fn shed(&mut self, now: Time) {
-        for _ in 0..SHED_GROUPS_PER_TURN.min(self.replicas.len()) {
+        for _ in 0..SHED_GROUPS_PER_TURN.min(self.replicas.slots()) {
             let before = self.memory.window_bytes;
             if before <= self.config.window_bytes_max {
                 self.memory.in_vain = 0;
                 return;
             }
-            let slot = self.memory.hand % self.replicas.len();
+            let slot = self.memory.hand % self.replicas.slots();
             self.memory.hand = slot + 1;
-            if self.replicas[slot].raft.window_bytes() > 0 {
+            if self.replicas.get(slot).is_some_and(|replica| replica.raft.window_bytes() > 0) {
                 self.step_replica(now, slot, RaftEvent::Shed);
             }
             let has_shed = self.memory.window_bytes < before;
             self.memory.in_vain = if has_shed { 0 } else { self.memory.in_vain + 1 };
-        }
-    }
-
-    /// A member is so far behind that its leader here has given up what it needs.
-    pub(crate) fn needs_snapshot(&mut self, slot: Slot, peer: ReplicaId, compacted: LogId) {
-        let descriptor = &self.replicas[slot].descriptor;
-        if let Some(node) = descriptor.node_of(peer) {
-            self.snapshots_needed.push((descriptor.group, node, compacted));
         }
     }
 }

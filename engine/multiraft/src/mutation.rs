@@ -51,6 +51,16 @@ pub enum CoreMutation {
     ApplyTwice,
     /// A restarted replica does not apply its second entry.
     SkipAfterRestart,
+    /// The log is given up before the checkpoint that covers it is durable (law 19).
+    CompactBeforeStored,
+    /// A snapshot is installed before the store has it (law 18).
+    InstallBeforeStored,
+    /// A replica that was removed is made again (law 11).
+    ReviveDead,
+    /// A replica that does not exist yet gives its vote (law 21).
+    UninitialisedVotes,
+    /// A snapshot that is not what was offered is taken.
+    AnyDigest,
     /// Support comes and goes by chance. It is a hint, so nothing unsafe may follow.
     LieAboutSupport,
     /// A promise does not forbid to follow what is asked in a higher term (law 1).

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use pontoon_types::{GroupId, Incarnation, Message, NodeId, Term, Time};
-use pontoon_wire::peer::{ClaimSummary, IndexAnswer, IndexQuestion, ReadConfirmation, ReadRound};
+use pontoon_wire::peer::{ClaimSummary, IndexAnswer, IndexQuestion, ReadConfirmation, ReadRound, SnapshotMessage};
 
 use crate::lease::{Given, Held};
 use crate::relist::Relist;
@@ -34,6 +34,7 @@ pub(crate) struct Outbox {
     pub(crate) confirmations: Vec<ReadConfirmation>,
     pub(crate) index_questions: Vec<IndexQuestion>,
     pub(crate) index_answers: Vec<IndexAnswer>,
+    pub(crate) snapshots: Vec<SnapshotMessage>,
     /// Nodes because of whose support the peer was refused a pre-vote.
     pub(crate) support: BTreeSet<NodeId>,
     /// Whether a beacon goes along.
@@ -120,9 +121,18 @@ impl Peer {
 impl Outbox {
     /// Whether there is something besides the beacon.
     pub(crate) fn has_messages(&self) -> bool {
-        let Outbox { messages, reads, confirmations, index_questions, index_answers, support, beacon_due: _ } = self;
+        let Outbox {
+            messages,
+            reads,
+            confirmations,
+            index_questions,
+            index_answers,
+            snapshots,
+            support,
+            beacon_due: _,
+        } = self;
         let nothing_about_reads =
             reads.is_empty() && confirmations.is_empty() && index_questions.is_empty() && index_answers.is_empty();
-        !messages.is_empty() || !nothing_about_reads || !support.is_empty()
+        !messages.is_empty() || !snapshots.is_empty() || !nothing_about_reads || !support.is_empty()
     }
 }

@@ -17,6 +17,9 @@ use crate::mutation::CoreMutation;
 use crate::replica::{Asker, Fate, Outcomes, Replica, Slot, Waiter};
 use crate::{Core, CoreConfig};
 
+/// What the log adds to the payload of an entry, about.
+const ENTRY_OVERHEAD_BYTES: usize = 32;
+
 /// Most entries that one group applies in one go, so that a restart with a long log does not hold up its core.
 const APPLY_ENTRIES_MAX: u64 = 2048;
 
@@ -71,6 +74,9 @@ impl Core {
     /// Applies what is committed and in memory, within the bound of one go. What has left memory comes to
     /// [`Core::apply_fetched`].
     pub(crate) fn apply(&mut self, slot: Slot) {
+        if !self.replicas[slot].is_ready() {
+            return;
+        }
         let committed = self.replicas[slot].raft.committed();
         let through = committed.min(Index(self.replicas[slot].applied.0 + APPLY_ENTRIES_MAX));
         while self.replicas[slot].applied < through {
@@ -83,11 +89,17 @@ impl Core {
         if is_cut_short && !self.apply_backlog.contains(&slot) {
             self.apply_backlog.push(slot);
         }
+        self.review_checkpoint(slot);
+        self.review_removal(slot);
         self.serve_applied_reads(slot);
     }
 
     /// Applies what was fetched, and what stands behind it in memory.
     pub(crate) fn apply_fetched(&mut self, slot: Slot, entries: Vec<Entry>) {
+        if let Some(loading) = &mut self.replicas[slot].loading {
+            loading.fetched.extend(entries);
+            return;
+        }
         for entry in entries {
             self.apply_entry(slot, entry);
         }
@@ -97,6 +109,9 @@ impl Core {
     /// Goes on with what one go did not finish.
     pub(crate) fn continue_applying(&mut self, now: Time) {
         for slot in std::mem::take(&mut self.apply_backlog) {
+            if !self.replicas[slot].is_ready() {
+                continue;
+            }
             self.apply(slot);
             let applied = self.replicas[slot].applied;
             self.step_replica(now, slot, RaftEvent::Applied(applied));
@@ -108,9 +123,14 @@ impl Core {
         assert!(id.index == replica.applied.next(), "law: entries are applied in order, and {id} is not next");
         let generation = replica.descriptor.generation;
         replica.applied = id.index;
+        replica.log_bytes += entry.payload.len() + ENTRY_OVERHEAD_BYTES;
+        let before = (entry.kind == EntryKind::Configuration).then(|| replica.configuration.clone());
         let outcomes = apply_to(&self.config, replica, entry);
         if replica.descriptor.generation != generation {
             self.routing.accept(replica.descriptor.clone());
+        }
+        if let Some(before) = before {
+            self.tell_removed(slot, &before);
         }
         self.counters.applied_entries += 1;
         if self.replicas[slot].waiters.front().is_some_and(|waiter| waiter.entry.index <= id.index) {
@@ -169,10 +189,9 @@ fn apply_to(config: &CoreConfig, replica: &mut Replica, entry: Entry) -> Result<
     let Entry { id, kind, payload } = entry;
     if kind == EntryKind::Configuration {
         let configuration = Configuration::decode(&payload);
-        apply_configuration(
-            &mut replica.descriptor,
-            &configuration.expect("law: the log holds configurations that can be read"),
-        );
+        let configuration = configuration.expect("law: the log holds configurations that can be read");
+        apply_configuration(&mut replica.descriptor, &configuration);
+        replica.configuration = configuration;
         return Ok(Vec::new());
     }
     let restarted = config.incarnation.0 > 1 && config.mutated(CoreMutation::SkipAfterRestart);

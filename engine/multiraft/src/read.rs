@@ -101,7 +101,7 @@ impl Core {
         if self.config.mutated(CoreMutation::JoinOpenRound) {
             self.join_open_rounds(&mut gathered);
         }
-        gathered.sort_by_key(|(slot, _)| *slot);
+        gathered.sort_by_key(|(slot, _)| self.replicas[*slot].descriptor.group);
         let mut questions: Vec<Question> = Vec::new();
         for (slot, want) in gathered {
             match questions.last_mut() {
@@ -262,7 +262,7 @@ impl Core {
     /// Serves reads as soon as `read_index` is applied.
     pub(crate) fn serve_at(&mut self, slot: Slot, read_index: Index, reads: Vec<Read>) {
         for read in reads {
-            if self.replicas[slot].applied >= read_index {
+            if self.replicas[slot].is_ready() && self.replicas[slot].applied >= read_index {
                 self.serve_read(slot, read);
             } else {
                 let deadline = read.deadline;
@@ -279,7 +279,7 @@ impl Core {
 
     /// Serves the reads that waited for the machine.
     pub(crate) fn serve_applied_reads(&mut self, slot: Slot) {
-        if self.replicas[slot].unapplied_reads.is_empty() {
+        if self.replicas[slot].unapplied_reads.is_empty() || !self.replicas[slot].is_ready() {
             return;
         }
         let applied = self.replicas[slot].applied;
@@ -300,7 +300,15 @@ impl Core {
         while bytes < READ_BYTES_PER_TURN
             && let Some((slot, read)) = self.reads.servable.pop_front()
         {
-            let machine = &self.replicas[slot].machine;
+            let replica = &mut self.replicas[slot];
+            if !replica.is_ready() {
+                // Its state has just been replaced, and is being read back.
+                let (applied, deadline) = (replica.applied, read.deadline);
+                replica.unapplied_reads.push((applied, read));
+                self.timers.arm(slot, Some(deadline));
+                continue;
+            }
+            let machine = &replica.machine;
             let outcome = match &read.query {
                 Query::Get { key } => Outcome::Value(machine.get(key)),
                 Query::Scan { start, end, limit } => {
@@ -323,6 +331,23 @@ impl Core {
         });
         for want in refused {
             self.refuse_want(slot, want);
+        }
+    }
+
+    /// The replica is gone: none of its reads is served here.
+    pub(crate) fn drop_reads(&mut self, slot: Slot, leader: Option<NodeId>) {
+        self.refuse_reads(slot);
+        let gathered = self.reads.gathered.extract_if(.., |(other, _)| *other == slot).collect::<Vec<_>>();
+        for (_, want) in gathered {
+            self.refuse_want(slot, want);
+        }
+        let (dropped, kept) =
+            std::mem::take(&mut self.reads.servable).into_iter().partition(|(other, _)| *other == slot);
+        let dropped: VecDeque<(Slot, Read)> = dropped;
+        self.reads.servable = kept;
+        let asked = self.follower_reads.take_of(slot);
+        for read in dropped.into_iter().map(|(_, read)| read).chain(asked) {
+            self.answer(read.asker, Err(read.refusal(leader)));
         }
     }
 

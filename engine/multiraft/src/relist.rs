@@ -102,12 +102,10 @@ impl Core {
     }
 
     fn read_page(&mut self, now: Time, peer: usize, page: ClaimPage) {
-        let first = self.replicas.partition_point(|replica| replica.descriptor.group < page.from);
-        let end = self.replicas.partition_point(|replica| replica.descriptor.group <= page.through);
         let listed: BTreeSet<GroupId> = page.claims.iter().map(|claim| claim.group).collect();
-        let attached = self.peers[peer].hearing.attached.range(first..end.max(first));
-        let unlisted: Vec<Slot> =
-            attached.copied().filter(|slot| !listed.contains(&self.replicas[*slot].descriptor.group)).collect();
+        let (attached, interval) = (&self.peers[peer].hearing.attached, page.from..=page.through.max(page.from));
+        let here = self.replicas.range(interval).filter(|(_, slot)| attached.contains(slot));
+        let unlisted: Vec<Slot> = here.filter(|(group, _)| !listed.contains(group)).map(|(_, slot)| slot).collect();
         for slot in unlisted {
             if self.config.mutated(CoreMutation::KeepUnlisted) {
                 break;
@@ -136,12 +134,11 @@ impl Core {
     /// The page of the list of groups led here with a replica on the peer, from `from` on.
     pub(crate) fn list_page(&self, peer: usize, from: GroupId) -> ClaimPage {
         let node = self.peers[peer].node;
-        let first = self.replicas.partition_point(|replica| replica.descriptor.group < from);
         let mut claims = Vec::new();
         let mut through = GroupId(u64::MAX);
-        for slot in self.liveness.led.range(first..) {
-            let replica = &self.replicas[*slot];
-            if replica.replica_on(node).is_none() {
+        for (_, slot) in self.replicas.range(from..) {
+            let replica = &self.replicas[slot];
+            if replica.leads.is_none() || replica.replica_on(node).is_none() {
                 continue;
             }
             let raft = &replica.raft;

@@ -4,11 +4,14 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
+use pontoon_raft::membership::Configuration;
 use pontoon_raft::{Raft, Role};
-use pontoon_types::{Descriptor, Index, LogId, Member, NodeId, ReplicaId, Term, Time};
+use pontoon_types::{Descriptor, Index, LogId, Member, NodeId, ReplicaId, SnapshotMeta, Term, Time};
 use pontoon_wire::client::{OperationOutcome, Refusal};
 
+use crate::checkpoint::{Present, Staging};
 use crate::lease::Bond;
+use crate::snapshot::Loading;
 use crate::{ConnectionId, Kv};
 
 /// The place of a replica in its core's list. Replicas are sorted by group, so slots are too.
@@ -91,13 +94,25 @@ pub(crate) struct Awaited {
 pub(crate) struct Replica {
     /// As of `applied`: what clients are told (law 23).
     pub(crate) descriptor: Descriptor,
-    /// All replicas of the group and where they live, those that were removed included: a message of one must find its
-    /// way as long as it may matter. No node can make another replica yet, so these are the founders.
+    /// The members as of `applied`.
+    pub(crate) configuration: Configuration,
+    /// All replicas of the group that may matter, and where they live: the members of the configuration in force, those of
+    /// one that may come back, and whoever has spoken as a newer one than any known here.
     pub(crate) residents: Vec<Member>,
+    /// The configurations from which `residents` were taken.
+    pub(crate) residents_version: u64,
     pub(crate) me: ReplicaId,
     pub(crate) raft: Raft,
     pub(crate) machine: Kv,
     pub(crate) applied: Index,
+    /// Bytes of entries applied since the last checkpoint began.
+    pub(crate) log_bytes: usize,
+    /// The present checkpoint, if there is one.
+    pub(crate) present: Option<Box<Present>>,
+    /// The one that is being written.
+    pub(crate) staging: Option<Box<Staging>>,
+    /// The state is being read back from the present checkpoint; `machine` is none meanwhile.
+    pub(crate) loading: Option<Box<Loading>>,
     pub(crate) waiters: VecDeque<Waiter>,
     /// Reads confirmed up to an index that is not applied yet.
     pub(crate) unapplied_reads: Vec<(Index, Read)>,
@@ -134,6 +149,42 @@ impl Replica {
         self.raft.leader().and_then(|leader| self.node_of(leader))
     }
 
+    /// Whether the machine holds what `applied` says.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.loading.is_none() && !self.raft.is_stateless()
+    }
+
+    /// What a checkpoint of the machine as it is now is of.
+    pub(crate) fn meta(&self) -> SnapshotMeta {
+        let term = self.raft.term_at(self.applied).expect("law: what is applied is in the log or just given up");
+        SnapshotMeta {
+            group: self.descriptor.group,
+            replica: self.me,
+            last: LogId::new(self.applied, term),
+            configuration: self.configuration.encode(),
+            descriptor: self.descriptor.clone(),
+        }
+    }
+
+    /// Takes over who may matter from the configurations. Whoever has spoken as a newer replica stays.
+    pub(crate) fn renew_residents(&mut self) {
+        self.residents_version = self.raft.residents_version();
+        let current = self.raft.configuration();
+        let highest = current.highest();
+        let mut residents: Vec<Member> = current.members().iter().map(|(member, _)| *member).collect();
+        let others = self.raft.residents();
+        // A leader that was removed leads on until it has handed over.
+        let leader = self.raft.leader();
+        let stays = |member: &Member| member.replica > highest || leader == Some(member.replica);
+        let newer = self.residents.iter().copied().filter(stays);
+        for member in others.chain(newer).collect::<Vec<_>>() {
+            if !residents.iter().any(|known| known.replica == member.replica) {
+                residents.push(member);
+            }
+        }
+        self.residents = residents;
+    }
+
     /// When this replica must be looked at without any event.
     pub(crate) fn deadline(&self) -> Option<Time> {
         let waiter = self.waiters.front().map(|waiter| waiter.deadline);
@@ -151,7 +202,8 @@ impl Replica {
 
     /// Whether the machine's state was the newest at some moment within `max_age` before `now`.
     pub(crate) fn is_fresh(&self, now: Time, max_age: Duration) -> bool {
-        self.confirmed.is_some_and(|known| self.applied >= known.index && now.since(known.at) <= max_age)
+        self.is_ready()
+            && self.confirmed.is_some_and(|known| self.applied >= known.index && now.since(known.at) <= max_age)
     }
 
     /// Whether the members of which `holds` holds can decide for the group: a quorum of both halves while it is joint.

@@ -3,10 +3,10 @@
 
 use bytes::Bytes;
 use pontoon_raft::Event as RaftEvent;
-use pontoon_types::limits::{FRAME_BYTES_MAX, PEER_FRAME_BYTES, READ_ROUNDS_MAX};
-use pontoon_types::{Body, GroupId, Message, NodeId, Time};
+use pontoon_types::limits::{FRAME_BYTES_MAX, MEMBERS_MAX, PEER_FRAME_BYTES, READ_ROUNDS_MAX};
+use pontoon_types::{Body, GroupId, Member, Message, NodeId, Time};
 use pontoon_wire::client::{Outcome, Refusal, Reply, ReplyFrame};
-use pontoon_wire::peer::{PeerFrame, message_bytes};
+use pontoon_wire::peer::{PeerFrame, message_bytes, snapshot_bytes};
 
 use crate::mutation::CoreMutation;
 use crate::replica::Slot;
@@ -75,6 +75,16 @@ impl Core {
                 bytes += weight;
                 frame.messages.push((group, message));
             }
+            for message in outbox.snapshots {
+                let weight = snapshot_bytes(&message);
+                if bytes > 0 && bytes + weight > PEER_FRAME_BYTES {
+                    effects.peer_frames.push(self.encode_frame(&frame));
+                    frame = self.empty_frame(peer);
+                    bytes = 0;
+                }
+                bytes += weight;
+                frame.snapshots.push(message);
+            }
             effects.peer_frames.push(self.encode_frame(&frame));
         }
     }
@@ -136,12 +146,29 @@ impl Core {
         for answer in frame.index_answers {
             self.hear_index_answer(peer, answer);
         }
+        for message in frame.snapshots {
+            self.receive_snapshot(now, from, message);
+        }
     }
 
     /// Law 11: a message names both replicas, and is dropped when either is not who lives there. Says whether it was
     /// taken.
     fn receive_message(&mut self, now: Time, from: NodeId, group: GroupId, mut message: Message) -> bool {
-        let Some(slot) = self.slot_of(group) else { return false };
+        let Some(slot) = self.slot_of(group) else {
+            self.heard_for_nobody(from, group, &message);
+            return false;
+        };
+        let replica = &self.replicas[slot];
+        if replica.configuration.has_removed(message.from) && replica.raft.leader() != Some(message.from) {
+            self.tell_gone(from, slot, message.from);
+        }
+        let replica = &self.replicas[slot];
+        // A replica that is newer than all that are known here is heard: this one may not know yet that it is a member.
+        let is_newer = message.from > replica.raft.configuration().highest() && message.to == replica.me;
+        if is_newer && replica.node_of(message.from).is_none() && replica.residents.len() < 2 * MEMBERS_MAX {
+            let member = Member { node: from, replica: message.from };
+            self.replicas[slot].residents.push(member);
+        }
         let replica = &self.replicas[slot];
         if self.config.mutated(CoreMutation::AnyReplica) {
             message.to = replica.me;
@@ -159,6 +186,24 @@ impl Core {
             return true;
         }
         false
+    }
+
+    /// A leader sends entries to a replica that does not exist: it may be one that is to come to life, and then it needs a
+    /// snapshot. Nothing else is answered, so it cannot vote (law 21).
+    fn heard_for_nobody(&mut self, from: NodeId, group: GroupId, message: &Message) {
+        if let Body::Vote { .. } = message.body
+            && self.config.mutated(CoreMutation::UninitialisedVotes)
+            && let Some(peer) = self.peer_of(from)
+        {
+            let Message { from, to, term, .. } = *message;
+            let answer = Message { from: to, to: from, term, body: Body::VoteResponse { granted: true } };
+            self.peers[peer].outbox.messages.push((group, answer));
+        }
+        let is_dead = self.tombstones.get(&group).is_some_and(|dead| message.to <= *dead);
+        let is_coming = self.snapshots.is_coming(group);
+        if matches!(message.body, Body::Append { .. }) && !is_dead && !is_coming {
+            self.say_wanted(group, message.to, (message.from, from));
+        }
     }
 
     /// Packs the replies of the turn; returns the emptied list for the next turn.

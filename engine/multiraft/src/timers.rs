@@ -13,7 +13,7 @@ use crate::replica::Slot;
 
 /// Deadlines of all replicas of a core.
 ///
-/// Invariant: `armed[slot] = Some(t)` exactly when the queue holds `(t, slot)`.
+/// Invariant: where `armed[slot]` is `Some(t)` the queue holds `(t, slot)`.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     queue: BinaryHeap<Reverse<(Time, Slot)>>,
@@ -24,6 +24,16 @@ impl Timers {
     /// No deadline, for `replicas` replicas.
     pub(crate) fn new(replicas: usize) -> Timers {
         Timers { queue: BinaryHeap::new(), armed: vec![None; replicas] }
+    }
+
+    /// Makes room for so many slots.
+    pub(crate) fn grow(&mut self, slots: usize) {
+        self.armed.resize(slots, None);
+    }
+
+    /// The slot is not looked at any more.
+    pub(crate) fn disarm(&mut self, slot: Slot) {
+        self.armed[slot] = None;
     }
 
     /// Makes sure that `slot` is looked at no later than `deadline`.

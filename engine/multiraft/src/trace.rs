@@ -40,6 +40,11 @@ pub(crate) fn entered(event: &Event) -> Entered {
         Event::Fetched { .. } => ("fetched", None),
         Event::Shed => ("shed", None),
         Event::Compact(_) => ("compact", None),
+        Event::Install { .. } => ("install", None),
+        Event::Known(_) => ("known", None),
+        Event::PeerIsStateless(_) => ("peer-is-stateless", None),
+        Event::StateLost => ("state-lost", None),
+        Event::Destroy { .. } => ("destroy", None),
         Event::Postpone => ("postpone", None),
     };
     Entered { kind, message }

@@ -100,6 +100,21 @@ impl GroupView<'_> {
         self.replica.raft.entries(from, through)
     }
 
+    /// What its log has given up.
+    pub fn compacted(&self) -> LogId {
+        self.replica.raft.compacted()
+    }
+
+    /// The last entry of its present checkpoint.
+    pub fn checkpoint(&self) -> Option<LogId> {
+        self.replica.present.as_ref().map(|present| present.meta.last)
+    }
+
+    /// Whether its machine holds what is applied: not while a state is read back from the store, or is lost.
+    pub fn is_ready(&self) -> bool {
+        self.replica.is_ready()
+    }
+
     /// Equal for equal machine states.
     pub fn digest(&self) -> u64 {
         self.replica.machine.digest()
@@ -143,7 +158,7 @@ impl Core {
 
     /// Asserts the invariants of every group, naming the law that is broken. For tests and the simulator.
     pub fn check(&self) {
-        for replica in &self.replicas {
+        for replica in self.replicas.iter() {
             replica.raft.check();
             assert!(replica.applied <= replica.raft.committed(), "law: applied is at or below committed");
             assert!(replica.applied == replica.raft.applied(), "law: a group knows what its machine has applied");

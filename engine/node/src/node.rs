@@ -27,6 +27,7 @@ use pontoon_wire::hello::{Caller, Hello};
 
 use crate::config::{NodeConfig, check_cores};
 use crate::core_loop::{CoreLoop, MemoryUse, Parts};
+use crate::descriptor_record;
 use crate::door::{Door, Household};
 use crate::driver::Driver;
 use crate::driver::epoll::EpollDriver;
@@ -471,6 +472,7 @@ fn core_config(blueprint: &Blueprint, core: CoreId, log: &Log) -> std::io::Resul
         descriptors: blueprint.descriptors.clone(),
         proposal_bytes_max: limits.proposal_bytes,
         command_bytes_max: limits.command_bytes,
+        encode_descriptor: descriptor_record::encode,
         trace: blueprint.config.trace_dir.is_some(),
         lease: blueprint.config.lease,
         longest_promise: blueprint.longest_promise,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pontoon_types::{Entry, HardState, Index, LogId, limits};
+use pontoon_types::{Creation, Entry, HardState, Index, LogId, limits};
 
 use crate::membership::Configuration;
 
@@ -99,6 +99,13 @@ pub struct Restored {
     /// The last term and vote written are not known: what `hard_state` says may be older. The replica then never votes;
     /// `raft/lost_vote.rs` says what it may do.
     pub vote_lost: bool,
+    /// The machine holds everything up to here, by a durable checkpoint, and `members` are those of that entry. At or behind
+    /// `compacted`; if the log does not hold it, the log is reset to it (law 18).
+    pub checkpoint: Option<LogId>,
+    /// The machine does not hold what was given up: its checkpoint cannot be read. `raft/install.rs` says what follows.
+    pub stateless: bool,
+    /// The replica comes to life with this start (law 21): its first write says so.
+    pub creation: Option<Creation>,
 }
 
 /// A part of a log, known by its identities alone: terms never fall along a log, so the first entry of each term tells the

@@ -13,7 +13,9 @@
 
 use std::collections::VecDeque;
 
-use pontoon_types::{Body, Compaction, Entry, HardState, Index, LogId, Message, ReplicaId, Term, Write, WriteNumber};
+use pontoon_types::{
+    Body, Compaction, Creation, Entry, HardState, Index, LogId, Message, ReplicaId, Term, Write, WriteNumber,
+};
 
 /// A write in flight: once it is durable, so is the log up to `last`.
 #[derive(Clone, Copy, Debug)]
@@ -125,6 +127,33 @@ impl Writes {
         self.open().compact = Some(Compaction { to, reset: false });
     }
 
+    /// A durable checkpoint of the machine stands for the log up to `to`. With `reset` the log holds nothing else.
+    pub(crate) fn install(&mut self, to: LogId, reset: bool) {
+        let write = self.open();
+        write.compact = Some(Compaction { to, reset });
+        let number = write.number;
+        if reset {
+            // Writes before this one say nothing any more about what the log holds.
+            self.withdraw_acknowledgements(to.index.next());
+            self.marks.iter_mut().for_each(|mark| mark.last = to.index);
+            self.durable_index = to.index;
+            self.mark(number, to.index);
+        } else {
+            self.marks.iter_mut().for_each(|mark| mark.last = mark.last.max(to.index));
+            self.durable_index = self.durable_index.max(to.index);
+        }
+    }
+
+    /// The replica begins to exist.
+    pub(crate) fn create(&mut self, creation: Creation) {
+        self.open().create = Some(Box::new(creation));
+    }
+
+    /// The replica ends to exist.
+    pub(crate) fn remove(&mut self, replica: ReplicaId) {
+        self.open().remove = Some(replica);
+    }
+
     /// Drops acknowledgements at or beyond `from`: they are not true any more.
     pub(crate) fn withdraw_acknowledgements(&mut self, from: Index) {
         self.held.retain(|held| !matches!(held.message.body, Body::AppendResponse { matched } if matched >= from));
@@ -150,6 +179,11 @@ impl Writes {
     /// Closes the open write and hands it out.
     pub(crate) fn take(&mut self) -> Option<Write> {
         self.open.take()
+    }
+
+    /// Whether there is a write to hand out.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.is_some()
     }
 
     /// Whether everything written is durable, so that a promise needs no wait.

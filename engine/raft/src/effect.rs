@@ -28,6 +28,11 @@ pub enum Effect {
         /// What it has to be given first.
         compacted: LogId,
     },
+    /// This replica has no state to go on from: its leader must give it a snapshot.
+    WantsSnapshot {
+        /// The leader.
+        leader: ReplicaId,
+    },
     /// Role, term or known leader changed during this step.
     Role {
         /// The role after the step.

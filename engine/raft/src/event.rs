@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use pontoon_types::{Entry, FetchNumber, Index, LogId, Message, ReplicaId, Term, WriteNumber};
 
-use crate::membership::Change;
+use crate::membership::{Change, Configuration};
 
 /// One event. Together with the time it is all that [`crate::Raft::step`] ever learns.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +75,25 @@ pub enum Event {
     /// Give up the log up to here, which is applied and durable, because a durable checkpoint of the machine covers it
     /// (law 19).
     Compact(Index),
+    /// A snapshot is this replica's durable checkpoint now, with these members (law 18). One that does not help is ignored.
+    Install {
+        /// The last entry that is in it.
+        last: LogId,
+        /// Who belongs to the group there.
+        configuration: Configuration,
+    },
+    /// A leader has a snapshot at this entry, which is committed therefore, and the log here holds it.
+    Known(LogId),
+    /// This peer says that it has no state, and cannot go on from entries.
+    PeerIsStateless(ReplicaId),
+    /// The machine's state is lost, and with it what the log has given up.
+    StateLost,
+    /// The replica is no member any more, for ever: its last write says so. It must not be stepped again but for that
+    /// write's [`Event::Durable`].
+    Destroy {
+        /// The highest replica of the group that is dead by now.
+        highest: ReplicaId,
+    },
     /// This core should not lead now, because its disk does not answer. The deadline of an election, if there is one, is
     /// put off by another wait, and a campaign that has begun ends. A leader, and a follower that sleeps, ignore it.
     Postpone,

@@ -95,7 +95,8 @@
 //! # What it leaves out
 //!
 //! - Applying: the caller reads [`Raft::entries`] and [`Raft::committed`].
-//! - Snapshots: a peer that needs one is named ([`Effect::NeedsSnapshot`]), and nobody gives it one.
+//! - The way of a snapshot: a peer that needs one is named ([`Effect::NeedsSnapshot`]), and one that is durable is taken in
+//!   ([`Event::Install`]). What it holds and how it travels is the caller's business.
 //! - Where members live, and what a removed replica does with its data: the caller reads [`Raft::configuration`].
 //! - The quorum round of a linearizable read: [`Raft::read_index`] and [`Raft::confirms`] are its two halves, and
 //!   one round serves all groups of a core.

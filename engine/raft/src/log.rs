@@ -217,6 +217,12 @@ impl Log {
         self.evict(0, to);
     }
 
+    /// Gives up everything, and goes on behind `to`, which a snapshot covers.
+    pub(crate) fn reset(&mut self, to: LogId) {
+        assert!(self.committed <= to.index, "leader completeness: {to} is before what is committed");
+        *self = Log { compacted: to, last: to, committed: to.index, ..Log::default() };
+    }
+
     /// Gives memory back that a burst has taken.
     fn shrink(&mut self) {
         if self.window.capacity() > 4 * self.window.len().max(16) {

@@ -77,6 +77,11 @@ impl Lost {
         self.restoring = self.restoring.split_off(&to.next());
     }
 
+    /// The log was replaced by a snapshot, or what it lacked was.
+    pub(crate) fn clear(&mut self) {
+        *self = Lost::default();
+    }
+
     /// Panics when an invariant of the type does not hold.
     pub(crate) fn check(&self, log_last: Index, durable: WriteNumber, last: WriteNumber) {
         let highest = self.restoring.last_key_value().map(|(index, _)| *index).max(self.missing.last().copied());

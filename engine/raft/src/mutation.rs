@@ -73,6 +73,12 @@ pub enum Mutation {
     CountOldVotes,
     /// An Append whose entries are all there cuts what stands behind them.
     CutBehindKnown,
+    /// A snapshot is taken that the replica has already.
+    InstallBelowCommitted,
+    /// What the log holds behind a snapshot is dropped with what it covers.
+    DropKeptSuffix,
+    /// The members that a snapshot names are not taken from it.
+    IgnoreSnapshotMembers,
     /// An acknowledgement waits for the index to be durable, not for the last write (law 13).
     DurableByIndex,
 }
@@ -80,7 +86,7 @@ pub enum Mutation {
 #[cfg(feature = "mutations")]
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 34] = [
+    pub const ALL: [Mutation; 37] = [
         Mutation::SkipDurableWait,
         Mutation::QuorumShortByOne,
         Mutation::ForgetVoteAtRestart,
@@ -114,6 +120,9 @@ impl Mutation {
         Mutation::CountOldAnswers,
         Mutation::CountOldVotes,
         Mutation::CutBehindKnown,
+        Mutation::InstallBelowCommitted,
+        Mutation::DropKeptSuffix,
+        Mutation::IgnoreSnapshotMembers,
         Mutation::DurableByIndex,
     ];
 }

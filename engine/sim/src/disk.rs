@@ -14,17 +14,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pontoon_multiraft::{CoreWrite, Fetch, Unfetched};
-use pontoon_types::{CoreWriteNumber, Creation, Entry, GroupId, Incarnation, Index, ReplicaId, Time};
+use pontoon_types::{CoreWriteNumber, Creation, Entry, GroupId, Incarnation, Index, LogId, ReplicaId, Time};
 #[cfg(feature = "mutations")]
 use pontoon_types::{HardState, Write};
 use pontoon_wal::memory::MemoryDisk;
-use pontoon_wal::{Log, LogError, LogIdentity, Options, Preparation, ReadError, Recovered, Rot};
+use pontoon_wal::{Log, LogError, LogIdentity, Options, Preparation, ReadError, Recovered, RecoveredGroup, Rot};
 
 use crate::damage::Damage;
 use crate::oracle::{FoundReplica, LogLaw, Oracle, Survivors};
 use crate::process::CLUSTER;
 use crate::random::Random;
 use crate::replica_log::ReplicaLog;
+use crate::store::Store;
 use crate::trace::Place;
 
 /// The sync that the shell waits for.
@@ -108,6 +109,8 @@ pub struct Disk {
     is_freshly_damaged: bool,
     /// Payloads that have rotted on the medium since the last open, as long as the log has not come upon them.
     latent: BTreeSet<(GroupId, Index)>,
+    /// The checkpoints of its replicas, and what the core wants of them.
+    pub(crate) store: Store,
     image: Option<Box<Image>>,
     /// What the last append held back.
     #[cfg(feature = "mutations")]
@@ -118,6 +121,7 @@ pub struct Disk {
 struct Image {
     medium: MemoryDisk,
     oracle: Oracle,
+    store: Store,
     proven: u64,
     incarnation: Incarnation,
 }
@@ -146,7 +150,7 @@ impl Disk {
             seal_at: None,
             slow_until: Time(0),
             identity,
-            oracle: Oracle::new(groups.into_iter()),
+            oracle: Oracle::new(replica, groups.into_iter()),
             log: None,
             flight: None,
             failures: 0,
@@ -154,6 +158,7 @@ impl Disk {
             damage: Vec::new(),
             is_freshly_damaged: false,
             latent: BTreeSet::new(),
+            store: Store::default(),
             image: None,
             #[cfg(feature = "mutations")]
             lagging: Vec::new(),
@@ -168,6 +173,13 @@ impl Disk {
     /// The medium under the log.
     pub fn medium(&self) -> &MemoryDisk {
         &self.medium
+    }
+
+    /// Whether what this entry stood for is durable here, in the log or in a checkpoint.
+    pub fn holds(&self, group: GroupId, replica: ReplicaId, id: LogId) -> bool {
+        let log = self.durable(group);
+        let stored = self.store.last(group, replica).is_some_and(|last| last.index >= id.index);
+        stored || log.replica == replica && log.covers(id)
     }
 
     /// What is durable of `group`.
@@ -216,16 +228,18 @@ impl Disk {
 
     /// Remembers the disk as it is, as a backup would. It must be stopped or just opened.
     pub fn keep_image(&mut self) {
-        let (medium, oracle) = (self.medium.copy(), self.oracle.clone());
-        self.image = Some(Box::new(Image { medium, oracle, proven: self.proven, incarnation: self.incarnation }));
+        let (medium, oracle, store) = (self.medium.copy(), self.oracle.clone(), self.store.clone());
+        self.image =
+            Some(Box::new(Image { medium, oracle, store, proven: self.proven, incarnation: self.incarnation }));
     }
 
     /// Puts the disk back to what was remembered, if anything was. What was promised since is forgotten.
     pub fn restore_image(&mut self) -> bool {
         self.stop();
         let Some(image) = self.image.take() else { return false };
-        let Image { medium, oracle, proven, incarnation } = *image;
+        let Image { medium, oracle, store, proven, incarnation } = *image;
         (self.medium, self.oracle, self.proven, self.incarnation) = (medium, oracle, proven, incarnation);
+        self.store = store;
         (self.latent, self.is_freshly_damaged) = (BTreeSet::new(), false);
         self.damage.clear();
         true
@@ -376,6 +390,8 @@ impl Disk {
             Ok(through) => {
                 self.oracle.reported(through).map_err(|what| (LogLaw::OneNumberAnswers, what))?;
                 self.proven = self.proven.max(flight.proves);
+                // What was given up, or removed, nobody reads any more.
+                self.latent.retain(|(group, index)| self.oracle.durable(*group).get(*index).is_some());
                 Ok(Ok((through, !flight.sealing)))
             }
             Err(error) => Ok(Err(error.to_string())),
@@ -426,6 +442,7 @@ impl Disk {
     /// The process goes away. The cache stays as it is.
     pub fn stop(&mut self) {
         (self.log, self.flight, self.seal_at) = (None, None, None);
+        self.store.stop();
         #[cfg(feature = "mutations")]
         self.lagging.clear();
     }
@@ -552,13 +569,14 @@ fn found(log: &mut Log, recovered: Recovered) -> Result<BTreeMap<GroupId, FoundR
             return Err(NotOpened::Broken(LogLaw::DurableSurvives, what));
         }
         let loaded = log.load(group).map_err(|error| NotOpened::Refused(error.to_string()))?;
-        let (hard_state, vote_lost) = (replica.hard_state, replica.vote_lost);
-        found.insert(group, FoundReplica { hard_state, entries: loaded.entries, lost: loaded.lost, vote_lost });
+        let RecoveredGroup { replica, hard_state, compacted, vote_lost, .. } = replica;
+        let (entries, lost) = (loaded.entries, loaded.lost);
+        found.insert(group, FoundReplica { hard_state, compacted, replica, entries, lost, vote_lost });
     }
     Ok(found)
 }
 
 /// What stands in the log as a group's descriptor: the log does not look into it.
-fn descriptor(group: GroupId) -> Bytes {
+pub(crate) fn descriptor(group: GroupId) -> Bytes {
     Bytes::from(format!("descriptor of {group}"))
 }

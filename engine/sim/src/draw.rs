@@ -62,6 +62,7 @@ impl Options {
         }
         options.process.drift_max_ppm = overrides.drift_ppm.unwrap_or(options.process.drift_max_ppm);
         options.orders = OrderOptions::draw(&mut random, &options);
+        draw_store(&mut random, &mut options);
         overrides.without.iter().for_each(|part| options.switch_off(*part));
         if overrides.faults == Some(false) {
             options.handicap = Handicap::None;
@@ -98,8 +99,18 @@ fn draw_core(random: &mut Random) -> CoreOptions {
         window_bytes_max: WINDOW_BYTES_MAX,
         core_window_bytes_max: CORE_WINDOW_BYTES_MAX,
         fetch_bytes_max: FETCH_BYTES_MAX,
+        checkpoint_log_bytes: usize::MAX,
+        chunk_bytes: 4096,
         restored_entries: usize::MAX,
     }
+}
+
+/// Checkpoints happen in every run. So small a part of a log is kept that one who was away for a moment needs a snapshot.
+fn draw_store(random: &mut Random, options: &mut Options) {
+    options.core.checkpoint_log_bytes = *random.pick(&[300, 1_000, 4_000, 16_000]);
+    options.core.chunk_bytes = *random.pick(&[40, 200, 4_096]);
+    options.disk.store_mean = Duration::from_micros(*random.pick(&[50, 500, 5_000, 30_000]));
+    options.disk.store_error_ppm = *random.pick(&[0, 0, 1_000, 20_000]);
 }
 
 fn draw_network(random: &mut Random, core: &CoreOptions) -> NetworkOptions {
@@ -161,6 +172,8 @@ fn draw_rare_faults(random: &mut Random, options: &mut Options) {
 
 fn draw_disk(random: &mut Random, core: &CoreOptions) -> DiskOptions {
     DiskOptions {
+        store_mean: Duration::from_micros(500),
+        store_error_ppm: 0,
         sync_mean: *random.pick(&[
             Duration::from_micros(50),
             Duration::from_millis(1),

@@ -14,7 +14,9 @@ use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 
 use pontoon_multiraft::{Configuration, CoreWrite, GroupView, Role};
-use pontoon_types::{Body, ClientId, Descriptor, Entry, GroupId, Index, LogId, Message, NodeId, ReplicaId, Term};
+use pontoon_types::{
+    Body, ClientId, Descriptor, Entry, EntryKind, GroupId, Index, LogId, Message, NodeId, ReplicaId, Term,
+};
 use pontoon_wire::command::Command;
 use pontoon_wire::peer::PeerFrame;
 
@@ -35,6 +37,8 @@ struct Truth {
     votes: BTreeMap<(ReplicaId, Term), ReplicaId>,
     /// Every entry that any replica ever appended: the entry before it, and the digest of its payload.
     entries: BTreeMap<LogId, (LogId, u64)>,
+    /// The committed configurations, by their places.
+    configurations: Vec<(Index, Configuration)>,
     /// The committed log, and a term at or above the one in which each entry was committed.
     committed: Vec<(LogId, Term)>,
     commands: BTreeMap<(ClientId, u64), Index>,
@@ -70,6 +74,7 @@ struct Glance {
     durable: Index,
     committed: Index,
     applied: Index,
+    is_ready: bool,
 }
 
 impl Glance {
@@ -82,6 +87,7 @@ impl Glance {
             durable: view.durable(),
             committed: view.committed(),
             applied: view.applied(),
+            is_ready: view.is_ready(),
         }
     }
 }
@@ -115,6 +121,7 @@ impl Invariants {
             leaders: BTreeMap::new(),
             votes: BTreeMap::new(),
             entries: BTreeMap::new(),
+            configurations: Vec::new(),
             committed: Vec::new(),
             commands: BTreeMap::new(),
             digests: BTreeMap::new(),
@@ -130,22 +137,12 @@ impl Invariants {
 
     /// A core started from its disk: its replicas are what the disk says.
     pub fn started(&mut self, place: Place, group: GroupId, log: &ReplicaLog) {
-        let truth = self.groups.get(&group).expect("law: a core holds groups of its cluster");
-        let me = truth.descriptor.replica_on(place.node).expect("law: a core holds groups of its node");
-        let replica = Replica {
-            me,
-            log: log.clone(),
-            role: Role::Follower,
-            leads: None,
-            term: log.hard_state.term,
-            term_before: log.hard_state.term,
-            vote: log.hard_state.vote,
-            committed: Index(0),
-            applied: Index(0),
-            write_number: 0,
-            glance: None,
-        };
-        self.replicas.insert((place, group), replica);
+        self.replicas.insert((place, group), Replica::of(log.clone()));
+    }
+
+    /// A core is about to start: nothing of its former life counts.
+    pub fn starts(&mut self, place: Place) {
+        self.replicas.retain(|(of, _), _| *of != place);
         self.core_writes.insert(place, 0);
     }
 
@@ -156,6 +153,12 @@ impl Invariants {
             let bad = |what: String| Broken::BadWrite { group: *group, place, what };
             if append.number.0 != *last + 1 {
                 return Err(bad(format!("append {} follows append {last}", append.number)));
+            }
+            if let Some(creation) = &write.create {
+                let known = self.replicas.insert((place, *group), Replica::of(ReplicaLog::new(creation.replica)));
+                if known.is_some() {
+                    return Err(bad(format!("{} is created where there is a replica", creation.replica)));
+                }
             }
             let replica = self.replicas.get_mut(&(place, *group)).expect("law: only started replicas write");
             if write.number.0 != replica.write_number + 1 {
@@ -171,6 +174,9 @@ impl Invariants {
             for entry in &write.entries {
                 let previous = replica.log.id_at(entry.id.index.previous()).unwrap_or_default();
                 truth.matches(entry, previous).map_err(|id| Broken::LogMatching { group: *group, id, place })?;
+            }
+            if write.remove.is_some() {
+                self.replicas.remove(&(place, *group));
             }
         }
         *last = append.number.0;
@@ -226,8 +232,9 @@ impl Invariants {
             let (written, term) = (replica.log.last(), replica.log.hard_state.term);
             return wrong(format!("it ends at {last} in term {}, its writes at {written} in {term}", view.term()));
         }
-        let on_disk = disks[&place].durable(group).id_at(view.durable());
-        if on_disk != replica.log.id_at(view.durable()) {
+        let durable = replica.log.id_at(view.durable()).filter(|id| disks[&place].holds(group, replica.me, *id));
+        if durable.is_none() {
+            let on_disk = disks[&place].durable(group).id_at(view.durable());
             return wrong(format!("it takes {} for durable, the disk has {on_disk:?} there", view.durable()));
         }
         (replica.term, replica.vote, replica.applied) = (view.term(), view.vote(), view.applied());
@@ -256,10 +263,8 @@ impl Invariants {
         changes.push(Change::Role(group, role, term));
         if view.role() == Role::Leader {
             truth.leads(group, term, replica.me)?;
-            let lacks = truth
-                .committed
-                .iter()
-                .find(|(id, committed_in)| *committed_in < term && replica.log.id_at(id.index) != Some(*id));
+            let lacks =
+                truth.committed.iter().find(|(id, committed_in)| *committed_in < term && !replica.log.covers(*id));
             if let Some((missing, _)) = lacks {
                 return Err(Broken::LeaderLacks { place, group, term, missing: *missing });
             }
@@ -293,14 +298,20 @@ impl Invariants {
         if by_itself && id.term != term {
             return Err(Broken::CommitOfOldTerm { place, group, term, id });
         }
-        let new: Vec<Entry> = replica.log.entries[before.0 as usize..after.0 as usize].to_vec();
+        let new: Vec<Entry> = replica.log.between(before, after).to_vec();
+        let compacted = replica.log.compacted;
         let truth = self.groups.get_mut(&group).expect("law: a core holds groups of its cluster");
         let known = truth.committed.len();
+        let is_committed = truth.id_at(compacted.index) == Some(compacted);
+        if compacted.index > before && !is_committed {
+            let what = format!("it has a state at {compacted}, where nobody has committed that");
+            return Err(Broken::Pointers { group, place, what });
+        }
         for entry in &new {
             truth.commit(place, entry, term)?;
         }
         if truth.committed.len() > known {
-            let configurations = in_force_since(&truth.descriptor, view, &replica.log, id);
+            let configurations = in_force_since(&truth.descriptor, &truth.configurations, &replica.log, id);
             truth.check_copies(&configurations, place.core, id, disks)?;
             self.check_leaders_have(group, id, term)?;
         }
@@ -311,7 +322,7 @@ impl Invariants {
     fn check_leaders_have(&self, group: GroupId, id: LogId, committed_in: Term) -> Result<(), Broken> {
         for ((place, of), replica) in &self.replicas {
             let leads_later = *of == group && replica.role == Role::Leader && replica.term > committed_in;
-            if leads_later && replica.log.id_at(id.index) != Some(id) {
+            if leads_later && !replica.log.covers(id) {
                 return Err(Broken::LeaderLacks { place: *place, group, term: replica.term, missing: id });
             }
         }
@@ -320,6 +331,9 @@ impl Invariants {
 
     fn check_state(&mut self, place: Place, view: &GroupView<'_>) -> Result<(), Broken> {
         let (group, applied) = (view.group(), view.applied());
+        if !view.is_ready() {
+            return Ok(());
+        }
         let truth = self.groups.get_mut(&group).expect("law: a core holds groups of its cluster");
         // The descriptor is a part of the state: it changes at apply (law 23).
         let mut digest = Digest::default();
@@ -347,7 +361,7 @@ impl Invariants {
         }
         for (group, asked) in frame.confirmations.iter().flat_map(|confirmation| &confirmation.groups) {
             // It may have reached another term later in the same turn.
-            let term = self.replicas[&(place, *group)].term_before;
+            let term = self.replicas.get(&(place, *group)).map_or(Term(0), |replica| replica.term_before);
             if term > *asked {
                 return Err(Broken::ConfirmedOldTerm { place, group: *group, asked: *asked, term });
             }
@@ -356,7 +370,7 @@ impl Invariants {
         let changes = beacon.changes.iter().filter(|claim| claim.leads).map(|claim| (claim.group, claim.term));
         let listed = beacon.page.iter().flat_map(|page| &page.claims).map(|claim| (claim.group, claim.term));
         for (group, term) in changes.chain(listed) {
-            let me = self.replicas[&(place, group)].me;
+            let Some(me) = self.replicas.get(&(place, group)).map(|replica| replica.me) else { continue };
             self.groups.get_mut(&group).expect("law: a core holds groups of its cluster").leads(group, term, me)?;
         }
         Ok(())
@@ -394,8 +408,10 @@ impl Invariants {
             Body::Append { .. } => truth.leads(group, *term, *from)?,
             // With a later term in memory or on the disk the log may have been cut lawfully since the promise.
             Body::AppendResponse { matched } if disk.hard_state.term <= *term => {
-                let log = &self.replicas[&(place, group)].log;
-                let as_written = disk.id_at(*matched) == log.id_at(*matched) || log.hard_state.term > *term;
+                let Some(log) = self.replicas.get(&(place, group)).map(|replica| &replica.log) else { return Ok(()) };
+                let as_written = *matched <= log.compacted.index
+                    || disk.id_at(*matched) == log.id_at(*matched)
+                    || log.hard_state.term > *term;
                 if disk.hard_state.term < *term || disk.last().index < *matched || !as_written {
                     return not_durable(format!("AppendResponse matched {matched} in term {term}"));
                 }
@@ -423,11 +439,44 @@ impl Invariants {
     /// The node of the newest leader of a group.
     pub fn newest_leader(&self, group: GroupId) -> Option<NodeId> {
         let truth = self.groups.get(&group)?;
-        truth.leaders.last_key_value().and_then(|(_, leader)| truth.descriptor.node_of(*leader))
+        let (_, leader) = truth.leaders.last_key_value()?;
+        let known = truth.configurations.iter().rev().find_map(|(_, configuration)| configuration.node_of(*leader));
+        known.or_else(|| truth.descriptor.node_of(*leader))
+    }
+
+    /// The members of a group as far as they are committed.
+    pub fn members(&self, group: GroupId) -> Option<Configuration> {
+        let truth = self.groups.get(&group)?;
+        let committed = truth.configurations.last().map(|(_, configuration)| configuration.clone());
+        committed.or_else(|| Configuration::of_voters(truth.descriptor.members.iter().copied()).ok())
+    }
+}
+
+impl Replica {
+    /// A replica as its log says.
+    fn of(log: ReplicaLog) -> Replica {
+        Replica {
+            me: log.replica,
+            role: Role::Follower,
+            leads: None,
+            term: log.hard_state.term,
+            term_before: log.hard_state.term,
+            vote: log.hard_state.vote,
+            committed: Index(0),
+            applied: Index(0),
+            write_number: 0,
+            glance: None,
+            log,
+        }
     }
 }
 
 impl Truth {
+    /// The committed entry at `index`.
+    fn id_at(&self, index: Index) -> Option<LogId> {
+        self.committed.get(index.0.checked_sub(1)? as usize).map(|(id, _)| *id)
+    }
+
     fn leads(&mut self, group: GroupId, term: Term, leader: ReplicaId) -> Result<(), Broken> {
         let first = *self.leaders.entry(term).or_insert(leader);
         if first != leader {
@@ -450,7 +499,16 @@ impl Truth {
     fn commit(&mut self, place: Place, entry: &Entry, term: Term) -> Result<(), Broken> {
         let group = self.descriptor.group;
         let Some((first, _)) = self.committed.get(entry.id.index.previous().0 as usize) else {
+            if entry.id.index.0 != self.committed.len() as u64 + 1 {
+                let what = format!("{} is committed, and nobody has committed what stands before it", entry.id);
+                return Err(Broken::Pointers { group, place, what });
+            }
             self.committed.push((entry.id, term));
+            if entry.kind == EntryKind::Configuration
+                && let Ok(configuration) = Configuration::decode(&entry.payload)
+            {
+                self.configurations.push((entry.id.index, configuration));
+            }
             return self.execute(entry);
         };
         if *first != entry.id {
@@ -481,13 +539,16 @@ impl Truth {
         disks: &Disks,
     ) -> Result<(), Broken> {
         let group = self.descriptor.group;
-        let has = |node: NodeId| disks[&Place { node, core }].durable(group).id_at(id.index) == Some(id);
-        let holds = |replica| self.descriptor.node_of(replica).is_some_and(has);
-        if configurations.iter().any(|configuration| configuration.is_quorum(holds)) {
+        let holds = |configuration: &Configuration, replica| {
+            let node = configuration.node_of(replica);
+            node.is_some_and(|node| disks[&Place { node, core }].holds(group, replica, id))
+        };
+        if configurations.iter().any(|it| it.is_quorum(|replica| holds(it, replica))) {
             return Ok(());
         }
-        let copies = self.descriptor.members.iter().filter(|member| has(member.node)).count();
-        let quorum = self.descriptor.members.len() / 2 + 1;
+        let Some(newest) = configurations.last() else { return Ok(()) };
+        let copies = newest.voters().filter(|replica| holds(newest, *replica)).count();
+        let quorum = newest.voters().count() / 2 + 1;
         Err(Broken::CommittedNotDurable { group, id, copies, quorum })
     }
 }

@@ -56,6 +56,7 @@ pub mod replica_log;
 pub mod report;
 pub mod shrink;
 pub mod start;
+mod store;
 pub mod sync;
 pub mod trace;
 pub mod turn;

@@ -44,7 +44,7 @@ pub struct Network {
 }
 
 /// A number that no replica of the cluster has: one that was replaced long ago, or comes later.
-const STRANGER: ReplicaId = ReplicaId(1_000);
+const STRANGER: ReplicaId = ReplicaId(0);
 
 /// A frame under way.
 #[derive(Clone, Debug)]
@@ -284,6 +284,7 @@ fn strange(bytes: &Bytes, random: &mut Random) -> Option<Bytes> {
         PeerFrame { beacon: None, reads: Vec::new(), confirmations: Vec::new(), index_questions: Vec::new(), ..frame };
     frame.index_answers.clear();
     frame.support.clear();
+    frame.snapshots.clear();
     let from = random.chance(500_000);
     for (_, message) in &mut frame.messages {
         *(if from { &mut message.from } else { &mut message.to }) = STRANGER;

@@ -161,6 +161,10 @@ pub struct DiskOptions {
     pub fetch_mean: Duration,
     /// Chance, for each such look, that the cache has just dropped everything.
     pub cold_ppm: u32,
+    /// Mean time that the store of checkpoints takes for an order.
+    pub store_mean: Duration,
+    /// Chance that it fails to write, for each order.
+    pub store_error_ppm: u32,
     /// Mean time of a sync.
     pub sync_mean: Duration,
     /// Chance that a sync is slow.
@@ -307,6 +311,10 @@ pub struct CoreOptions {
     pub core_window_bytes_max: usize,
     /// Most bytes of one fetch.
     pub fetch_bytes_max: usize,
+    /// Bytes of entries that a group applies before it makes a checkpoint.
+    pub checkpoint_log_bytes: usize,
+    /// Size of a chunk of a checkpoint.
+    pub chunk_bytes: usize,
     /// How many of the newest entries of a group a start brings into memory.
     pub restored_entries: usize,
 }

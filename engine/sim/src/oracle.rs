@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
 use pontoon_multiraft::CoreWrite;
-use pontoon_types::{CoreWriteNumber, Entry, GroupId, HardState, Index};
+use pontoon_types::{CoreWriteNumber, Entry, GroupId, HardState, Index, LogId, ReplicaId};
 
 use crate::replica_log::ReplicaLog;
 
@@ -26,7 +26,11 @@ use crate::replica_log::ReplicaLog;
 pub struct FoundReplica {
     /// Term and vote.
     pub hard_state: HardState,
-    /// The entries from index 1.
+    /// What was given up.
+    pub compacted: LogId,
+    /// The replica.
+    pub replica: ReplicaId,
+    /// The entries behind what was given up.
     pub entries: Vec<Entry>,
     /// The entries whose payload it reports as lost.
     pub lost: Vec<Index>,
@@ -44,7 +48,8 @@ impl FoundReplica {
         } else {
             self.hard_state == log.hard_state
         };
-        vote && self.entries.len() == log.entries.len() && self.entries.iter().zip(&log.entries).all(same)
+        let begins = self.compacted == log.compacted && self.replica == log.replica;
+        vote && begins && self.entries.len() == log.entries.len() && self.entries.iter().zip(&log.entries).all(same)
     }
 }
 
@@ -100,6 +105,10 @@ pub struct Survivors {
 #[derive(Clone, Debug, Default)]
 pub struct Oracle {
     durable: BTreeMap<GroupId, ReplicaLog>,
+    /// What is durable of a group that is not there.
+    nothing: ReplicaLog,
+    /// The highest replica that was removed, by group.
+    pub(crate) tombstones: BTreeMap<GroupId, ReplicaId>,
     /// Appended and not reported as durable.
     pending: VecDeque<CoreWrite>,
     flight: Option<Flight>,
@@ -113,13 +122,13 @@ pub struct Oracle {
 
 impl Oracle {
     /// A log with these groups created.
-    pub fn new(groups: impl Iterator<Item = GroupId>) -> Oracle {
-        Oracle { durable: groups.map(|group| (group, ReplicaLog::default())).collect(), ..Oracle::default() }
+    pub fn new(replica: ReplicaId, groups: impl Iterator<Item = GroupId>) -> Oracle {
+        Oracle { durable: groups.map(|group| (group, ReplicaLog::new(replica))).collect(), ..Oracle::default() }
     }
 
     /// What is durable of `group`.
     pub fn durable(&self, group: GroupId) -> &ReplicaLog {
-        self.durable.get(&group).expect("law: every group of a core was created in its log")
+        self.durable.get(&group).unwrap_or(&self.nothing)
     }
 
     /// How many appends no finished sync has reported.
@@ -221,11 +230,25 @@ impl Oracle {
     fn harden(&mut self) {
         let Some(append) = self.pending.pop_front() else { return };
         for (group, write) in &append.writes {
-            let log = self.durable.get_mut(group).expect("law: every group of a core was created in its log");
+            if let Some(creation) = &write.create {
+                self.durable.insert(*group, ReplicaLog::new(creation.replica));
+            }
+            let log = self.durable.get_mut(group).expect("law: a replica is created before it writes");
             // The same write was checked when it was appended; the durable log is the appended log of an earlier time.
             log.write(write).expect("law: what could be appended can be replayed");
             if let Some(from) = write.truncate_from {
                 self.rotten.retain(|(of, index), _| of != group || *index < from);
+            }
+            if let Some(compaction) = write.compact {
+                let to = compaction.to.index;
+                let reset = compaction.reset;
+                self.rotten.retain(|(of, index), _| of != group || !reset && *index > to);
+            }
+            if let Some(replica) = write.remove {
+                self.durable.remove(group);
+                self.tombstones.insert(*group, replica);
+                self.rotten.retain(|(of, _), _| of != group);
+                self.voteless.remove(group);
             }
             for entry in &write.restored {
                 self.restored += u64::from(self.rotten.remove(&(*group, entry.id.index)).is_some());
@@ -241,13 +264,16 @@ impl Oracle {
     /// Which promise is broken, and at which group it shows.
     fn mismatch(&self, found: &BTreeMap<GroupId, FoundReplica>, handed_over: usize) -> (LogLaw, String) {
         let (hard_state, entries) = (HardState::default(), Vec::new());
-        let absent = FoundReplica { hard_state, entries, lost: Vec::new(), vote_lost: false };
+        let (compacted, replica) = (LogId::default(), ReplicaId(0));
+        let absent = FoundReplica { hard_state, compacted, replica, entries, lost: Vec::new(), vote_lost: false };
         let differs = |(group, log): (&GroupId, &ReplicaLog)| {
             let it = found.get(group).unwrap_or(&absent);
             let differs = !it.is(log);
             // What may have survived may have cut entries lawfully, so only what nothing could cut tells them apart.
             let kept = it.entries.iter().zip(&log.entries).take_while(|(one, other)| one == other).count();
-            let cut = self.lowest_cut(*group, handed_over).unwrap_or(log.entries.len());
+            let cut =
+                self.lowest_cut(*group, handed_over).map(|cut| cut.saturating_sub(log.compacted.index.0 as usize));
+            let cut = cut.unwrap_or(log.entries.len());
             let lacks = it.hard_state.term < log.hard_state.term || kept < cut;
             differs.then(|| {
                 let (last, durable) = (it.entries.last().map(|entry| entry.id).unwrap_or_default(), log.last());

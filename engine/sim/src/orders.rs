@@ -14,9 +14,9 @@
 
 use std::time::Duration;
 
-use pontoon_multiraft::{Change, Configuration, Event, GroupView, MembersChange};
+use pontoon_multiraft::{Change, Configuration, Event, MembersChange};
 use pontoon_router::core_of;
-use pontoon_types::{Descriptor, EntryKind, GroupId, LogId, Member, NodeId};
+use pontoon_types::{Descriptor, EntryKind, GroupId, Index, LogId, Member, NodeId};
 
 use crate::options::{Handicap, Options};
 use crate::random::Random;
@@ -110,21 +110,20 @@ impl World {
 }
 
 /// The configurations by which the entry at `id` may have been committed: the one in force where it stands, and those that
-/// follow it in this log. `log` is all that the replica has written: much of it is not in its memory any more.
+/// follow it in this log. `log` is all that the replica has written and not given up; of the rest `committed` knows.
 pub(crate) fn in_force_since(
     founded: &Descriptor,
-    view: &GroupView<'_>,
+    committed: &[(Index, Configuration)],
     log: &ReplicaLog,
     id: LogId,
 ) -> Vec<Configuration> {
     let founders = Configuration::of_voters(founded.members.iter().copied());
     let mut found = vec![founders.expect("law: a descriptor names each replica and each node once")];
-    if view.descriptor().generation == founded.generation && *view.configuration() == found[0] {
-        return found;
-    }
-    for entry in log.entries.iter().filter(|entry| entry.kind == EntryKind::Configuration) {
-        let Ok(configuration) = Configuration::decode(&entry.payload) else { continue };
-        if entry.id.index <= id.index {
+    let given_up = committed.iter().take_while(|(at, _)| *at <= log.compacted.index).cloned();
+    let in_log = log.entries.iter().filter(|entry| entry.kind == EntryKind::Configuration);
+    let in_log = in_log.filter_map(|entry| Some((entry.id.index, Configuration::decode(&entry.payload).ok()?)));
+    for (at, configuration) in given_up.chain(in_log) {
+        if at <= id.index {
             found.clear();
         }
         found.push(configuration);

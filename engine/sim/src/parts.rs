@@ -213,11 +213,15 @@ impl Options {
             Part::Pauses => process.pause_interval = never,
             Part::Freezes => process.freeze_interval = never,
             Part::Drift => process.drift_max_ppm = 0,
-            Part::SlowDisks => (disk.slow_ppm, disk.slow_interval) = (0, never),
+            Part::SlowDisks => {
+                (disk.slow_ppm, disk.slow_interval) = (0, never);
+                disk.store_mean = disk.store_mean.min(Duration::from_micros(500));
+            }
             Part::FullLogs => (disk.full_interval, disk.segments_max) = (never, None),
             Part::FullDisks => disk.no_room_interval = never,
             Part::DiskErrors => {
                 (disk.sync_error_ppm, disk.write_error_ppm, disk.hidden_error_ppm) = (0, 0, 0);
+                disk.store_error_ppm = 0;
             }
             Part::Damage => disk.damage_ppm = 0,
             Part::Rot => (disk.payload_ppm, disk.scrub_interval) = (0, never),

@@ -69,6 +69,18 @@ pub struct Counts {
     pub foreign: u64,
     /// Scrubs of running logs.
     pub scrubs: u64,
+    /// Checkpoints that became durable, those that came as snapshots included.
+    pub checkpoints: u64,
+    /// Checkpoints that their stores gave up.
+    pub checkpoints_failed: u64,
+    /// Times that a log was given up to a checkpoint.
+    pub compactions: u64,
+    /// Times that a log was replaced by a snapshot.
+    pub snapshots: u64,
+    /// Replicas that came to life.
+    pub created: u64,
+    /// Replicas that were destroyed.
+    pub destroyed: u64,
     /// Links that broke.
     pub links_broken: u64,
     /// Partitions.
@@ -206,6 +218,11 @@ impl fmt::Display for Counts {
             self.scrubs,
             self.slow_disks,
             self.old_images
+        )?;
+        write!(
+            f,
+            "\n  states: checkpoints {} (failed {}), logs given up {}, replaced {}, replicas made {}, destroyed {}",
+            self.checkpoints, self.checkpoints_failed, self.compactions, self.snapshots, self.created, self.destroyed
         )
     }
 }

@@ -9,12 +9,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use pontoon_multiraft::{Core, CoreConfig, Event, GroupState, Identities, LeaseConfig};
-use pontoon_router::core_of;
+use pontoon_multiraft::{CheckpointConfig, Core, CoreConfig, Event, GroupState, Identities, LeaseConfig};
 use pontoon_types::limits::{COMMAND_BYTES_MAX, PROPOSAL_BYTES_PER_TURN};
-use pontoon_types::{EntryKind, GroupId, Incarnation, Index, NodeId, Time};
+use pontoon_types::{EntryKind, GroupId, Incarnation, Index, NodeId, ReplicaId, Time};
 
-use crate::disk::{Disk, NotOpened};
+use crate::disk::{Disk, NotOpened, descriptor};
 use crate::options::DRIFT_MARGIN_PPM;
 use crate::oracle::LogLaw;
 use crate::process::{CLUSTER, Clock, RunningCore, raft_config};
@@ -223,17 +222,26 @@ impl World {
 
     fn build_core(&mut self, place: Place, now: Time) -> Core {
         let mut groups = Vec::new();
-        for descriptor in &self.descriptors {
-            if core_of(descriptor.group, self.options.cores) != place.core {
-                continue;
-            }
+        self.invariants.starts(place);
+        let disk = self.disks.get_mut(&place).expect("law: every core has a disk");
+        let held: Vec<(GroupId, ReplicaId)> =
+            disk.oracle().groups().map(|group| (group, disk.durable(group).replica)).collect();
+        disk.store.retain(|group, replica| held.contains(&(group, replica)));
+        for (group, replica) in held {
             // The oracle has just found the log to hold exactly this.
-            let log = self.disks[&place].durable(descriptor.group);
-            self.invariants.started(place, descriptor.group, log);
+            let log = self.disks[&place].durable(group);
+            let checkpoint = self.disks[&place].store.found(group, replica);
+            self.invariants.started(place, group, log);
+            let founded = self
+                .descriptors
+                .iter()
+                .find(|descriptor| descriptor.replica_on(place.node) == Some(replica) && descriptor.group == group);
+            let stored = checkpoint.as_ref().map(|checkpoint| &checkpoint.meta.descriptor);
+            let Some(descriptor) = stored.or(founded).cloned() else { continue };
             let mut entries = log.entries.clone();
-            let lost: Vec<Index> = self.disks[&place].oracle().rotten(descriptor.group).collect();
-            for index in &lost {
-                entries[index.previous().0 as usize].payload = Bytes::new();
+            let lost: Vec<Index> = self.disks[&place].oracle().rotten(group).collect();
+            for entry in entries.iter_mut().filter(|entry| lost.contains(&entry.id.index)) {
+                entry.payload = Bytes::new();
             }
             // What a start leaves to the log is known by its identities.
             let window = entries.split_off(entries.len().saturating_sub(self.options.core.restored_entries));
@@ -247,9 +255,10 @@ impl World {
                     configurations.push(entry);
                 }
             }
-            let mut state = GroupState::new(descriptor.clone(), log.hard_state, window);
+            let mut state = GroupState::new(descriptor, log.hard_state, window);
+            (state.compacted, state.checkpoint) = (log.compacted, checkpoint);
             (state.older, state.configurations, state.lost) = (older, configurations, lost);
-            state.vote_lost = self.disks[&place].oracle().voteless.contains(&descriptor.group);
+            state.vote_lost = self.disks[&place].oracle().voteless.contains(&group);
             groups.push(state);
         }
         let options = &self.options.core;
@@ -264,6 +273,9 @@ impl World {
             seed: self.random.draw(),
             nodes: self.nodes.keys().map(|node| (*node, format!("{node}:7400"))).collect(),
             descriptors: self.descriptors.clone(),
+            tombstones: self.disks[&place].oracle().tombstones.iter().map(|(group, dead)| (*group, *dead)).collect(),
+            checkpoint: CheckpointConfig { log_bytes: options.checkpoint_log_bytes, chunk_bytes: options.chunk_bytes },
+            encode_descriptor: |of| descriptor(of.group),
             raft: raft_config(&self.options),
             beacon_interval: options.beacon_interval,
             support_timeout: options.support_timeout,

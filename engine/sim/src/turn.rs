@@ -65,6 +65,12 @@ impl World {
 
     fn carry_out(&mut self, place: Place, effects: Effects) -> Result<(), Broken> {
         let now = self.queue.now();
+        for (_, write) in effects.append.iter().flat_map(|append| &append.writes) {
+            self.counts.compactions += u64::from(write.compact.is_some());
+            self.counts.snapshots += u64::from(write.compact.is_some_and(|compaction| compaction.reset));
+            self.counts.created += u64::from(write.create.is_some());
+            self.counts.destroyed += u64::from(write.remove.is_some());
+        }
         if let Some(append) = &effects.append {
             let lines = append.writes.iter().map(|(group, write)| (*group, WriteLine::new(write))).collect();
             self.trace.note(now, Happening::Appended(place, append.number, lines));
@@ -78,13 +84,9 @@ impl World {
         if let Some(append) = effects.append {
             self.append(place, append);
         }
+        self.order_of_store(place, effects.store);
         for (group, fetch) in effects.fetches {
             self.ask_log(place, group, fetch);
-        }
-        if let Some((group, node, to)) = effects.snapshots_needed.first() {
-            return Err(Broken::Stuck(format!(
-                "{group} on {node} needs a snapshot up to {to}, and nothing is compacted"
-            )));
         }
         for (to, bytes) in effects.beacons.into_iter().chain(effects.peer_frames) {
             self.send_frame(place, to, bytes);
@@ -166,6 +168,9 @@ impl World {
             self.send_frame(place, to, bytes);
         }
         let leaving = self.random.between(0, effects.client_frames.len() as u64) as usize;
+        if self.random.chance(500_000) {
+            self.order_of_store(place, effects.store);
+        }
         if let Some(append) = effects.append
             && self.random.chance(500_000)
         {

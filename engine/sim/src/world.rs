@@ -58,6 +58,8 @@ pub enum Due {
     AskForSegment(Place, Incarnation),
     /// The log of a core looks for what a reader of a group asked for.
     Fetch(Place, Incarnation, GroupId, Reader, FetchNumber),
+    /// The store of a core carries out an order.
+    Store(Place, Incarnation),
     /// Somebody made room on a disk.
     DiskHasRoom(Place),
     /// The next fault of a kind.
@@ -212,9 +214,15 @@ impl World {
             Due::Fetch(place, incarnation, group, reader, number) if self.lives(place, incarnation) => {
                 self.serve_fetch(place, group, reader, number)?;
             }
+            Due::Store(place, incarnation) if self.lives(place, incarnation) => self.store_works(place),
             // These were meant for an incarnation that is gone.
             Due::Turn(..) | Due::Wake(..) | Due::SyncDone(..) | Due::Resume(..) => {}
-            Due::LogHasRoom(..) | Due::SyncStalls(..) | Due::Seal(..) | Due::AskForSegment(..) | Due::Fetch(..) => {}
+            Due::LogHasRoom(..)
+            | Due::SyncStalls(..)
+            | Due::Seal(..)
+            | Due::AskForSegment(..)
+            | Due::Fetch(..)
+            | Due::Store(..) => {}
             Due::DiskHasRoom(place) => self.disk_has_room(place),
             Due::Arrive(flight) => self.arrive(flight),
             Due::Break(from, to, epoch) => self.break_if(from, to, epoch),

@@ -8,7 +8,9 @@
 //! ([`ClaimSummary`]), and the list itself is sent in pages to a receiver that asks for it.
 
 use bytes::Bytes;
-use pontoon_types::{Body, CoreId, GroupId, Incarnation, Index, LogId, Message, NodeId, ReplicaId, Term};
+use pontoon_types::{
+    Body, ChunkNumber, CoreId, Descriptor, GroupId, Incarnation, Index, LogId, Message, NodeId, ReplicaId, Term,
+};
 
 use crate::frame::FrameError;
 use crate::v1::peer as v1;
@@ -36,6 +38,8 @@ pub struct PeerFrame {
     pub index_questions: Vec<IndexQuestion>,
     /// Answers to the receiver's questions of that kind.
     pub index_answers: Vec<IndexAnswer>,
+    /// The traffic of snapshots.
+    pub snapshots: Vec<SnapshotMessage>,
     /// Whom the sender supports, and for how long: it refuses pre-votes for what they lead (law 10).
     pub support: Vec<SupportLeft>,
 }
@@ -188,6 +192,68 @@ pub struct IndexAnswer {
     pub groups: Vec<(GroupId, Option<Index>)>,
 }
 
+/// One message about a snapshot. It names both replicas, like every message (law 11).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotMessage {
+    /// The group.
+    pub group: GroupId,
+    /// The replica that speaks.
+    pub from: ReplicaId,
+    /// The replica spoken to. It need not exist yet.
+    pub to: ReplicaId,
+    /// What it says.
+    pub body: SnapshotBody,
+}
+
+/// What two replicas say about a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotBody {
+    /// To the leader: there is no state here that entries could go on from.
+    Wanted,
+    /// From the leader: this is what could be sent.
+    Offer(Box<SnapshotOffer>),
+    /// From the leader: a chunk for which the receiver has given credit.
+    Chunk {
+        /// Of which snapshot.
+        last: LogId,
+        /// Which chunk.
+        number: ChunkNumber,
+        /// The chunk. The frame carries a checksum of it.
+        bytes: Bytes,
+    },
+    /// To the leader: send the chunks from `next` up to, but without, `through`. Everything before `next` has arrived.
+    Credit {
+        /// Of which snapshot.
+        last: LogId,
+        /// The next one that is missing.
+        next: ChunkNumber,
+        /// The first one that is not to be sent yet.
+        through: ChunkNumber,
+    },
+    /// To the leader: this snapshot is of no use here, or has become the receiver's state.
+    Unwanted {
+        /// Which snapshot.
+        last: LogId,
+    },
+    /// The receiver was removed from the group, for ever.
+    Gone,
+}
+
+/// A snapshot that a leader could send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotOffer {
+    /// The last entry that is in it.
+    pub last: LogId,
+    /// The members as of that entry, encoded as in its log.
+    pub configuration: Bytes,
+    /// The descriptor as of that entry.
+    pub descriptor: Descriptor,
+    /// How many chunks it has.
+    pub chunks: u64,
+    /// The CRC-32 over all of them.
+    pub digest: u32,
+}
+
 /// One round of ReadIndex for many groups at once (law 6).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadRound {
@@ -222,6 +288,7 @@ impl PeerFrame {
             confirmations: Vec::new(),
             index_questions: Vec::new(),
             index_answers: Vec::new(),
+            snapshots: Vec::new(),
             support: Vec::new(),
         }
     }
@@ -252,11 +319,26 @@ impl PeerFrame {
             self.index_questions.iter().map(|question| v1::QUESTION_BYTES + question.groups.len() * v1::GROUP_BYTES);
         let answers =
             self.index_answers.iter().map(|answer| v1::ANSWER_BYTES + answer.groups.len() * v1::GROUP_INDEX_BYTES);
+        let snapshots = self.snapshots.iter().map(snapshot_bytes);
         let support = self.support.len() * v1::SUPPORT_BYTES;
         let messages = self.messages.iter().map(|(_, message)| message_bytes(message));
-        let lists = reads.chain(confirmations).chain(questions).chain(answers).chain(messages);
+        let lists = reads.chain(confirmations).chain(questions).chain(answers).chain(messages).chain(snapshots);
         v1::FRAME_BYTES + beacon + support + lists.sum::<usize>()
     }
+}
+
+/// What a message about a snapshot adds to a frame, bytes.
+pub fn snapshot_bytes(message: &SnapshotMessage) -> usize {
+    let more = match &message.body {
+        SnapshotBody::Offer(offer) => {
+            let range = &offer.descriptor.range;
+            let keys = range.start.len() + range.end.as_ref().map_or(0, Bytes::len);
+            offer.configuration.len() + keys + offer.descriptor.members.len() * v1::MEMBER_BYTES
+        }
+        SnapshotBody::Chunk { bytes, .. } => bytes.len(),
+        _ => 0,
+    };
+    v1::SNAPSHOT_BYTES + more
 }
 
 /// What a message adds to a frame, bytes.

@@ -2,7 +2,10 @@
 
 mod build;
 mod chunk;
+mod make;
 
 pub use build::{Checkpoint, CheckpointBuilder};
 pub use chunk::ChunkFault;
 pub(crate) use chunk::{PAIR_HEAD_BYTES, Section};
+pub use make::CheckpointConfig;
+pub(crate) use make::{Checkpoints, Present, Staging};

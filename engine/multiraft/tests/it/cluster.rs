@@ -4,14 +4,19 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use pontoon_multiraft::{ConnectionId, Core, CoreConfig, Effects, Event, GroupState, GroupView, OrderRefused, Role};
+use pontoon_multiraft::{
+    Checkpoint, ConnectionId, Core, CoreConfig, Effects, Event, GroupState, GroupView, OrderRefused, Role,
+};
 use pontoon_router::initial_descriptors;
 use pontoon_types::{
-    ClientId, ClusterId, CoreId, CoreWriteNumber, Descriptor, GroupId, HardState, Incarnation, Index, NodeId, Time,
+    ClientId, ClusterId, CoreId, CoreWriteNumber, Descriptor, GroupId, HardState, Incarnation, NodeId, ReplicaId, Time,
     Write,
 };
 use pontoon_wire::client::{Operation, Outcome, ReadLevel, Refusal, Reply, ReplyFrame, Request, RequestFrame};
 use pontoon_wire::command::{Command, KvOperation};
+use pontoon_wire::peer::PeerFrame;
+
+use crate::shelf::Shelf;
 
 pub const CLIENT: ConnectionId = ConnectionId(7);
 
@@ -35,6 +40,13 @@ pub struct Cluster {
     /// Writes with restored payloads, by node.
     pub restoring: Vec<(NodeId, Write)>,
     wire: VecDeque<(NodeId, NodeId, Bytes)>,
+    pub shelves: BTreeMap<NodeId, Shelf>,
+    /// Nodes whose stores do nothing.
+    pub shelved: BTreeSet<NodeId>,
+    /// Destroyed replicas, as the logs keep them.
+    pub tombstones: BTreeMap<NodeId, Vec<(GroupId, ReplicaId)>>,
+    /// Whether what is said of snapshots is printed.
+    pub prints: bool,
     /// How long before the end of a turn its clock is looked at for its events.
     pub sampled_early: BTreeMap<NodeId, Duration>,
     /// How long frames are under way.
@@ -57,9 +69,10 @@ impl Cluster {
     /// All links come up, and leaders are elected.
     pub fn lit(mut self) -> Cluster {
         let cluster = &mut self;
-        for from in 1..=3 {
-            for to in (1..=3).filter(|to| *to != from) {
-                cluster.event(n(from), Event::PeerUp(n(to)));
+        let nodes: Vec<NodeId> = cluster.cores.keys().copied().collect();
+        for from in &nodes {
+            for to in nodes.iter().filter(|to| *to != from) {
+                cluster.event(*from, Event::PeerUp(*to));
             }
         }
         cluster.run(Duration::from_millis(500));
@@ -87,12 +100,22 @@ impl Cluster {
     pub fn restart(&mut self, node: NodeId, damage: impl Fn(&mut GroupState)) {
         self.settle();
         let old = self.cores.remove(&node).unwrap();
-        let mut groups: Vec<GroupState> = self.descriptors.iter().zip(old.groups()).map(state_of).collect();
+        self.shelves.entry(node).or_default().stop();
+        let of_group = |view: GroupView<'_>| {
+            let founded = self.descriptors.iter().find(|descriptor| descriptor.group == view.group()).unwrap();
+            let is_founder = founded.replica_on(node) == Some(view.replica());
+            state_of(
+                (if is_founder { founded } else { view.descriptor() }, view),
+                self.shelves[&node].found(view.group()),
+            )
+        };
+        let mut groups: Vec<GroupState> = old.groups().map(of_group).collect();
         groups.iter_mut().for_each(damage);
         let config = self.configs.get_mut(&node).unwrap();
         config.incarnation = Incarnation(config.incarnation.0 + 1);
+        config.tombstones = self.tombstones.get(&node).cloned().unwrap_or_default();
         self.cores.insert(node, Core::new(config.clone(), groups, self.now));
-        for other in [n(1), n(2), n(3)].into_iter().filter(|other| *other != node) {
+        for other in self.cores.keys().copied().filter(|other| *other != node).collect::<Vec<_>>() {
             self.event(other, Event::PeerDown(node));
             self.event(node, Event::PeerUp(other));
             self.event(other, Event::PeerUp(node));
@@ -111,8 +134,14 @@ impl Cluster {
 
     /// The same with another configuration of each core.
     pub fn dark_with(ranges: u32, change: impl Fn(&mut CoreConfig)) -> Cluster {
-        let nodes = [n(1), n(2), n(3)];
-        let descriptors = initial_descriptors(ranges, &nodes);
+        Cluster::with_spares(ranges, 0, change)
+    }
+
+    /// The same with nodes more that have no replica.
+    pub fn with_spares(ranges: u32, spares: u64, change: impl Fn(&mut CoreConfig)) -> Cluster {
+        let founders = [n(1), n(2), n(3)];
+        let nodes: Vec<NodeId> = (1..=3 + spares).map(n).collect();
+        let descriptors = initial_descriptors(ranges, &founders);
         let now = Time(1_000_000_000);
         let mut configs = BTreeMap::new();
         let cores: BTreeMap<NodeId, Core> = nodes
@@ -128,6 +157,7 @@ impl Cluster {
                 configs.insert(*node, config.clone());
                 let groups = descriptors
                     .iter()
+                    .filter(|descriptor| descriptor.replica_on(*node).is_some())
                     .map(|descriptor| GroupState::new(descriptor.clone(), HardState::default(), Vec::new()));
                 (*node, Core::new(config, groups.collect(), now))
             })
@@ -148,6 +178,10 @@ impl Cluster {
             appends: BTreeMap::new(),
             restoring: Vec::new(),
             wire: VecDeque::new(),
+            shelves: BTreeMap::new(),
+            shelved: BTreeSet::new(),
+            tombstones: BTreeMap::new(),
+            prints: false,
             sampled_early: BTreeMap::new(),
             delay: BTreeMap::new(),
             late: VecDeque::new(),
@@ -187,9 +221,20 @@ impl Cluster {
         if let Some(append) = effects.append {
             *self.appends.entry(node).or_default() += 1;
             self.unsynced.insert(node, append.number);
+            for (group, write) in &append.writes {
+                let dead = write.remove.map(|replica| (*group, replica));
+                self.tombstones.entry(node).or_default().extend(dead);
+            }
             let restoring = append.writes.into_iter().filter(|(_, write)| !write.restored.is_empty());
             self.restoring.extend(restoring.map(|(_, write)| (node, write)));
         }
+        if self.prints {
+            effects.store.iter().for_each(|order| println!("  {node} store {}", short(order)));
+            for frame in effects.peer_frames.iter().map(|(_, bytes)| PeerFrame::decode(bytes.clone()).unwrap()) {
+                frame.snapshots.iter().for_each(|it| println!("  {node}>{} {}", frame.to, short(it)));
+            }
+        }
+        self.shelves.entry(node).or_default().orders.extend(effects.store);
         for (to, bytes) in effects.beacons.into_iter().chain(effects.peer_frames) {
             *self.frames.entry((node, to)).or_default() += 1;
             match self.delay.get(&(node, to)) {
@@ -216,6 +261,18 @@ impl Cluster {
             if let Some((from, to, bytes)) = self.wire.pop_front() {
                 if self.cores.contains_key(&to) {
                     self.event(to, Event::PeerFrame { from, bytes });
+                }
+                continue;
+            }
+            let busy =
+                self.shelves.iter().find(|(node, shelf)| !shelf.orders.is_empty() && !self.shelved.contains(node));
+            if let Some(node) = busy.map(|(node, _)| *node) {
+                let shelf = self.shelves.get_mut(&node).unwrap();
+                let order = shelf.orders.remove(0);
+                if let Some(answer) = shelf.carry_out(order)
+                    && self.cores.contains_key(&node)
+                {
+                    self.event(node, Event::Store(answer));
                 }
                 continue;
             }
@@ -258,7 +315,7 @@ impl Cluster {
 
     /// Loses every frame to and from a node, silently.
     pub fn isolate(&mut self, node: NodeId) {
-        for other in [n(1), n(2), n(3)] {
+        for other in self.cores.keys().copied().collect::<Vec<_>>() {
             self.cut.insert((node, other));
             self.cut.insert((other, node));
         }
@@ -342,10 +399,16 @@ impl Cluster {
 }
 
 /// What a core has of a group, in the order of the descriptors.
-fn state_of((descriptor, view): (&Descriptor, GroupView<'_>)) -> GroupState {
-    assert_eq!(descriptor.group, view.group());
+fn state_of((descriptor, view): (&Descriptor, GroupView<'_>), checkpoint: Option<Checkpoint>) -> GroupState {
     let hard_state = HardState { term: view.term(), vote: view.vote() };
-    GroupState::new(descriptor.clone(), hard_state, view.entries(Index(1), view.last().index).cloned().collect())
+    let (compacted, last) = (view.compacted(), view.last().index);
+    let entries = view.entries(compacted.index.next(), last).cloned().collect();
+    GroupState { compacted, checkpoint, ..GroupState::new(descriptor.clone(), hard_state, entries) }
+}
+
+/// The beginning of what something looks like.
+fn short(what: &impl std::fmt::Debug) -> String {
+    format!("{what:?}").chars().take(150).collect()
 }
 
 pub fn bytes(text: &str) -> Bytes {

@@ -1,6 +1,6 @@
 //! Tests of a core's verbs over a small lockstep cluster: every frame is delivered in order, every sync ends at once
 //! unless a test holds it back. Faults and schedules are the simulator's business (`pontoon-sim`).
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod bounds;
 mod checkpoints;
@@ -13,5 +13,7 @@ mod lost;
 mod members;
 mod reads;
 mod requests;
+mod shelf;
+mod snapshots;
 mod stall;
 mod writes;

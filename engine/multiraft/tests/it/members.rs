@@ -76,7 +76,7 @@ fn orders_are_refused_by_name() {
     assert_eq!(refused(&mut cluster), expected);
     let fourth = Member { node: n(4), replica: ReplicaId(44) };
     order(&mut cluster, n(1), MembersChange::Simple(vec![Change::Learner(fourth)]));
-    assert_eq!(refused(&mut cluster), [OrderRefused::NoReplica(ReplicaId(44))], "no node can make a replica");
+    assert_eq!(refused(&mut cluster), [OrderRefused::NoNode(n(4))], "a replica needs a node");
     order(&mut cluster, n(1), MembersChange::Leave);
     order(&mut cluster, n(2), MembersChange::Simple(vec![Change::Remove(me)]));
     let why: Vec<String> = refused(&mut cluster).iter().map(OrderRefused::to_string).collect();
@@ -142,7 +142,7 @@ fn a_learner_decides_nothing() {
 }
 
 #[test]
-fn a_leader_that_is_removed_hands_over_and_sleeps() {
+fn a_leader_that_is_removed_hands_over_and_ends() {
     let (mut cluster, group, members) = three();
     order(&mut cluster, n(1), MembersChange::Simple(vec![Change::Remove(member_on(&members, 1).replica)]));
     let leader = cluster.leader(group).expect("one of the others leads within the time of a message");
@@ -152,8 +152,8 @@ fn a_leader_that_is_removed_hands_over_and_sleeps() {
     cluster.ask(leader, put).unwrap();
     cluster.run(Duration::from_secs(20));
     assert_eq!(cluster.leader(group), Some(leader), "the removed one disturbs nobody");
-    let removed = cluster.cores[&n(1)].groups().next().unwrap();
-    assert!(removed.is_quiescent(), "and costs no timer");
+    assert_eq!(cluster.cores[&n(1)].groups().count(), 0, "and is gone");
+    assert_eq!(cluster.tombstones[&n(1)], [(group, member_on(&members, 1).replica)]);
 }
 
 /// Two of three move at once: everything goes on in the joint configuration, and only the voters of the end remain.

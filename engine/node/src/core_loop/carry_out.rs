@@ -29,11 +29,6 @@ impl<D: Driver> CoreLoop<D> {
         for (group, why) in self.effects.refused_orders.drain(..) {
             tracing::warn!("an order about {group} was refused: {why}");
         }
-        for (group, node, to) in self.effects.snapshots_needed.drain(..) {
-            tracing::error!(
-                "{node} is so far behind in {group} that it needs a snapshot up to {to}; replace its replica"
-            );
-        }
         self.send_to_peers(now);
         self.start_sync(now)?;
         self.send_to_clients(now);

@@ -93,9 +93,19 @@ impl Configuration {
         members: impl IntoIterator<Item = (Member, Standing)>,
         phase: Phase,
     ) -> Result<Configuration, MembershipRefused> {
+        Configuration::restore_after(members, phase, ReplicaId(0))
+    }
+
+    /// The same of a group that has named replicas up to `highest` before.
+    pub fn restore_after(
+        members: impl IntoIterator<Item = (Member, Standing)>,
+        phase: Phase,
+        highest: ReplicaId,
+    ) -> Result<Configuration, MembershipRefused> {
         let mut members: Vec<(Member, Standing)> = members.into_iter().collect();
         members.sort_unstable_by_key(|(member, _)| member.replica);
-        let next = Configuration { members, phase };
+        let highest = members.last().map_or(highest, |(member, _)| highest.max(member.replica));
+        let next = Configuration { members, phase, highest };
         next.check()?;
         Ok(next)
     }
@@ -130,7 +140,7 @@ impl Configuration {
             Standing::Demoting | Standing::Learner => Some((*member, Standing::Learner)),
             Standing::Leaving => None,
         };
-        Configuration::restore(self.members.iter().filter_map(after), Phase::Simple)
+        Configuration::restore_after(self.members.iter().filter_map(after), Phase::Simple, self.highest)
     }
 
     fn changed(&self, changes: &[Change], phase: Phase) -> Result<Configuration, MembershipRefused> {
@@ -148,7 +158,7 @@ impl Configuration {
         if next.members == self.members {
             return Err(MembershipRefused::Unchanged);
         }
-        Configuration::restore(next.members, phase)
+        Configuration::restore_after(next.members, phase, self.highest)
     }
 
     /// Changes one member. In a joint configuration a voter stays in the outgoing half.

@@ -28,7 +28,7 @@ impl Configuration {
             Standing::Learner => (*member, Standing::Voter),
             other => (*member, *other),
         };
-        Configuration { members: self.members.iter().map(vote).collect(), phase: self.phase }
+        Configuration { members: self.members.iter().map(vote).collect(), phase: self.phase, highest: self.highest }
     }
 
     /// The same for one half, where `short` voters less than a majority are enough. No correct caller wants that.

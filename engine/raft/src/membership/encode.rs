@@ -1,8 +1,8 @@
 //! A configuration as the payload of its entry. Version 1, frozen: the log and every node of a cluster read it.
 //!
 //! ```text
-//! 0         | 1     | 2       | then for each member, in the order of replicas, 17 bytes
-//! version 1 | phase | members | node (8) | replica (8) | standing (1)
+//! 0         | 1     | 2       | 3                   | then for each member, in the order of replicas, 17 bytes
+//! version 1 | phase | members | highest replica (8) | node (8) | replica (8) | standing (1)
 //! ```
 //!
 //! Numbers are little-endian. Phase: 0 simple, 1 joint, 2 joint with auto-leave. Standing: 1 voter, 2 joining, 3 leaving,
@@ -15,7 +15,7 @@ use pontoon_types::{Member, NodeId, ReplicaId};
 use super::{Configuration, MembershipRefused, Phase, Standing};
 
 const VERSION: u8 = 1;
-const HEAD_BYTES: usize = 3;
+const HEAD_BYTES: usize = 11;
 const MEMBER_BYTES: usize = 17;
 
 /// The longest encoding.
@@ -36,6 +36,9 @@ pub enum ConfigurationFault {
     /// The members are not in their order, so that one configuration would have two encodings.
     #[error("the members are not in order")]
     Order,
+    /// A member is above what is said to be the highest replica ever named.
+    #[error("a member is above {0}, the highest replica that the group is said to have named")]
+    Highest(ReplicaId),
     /// It reads well and breaks an invariant.
     #[error(transparent)]
     Refused(#[from] MembershipRefused),
@@ -51,6 +54,7 @@ impl Configuration {
             Phase::Joint { auto_leave: true } => 2,
         };
         bytes.extend([VERSION, phase, self.members().len() as u8]);
+        bytes.extend(self.highest().0.to_le_bytes());
         for (member, standing) in self.members() {
             bytes.extend(member.node.0.to_le_bytes());
             bytes.extend(member.replica.0.to_le_bytes());
@@ -79,6 +83,10 @@ impl Configuration {
             2 => Phase::Joint { auto_leave: true },
             other => return Err(ConfigurationFault::Number(other)),
         };
+        let Some((highest, rest)) = rest.split_first_chunk::<8>() else {
+            return Err(ConfigurationFault::Length(bytes.len()));
+        };
+        let highest = ReplicaId(u64::from_le_bytes(*highest));
         let (members, rest) = rest.as_chunks::<MEMBER_BYTES>();
         if members.len() != usize::from(count) || !rest.is_empty() {
             return Err(ConfigurationFault::Length(bytes.len()));
@@ -87,7 +95,10 @@ impl Configuration {
         if !members.is_sorted_by_key(|(member, _)| member.replica) {
             return Err(ConfigurationFault::Order);
         }
-        Ok(Configuration::restore(members, phase)?)
+        if members.last().is_some_and(|(member, _)| member.replica > highest) {
+            return Err(ConfigurationFault::Highest(highest));
+        }
+        Ok(Configuration::restore_after(members, phase, highest)?)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use pontoon_types::{Index, ReplicaId};
+use pontoon_types::{Index, Member, ReplicaId};
 
 use super::Configuration;
 
@@ -19,12 +19,19 @@ pub(crate) struct History {
     known: Vec<(Index, Configuration)>,
     /// Where configurations stand that the disk had lost at the start. None of them is in force.
     missing: BTreeSet<Index>,
+    /// Grows whenever `known` changes.
+    version: u64,
 }
 
 impl History {
     /// `base` was in force at `at`, where it is committed: the beginning of the log, or a snapshot.
     pub(crate) fn new(at: Index, base: Configuration) -> History {
-        History { known: vec![(at, base)], missing: BTreeSet::new() }
+        History { known: vec![(at, base)], missing: BTreeSet::new(), version: 0 }
+    }
+
+    /// Another number whenever who is a member, or may be one again, has changed.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
     }
 
     /// The configuration in force.
@@ -58,6 +65,7 @@ impl History {
         let known = self.known.get(place).is_some_and(|(index, _)| *index == at);
         if place > 0 && !known {
             self.known.insert(place, (at, configuration));
+            self.version += 1;
         }
         self.missing.remove(&at);
     }
@@ -74,10 +82,30 @@ impl History {
         self.missing.is_empty()
     }
 
+    /// The log holds nothing behind `at` any more.
+    pub(crate) fn forget_behind(&mut self, at: Index) {
+        self.known.retain(|(index, _)| *index <= at);
+        self.missing.split_off(&at.next());
+    }
+
+    /// The log begins behind `at` now, where `configuration` is in force and committed.
+    pub(crate) fn settle(&mut self, at: Index, configuration: Configuration) {
+        self.version += 1;
+        self.known.retain(|(index, _)| *index > at);
+        self.known.insert(0, (at, configuration));
+        self.missing = self.missing.split_off(&at.next());
+    }
+
+    /// The members of the configuration in force and of those that may come back, some of them more than once.
+    pub(crate) fn members(&self) -> impl Iterator<Item = Member> + use<'_> {
+        self.known.iter().flat_map(|(_, configuration)| configuration.members().iter().map(|(member, _)| *member))
+    }
+
     /// The log was cut at and after `from`.
     pub(crate) fn truncate(&mut self, from: Index) {
         let kept = self.known.partition_point(|(index, _)| *index < from);
         assert!(kept > 0, "leader completeness: a committed configuration cannot be cut at {from}");
+        self.version += u64::from(kept < self.known.len());
         self.known.truncate(kept);
         self.missing.split_off(&from);
     }
@@ -85,6 +113,7 @@ impl History {
     /// Everything up to `index` is committed.
     pub(crate) fn commit(&mut self, index: Index) {
         let settled = self.known.partition_point(|(at, _)| *at <= index);
+        self.version += u64::from(settled > 1);
         self.known.drain(..settled.saturating_sub(1));
     }
 

@@ -98,11 +98,13 @@ pub enum Phase {
 /// Invariants:
 /// - members are sorted by replica, no replica and no node appears twice, and there are at most [`MEMBERS_MAX`](pontoon_types::limits::MEMBERS_MAX);
 /// - a simple configuration has voters and learners only;
-/// - each half has a voter, unless there are no members at all.
+/// - each half has a voter, unless there are no members at all;
+/// - no member is above `highest`, the highest replica that the group has ever named (law 11).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Configuration {
     members: Vec<(Member, Standing)>,
     phase: Phase,
+    highest: ReplicaId,
 }
 
 impl Configuration {
@@ -156,6 +158,17 @@ impl Configuration {
     /// All replicas, learners included, in rising order.
     pub fn replicas(&self) -> impl Iterator<Item = ReplicaId> + use<'_> {
         self.members.iter().map(|(member, _)| member.replica)
+    }
+
+    /// The highest replica that the group has ever named. One at or below it that is no member was removed, for ever; a
+    /// new one is above it (law 11).
+    pub fn highest(&self) -> ReplicaId {
+        self.highest
+    }
+
+    /// Whether `replica` was a member and is none any more.
+    pub fn has_removed(&self, replica: ReplicaId) -> bool {
+        replica > ReplicaId(0) && replica <= self.highest && self.place(replica).is_none()
     }
 
     /// Where `replica` lives, if it is a member.

@@ -25,6 +25,9 @@ impl Raft {
             return self.promise(step, from, Body::AppendRefused { refused: previous.index, hint });
         }
         self.follow(from);
+        if self.stateless {
+            return self.want_snapshot(step);
+        }
         if self.config.mutated(Mutation::CommitWithoutMatch) {
             self.commit(commit.min(self.log.last().index).max(self.log.committed()));
         }

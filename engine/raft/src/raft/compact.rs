@@ -5,7 +5,7 @@
 //! more: it waits until somebody gives it a snapshot ([`Effect::NeedsSnapshot`](crate::Effect::NeedsSnapshot)), and is
 //! probed now and then, since it may have been helped otherwise.
 //!
-//! Left out: making and sending snapshots.
+//! Left out: making and sending snapshots, which is the caller's business. `raft/install.rs` takes one in.
 
 use pontoon_types::{Index, LogId};
 

@@ -51,7 +51,7 @@ impl Raft {
     /// payloads could not send its log, and one that has lost its vote cannot give it to itself.
     pub(super) fn may_campaign(&self) -> bool {
         let complete = self.lost.first_missing().is_none() || self.config.mutated(Mutation::LeadWithoutPayloads);
-        complete && self.may_vote() && self.is_eligible()
+        complete && !self.stateless && self.may_vote() && self.is_eligible()
     }
 
     /// Waits once more instead of campaigning. Held back requests for votes are dropped with the candidacy.
@@ -236,6 +236,9 @@ impl Raft {
         if term != self.hard_state.term || self.leader() != Some(leader) {
             return;
         }
+        if self.stateless {
+            return self.want_snapshot(step);
+        }
         let usable = self.below_missing(last.index);
         if !self.log.holds(last) || usable < last.index {
             let hint = self.log.last_not_above(usable, last.term).unwrap_or(self.log.compacted());
@@ -243,7 +246,7 @@ impl Raft {
         }
         let commit = commit.min(last.index);
         if commit > self.log.committed() {
-            self.log.commit(commit);
+            self.commit(commit);
         }
         if !self.knows_its_term() {
             self.ask_terms(step);

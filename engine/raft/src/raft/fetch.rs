@@ -70,6 +70,9 @@ impl Raft {
 
     /// Asks for the next committed entries that the machine cannot find in memory.
     pub(super) fn fetch_for_machine(&mut self, step: &mut Step) {
+        if self.stateless {
+            return;
+        }
         let from = self.machine.applied.next();
         let last = self.log.committed().min(self.log.first_held().previous());
         if from > last || self.machine.fetch.is_some() || self.machine.handed >= from {

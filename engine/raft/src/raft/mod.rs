@@ -2,7 +2,7 @@
 //!
 //! The verbs live in the files beside this one: [`election`], [`append`] (the follower's side of replication),
 //! [`replicate`] (the leader's side), [`members`] (who belongs to the group), [`transfer`] (who leads next), [`promise`] (what
-//! waits for the disk), [`fetch`] (entries that have left memory), [`compact`] (those that are given up), [`restore`]
+//! waits for the disk), [`fetch`] (entries that have left memory), [`compact`] (those that are given up), [`install`] (snapshots), [`restore`]
 //! (payloads that the disk has lost), [`lost_vote`] (a term and vote that it has lost), [`refuse`] (what contradicts a law), [`query`] (what others may
 //! ask) and [`check`] (the invariants).
 
@@ -11,6 +11,7 @@ mod check;
 mod compact;
 mod election;
 mod fetch;
+mod install;
 mod lost_vote;
 mod members;
 mod promise;
@@ -65,6 +66,8 @@ pub struct Raft {
     ask_by: Option<Time>,
     machine: Machine,
     numbers: FetchNumbers,
+    /// The machine lacks what the log has given up.
+    stateless: bool,
     /// Set when term and vote were lost: the replicas that have told their terms since.
     lost_vote: Option<BTreeSet<ReplicaId>>,
     state: State,
@@ -122,11 +125,17 @@ impl Raft {
     /// read. A replica that is no member may be made: it waits to be one.
     pub fn new(config: Config, me: ReplicaId, restored: Restored, seed: u64, now: Time) -> Raft {
         config.check();
-        let Restored { mut hard_state, compacted, older, configurations, entries, members, lost, vote_lost } = restored;
-        let mut members = History::new(compacted.index, members);
+        let Restored {
+            mut hard_state, compacted, older, configurations, entries, members, mut lost, vote_lost, ..
+        } = restored;
+        let settled = restored.checkpoint.unwrap_or(compacted);
+        assert!(settled.index >= compacted.index, "law 19: what is given up is in the checkpoint at {settled}");
+        // What the checkpoint covers is of no interest any more.
+        lost.retain(|index| *index > settled.index);
+        let mut members = History::new(settled.index, members);
         members::put_all(&mut members, &configurations, &lost);
         members::put_all(&mut members, &entries, &lost);
-        let log = Log::new(compacted, &older, entries);
+        let mut log = Log::new(compacted, &older, entries);
         assert!(lost.is_sorted(), "lost entries are in rising order");
         for index in &lost {
             let is_there = *index > compacted.index && *index <= log.last().index;
@@ -141,13 +150,22 @@ impl Raft {
         if vote_lost || config.mutated(Mutation::ForgetVoteAtRestart) {
             hard_state.vote = None;
         }
+        let mut writes = Writes::new(log.last().index);
+        install::recover(&mut log, &mut writes, &mut hard_state, &mut lost, settled);
+        // A log that was reset has nothing to say about members.
+        members.truncate(log.last().index.next());
+        if let Some(creation) = restored.creation {
+            writes.create(creation);
+            writes.hard_state(hard_state);
+        }
         let mut random = Random::new(seed);
         let wait = random.span(config.election_timeout_min, config.election_timeout_max);
         Raft {
-            writes: Writes::new(log.last().index),
+            writes,
             lost: Lost::new(lost),
             ask_by: None,
-            machine: Machine { applied: compacted.index, handed: compacted.index, fetch: None },
+            machine: Machine { applied: settled.index, handed: settled.index, fetch: None },
+            stateless: restored.stateless,
             numbers: FetchNumbers::default(),
             lost_vote: vote_lost.then(BTreeSet::new),
             state: State::Follower { leader: None, supported: false },
@@ -187,6 +205,11 @@ impl Raft {
             Event::Fetched { number, result } => self.on_fetched(step, number, result),
             Event::Shed => self.evict(0),
             Event::Compact(to) => self.on_compact(step, to),
+            Event::Install { last, configuration } => self.on_install(step, last, configuration),
+            Event::Known(last) => self.on_known(step, last),
+            Event::PeerIsStateless(peer) => self.on_peer_is_stateless(step, peer),
+            Event::StateLost => self.on_state_lost(step),
+            Event::Destroy { highest } => self.writes.remove(highest),
             Event::Postpone => {
                 self.ask_when_due(step);
                 self.on_postpone(step);

@@ -1,10 +1,11 @@
 //! What others may ask a replica. Nothing here changes it.
 
-use pontoon_types::{Entry, Index, LogId, ReplicaId, Term};
+use pontoon_types::{Entry, Index, LogId, Member, ReplicaId, Term};
 
 use super::{Raft, State};
 use crate::membership::Configuration;
 use crate::mutation::Mutation;
+use crate::progress::Mode;
 use crate::{NoTerm, ProposalRefused, Role};
 
 impl Raft {
@@ -52,6 +53,39 @@ impl Raft {
     /// The configuration in force: that of the last such entry in the log, committed or not.
     pub fn configuration(&self) -> &Configuration {
         self.members.current()
+    }
+
+    /// Another number whenever [`Raft::residents`] has changed.
+    pub fn residents_version(&self) -> u64 {
+        self.members.version()
+    }
+
+    /// Whether the log may be given up so far: what goes is applied and durable (law 19).
+    pub fn may_compact(&self, to: Index) -> bool {
+        to > self.log.compacted().index && to <= self.machine.applied.min(self.writes.durable_index())
+    }
+
+    /// Whether there is a write that the next step hands out, whatever it is about: that of a start that had to reset the
+    /// log, or to make it.
+    pub fn has_to_write(&self) -> bool {
+        self.writes.is_open()
+    }
+
+    /// Whether this leader waits for the peer to be given a snapshot.
+    pub fn awaits_snapshot(&self, peer: ReplicaId) -> bool {
+        let State::Leader(leadership) = &self.state else { return false };
+        leadership.peers.iter().any(|progress| progress.id == peer && progress.mode == Mode::Snapshot)
+    }
+
+    /// Whether this leader knows where the peer's log agrees, and sends it entries.
+    pub fn replicates_to(&self, peer: ReplicaId) -> bool {
+        let State::Leader(leadership) = &self.state else { return false };
+        leadership.peers.iter().any(|progress| progress.id == peer && progress.mode == Mode::Replicate)
+    }
+
+    /// Everybody who is a member now or may be again, some of them more than once.
+    pub fn residents(&self) -> impl Iterator<Item = Member> + use<'_> {
+        self.members.members()
     }
 
     /// Where the configuration in force stands.

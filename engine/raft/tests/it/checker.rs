@@ -138,6 +138,7 @@ impl Disk {
             members: settled.unwrap_or_else(|| founders.clone()),
             lost,
             vote_lost: self.vote_lost,
+            ..Restored::default()
         }
     }
 

@@ -278,6 +278,7 @@ impl Cluster {
             Effect::NeedsSnapshot { peer, compacted } => {
                 self.print(format_args!("  {id}: {peer} needs a snapshot up to {compacted}"));
             }
+            Effect::WantsSnapshot { leader } => self.print(format_args!("  {id} wants a snapshot of {leader}")),
             Effect::Committed(index) => self.print(format_args!("  {id} committed {index}")),
             Effect::Role { role, term, leader } => {
                 let leader = leader.map_or("nobody".into(), |leader| leader.to_string());

@@ -174,7 +174,7 @@ fn the_encoding_is_frozen() {
     let (first, learner) = (voters([1, 2, 0x0203]), Change::Learner(member(5)));
     let joint = first.simple(&[learner]).unwrap().enter_joint(&changes, true).unwrap();
     let hex: String = joint.encode().iter().map(|byte| format!("{byte:02x}")).collect();
-    let expected = "010205\
+    let expected = "0102050302000000000000\
         0100000000000000010000000000000001\
         0200000000000000020000000000000003\
         0500000000000000050000000000000005\
@@ -196,10 +196,11 @@ fn what_is_no_configuration_is_refused() {
     };
     assert_eq!(with(0, 2), Err(ConfigurationFault::Version(2)));
     assert_eq!(with(1, 3), Err(ConfigurationFault::Number(3)));
-    assert_eq!(with(2, 3), Err(ConfigurationFault::Length(37)));
-    assert_eq!(with(19, 0), Err(ConfigurationFault::Number(0)));
-    assert_eq!(with(11, 9), Err(ConfigurationFault::Order));
-    assert_eq!(with(11, 2), Err(MembershipRefused::NamedTwice { replica: ReplicaId(2) }.into()));
+    assert_eq!(with(2, 3), Err(ConfigurationFault::Length(45)));
+    assert_eq!(with(27, 0), Err(ConfigurationFault::Number(0)));
+    assert_eq!(with(19, 9), Err(ConfigurationFault::Order));
+    assert_eq!(with(19, 2), Err(MembershipRefused::NamedTwice { replica: ReplicaId(2) }.into()));
+    assert_eq!(with(3, 1), Err(ConfigurationFault::Highest(ReplicaId(1))));
     for length in 0..good.len() {
         assert!(Configuration::decode(&good[..length]).is_err(), "the first {length} bytes are no configuration");
     }
@@ -220,7 +221,8 @@ proptest! {
     fn what_is_restored_is_what_was_there(configuration in configuration()) {
         let mut members = configuration.members().to_vec();
         members.reverse();
-        prop_assert_eq!(Configuration::restore(members, configuration.phase()), Ok(configuration.clone()));
+        let restored = Configuration::restore_after(members, configuration.phase(), configuration.highest());
+        prop_assert_eq!(restored, Ok(configuration.clone()));
         prop_assert!(configuration.encode().len() <= CONFIGURATION_BYTES_MAX);
         prop_assert_eq!(Configuration::decode(&configuration.encode()), Ok(configuration));
     }

@@ -39,7 +39,7 @@ fn appends() -> [CoreWrite; 3] {
 
 /// An oracle that was told of the appends, the first of them durable and the rest handed over.
 fn oracle() -> Oracle {
-    let mut oracle = Oracle::new([GROUP, OTHER].into_iter());
+    let mut oracle = Oracle::new(ReplicaId(1), [GROUP, OTHER].into_iter());
     for append in appends() {
         oracle.append(append);
     }
@@ -53,7 +53,14 @@ fn oracle() -> Oracle {
 fn holding(entries: u64, others: u64) -> BTreeMap<GroupId, FoundReplica> {
     let replica = |count: u64, term| {
         let entries = (1..=count).map(|index| entry(index, term)).collect();
-        FoundReplica { hard_state: HardState::default(), entries, lost: Vec::new(), vote_lost: false }
+        FoundReplica {
+            hard_state: HardState::default(),
+            compacted: LogId::default(),
+            replica: ReplicaId(1),
+            entries,
+            lost: Vec::new(),
+            vote_lost: false,
+        }
     };
     BTreeMap::from([(GROUP, replica(entries, 1)), (OTHER, replica(others, 4))])
 }
@@ -90,7 +97,7 @@ fn what_was_handed_over_in_unknown_parts_survives_as_a_prefix_of_whole_appends()
 
 #[test]
 fn what_was_never_handed_over_is_not_there() {
-    let mut gathered = Oracle::new([GROUP, OTHER].into_iter());
+    let mut gathered = Oracle::new(ReplicaId(1), [GROUP, OTHER].into_iter());
     gathered.append(appends()[0].clone());
     assert_eq!(verdict(gathered.clone(), 0, 0), Ok((0, 1)));
     assert_eq!(verdict(gathered, 1, 0), Err(LogLaw::WholeGroups));

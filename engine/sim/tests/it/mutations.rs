@@ -59,7 +59,10 @@ fn of_raft(mutation: Mutation) -> Option<Case> {
         | LearnerCounts
         | KeepCutConfiguration
         | RemovedLeaderStays
-        | PermitReused => return None,
+        | PermitReused
+        | InstallBelowCommitted
+        | DropKeptSuffix
+        | IgnoreSnapshotMembers => return None,
         EvictUnapplied => case(50, &["the core at"]),
         TakeStaleFetch => case(100, &["the core at", "correct frames are accepted"]),
         SkipDurableWait => case(5, &["law 13", "order of pointers"]),
@@ -121,6 +124,7 @@ fn of_core(mutation: CoreMutation) -> Case {
     match mutation {
         // The scenarios of `pontoon-multiraft` hold these: they need a clock that jumps, a time sampled too early, and a
         // leadership that is handed over.
+        CompactBeforeStored | InstallBeforeStored | ReviveDead | UninitialisedVotes | AnyDigest => leased(0),
         LieAboutSupport | PromiseFromEvent | IgnoreClockJumps | LeaseDespitePermit => leased(0),
         PromiseEndsWithTerm => leased(300),
         LeaseFromAnswer => leased(300),

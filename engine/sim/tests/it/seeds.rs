@@ -37,7 +37,8 @@ fn a_few_hundred_seeds_break_no_law() {
     assert!(sum.lags > 50 && sum.narrow_links > 100 && sum.slow_disks > 50 && sum.scrubs > 200, "{sum}");
     assert!(sum.frames_strange > 500 && sum.frames_ignored > 500 && sum.foreign > 50, "{sum}");
     assert!(sum.orders > 700 && sum.orders > sum.orders_refused + 150 && sum.configurations > 25, "{sum}");
-    assert!(sum.fetches > 10_000 && sum.cold_reads > 300, "{sum}");
+    assert!(sum.fetches > 6_000 && sum.cold_reads > 300, "{sum}");
+    assert!(sum.checkpoints > 3_000 && sum.compactions > 3_000 && sum.snapshots > 300, "{sum}");
     assert_eq!(sum.undecided, 0, "every history is decided");
 }
 
@@ -94,6 +95,12 @@ fn add(sum: &mut Counts, report: &Report) {
     sum.undecided += counts.undecided;
     sum.checked += counts.checked;
     sum.history += counts.history;
+    sum.checkpoints += counts.checkpoints;
+    sum.checkpoints_failed += counts.checkpoints_failed;
+    sum.compactions += counts.compactions;
+    sum.snapshots += counts.snapshots;
+    sum.created += counts.created;
+    sum.destroyed += counts.destroyed;
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! The metadata of a peer frame, version 1.
 
 use bytes::Bytes;
-use pontoon_types::{self as types, CoreId, EntryKind, GroupId, Incarnation, Index, NodeId, ReplicaId, Term};
+use pontoon_types::{
+    self as types, ChunkNumber, CoreId, EntryKind, Generation, GroupId, Incarnation, Index, NodeId, ReplicaId, Term,
+};
 use rkyv::{Archive, Serialize};
 
 use super::{ArchivedLogId, LogId, Shares, length};
@@ -22,6 +24,7 @@ struct PeerFrame {
     confirmations: Vec<ReadConfirmation>,
     index_questions: Vec<IndexQuestion>,
     index_answers: Vec<IndexAnswer>,
+    snapshots: Vec<SnapshotMessage>,
     support: Vec<SupportLeft>,
 }
 
@@ -144,6 +147,51 @@ enum Body {
 }
 
 #[derive(Archive, Serialize)]
+struct SnapshotMessage {
+    group: u64,
+    from: u64,
+    to: u64,
+    body: SnapshotBody,
+}
+
+#[derive(Archive, Serialize)]
+enum SnapshotBody {
+    Wanted,
+    Offer {
+        last: LogId,
+        configuration: Vec<u8>,
+        start: Vec<u8>,
+        end: Option<Vec<u8>>,
+        members: Vec<Member>,
+        generation: u64,
+        chunks: u64,
+        digest: u32,
+    },
+    // The bytes stand in the frame behind the payloads of all entries.
+    Chunk {
+        last: LogId,
+        number: u64,
+        length: u32,
+        checksum: u32,
+    },
+    Credit {
+        last: LogId,
+        next: u64,
+        through: u64,
+    },
+    Unwanted {
+        last: LogId,
+    },
+    Gone,
+}
+
+#[derive(Archive, Serialize)]
+struct Member {
+    node: u64,
+    replica: u64,
+}
+
+#[derive(Archive, Serialize)]
 struct Permit {
     leader: u64,
     term: u64,
@@ -193,6 +241,12 @@ pub(crate) const GROUP_INDEX_BYTES: usize = size_of::<ArchivedGroupIndex>();
 /// What the support of a node adds to a frame.
 pub(crate) const SUPPORT_BYTES: usize = size_of::<ArchivedSupportLeft>();
 
+/// What a message about a snapshot adds to a frame, what is of any length left aside.
+pub(crate) const SNAPSHOT_BYTES: usize = size_of::<ArchivedSnapshotMessage>();
+
+/// What a member of an offered snapshot's descriptor adds to a frame.
+pub(crate) const MEMBER_BYTES: usize = size_of::<ArchivedMember>();
+
 /// What a (group, term) pair of a round adds to a frame.
 pub(crate) const GROUP_TERM_BYTES: usize = size_of::<ArchivedGroupTerm>();
 
@@ -221,6 +275,10 @@ pub(crate) fn encode(value: &peer::PeerFrame, out: &mut Vec<u8>) {
             body: encode_body(&message.body),
         });
     }
+    parts.extend(value.snapshots.iter().filter_map(|message| match &message.body {
+        peer::SnapshotBody::Chunk { bytes, .. } => Some(bytes.as_ref()),
+        _ => None,
+    }));
     let metadata = PeerFrame {
         from: value.from.0,
         core: value.core.0,
@@ -240,6 +298,7 @@ pub(crate) fn encode(value: &peer::PeerFrame, out: &mut Vec<u8>) {
             })
             .collect(),
         index_answers: value.index_answers.iter().map(encode_answer).collect(),
+        snapshots: value.snapshots.iter().map(encode_snapshot).collect(),
         support: value
             .support
             .iter()
@@ -277,6 +336,39 @@ fn encode_body(body: &types::Body) -> Body {
         }
         types::Body::TimeoutNow => Body::TimeoutNow,
     }
+}
+
+fn encode_snapshot(message: &peer::SnapshotMessage) -> SnapshotMessage {
+    let body = match &message.body {
+        peer::SnapshotBody::Wanted => SnapshotBody::Wanted,
+        peer::SnapshotBody::Offer(offer) => SnapshotBody::Offer {
+            last: offer.last.into(),
+            configuration: offer.configuration.to_vec(),
+            start: offer.descriptor.range.start.to_vec(),
+            end: offer.descriptor.range.end.as_ref().map(|end| end.to_vec()),
+            members: offer
+                .descriptor
+                .members
+                .iter()
+                .map(|member| Member { node: member.node.0, replica: member.replica.0 })
+                .collect(),
+            generation: offer.descriptor.generation.0,
+            chunks: offer.chunks,
+            digest: offer.digest,
+        },
+        peer::SnapshotBody::Chunk { last, number, bytes } => SnapshotBody::Chunk {
+            last: (*last).into(),
+            number: number.0,
+            length: length(bytes.len()),
+            checksum: crc32fast::hash(bytes),
+        },
+        peer::SnapshotBody::Credit { last, next, through } => {
+            SnapshotBody::Credit { last: (*last).into(), next: next.0, through: through.0 }
+        }
+        peer::SnapshotBody::Unwanted { last } => SnapshotBody::Unwanted { last: (*last).into() },
+        peer::SnapshotBody::Gone => SnapshotBody::Gone,
+    };
+    SnapshotMessage { group: message.group.0, from: message.from.0, to: message.to.0, body }
 }
 
 fn encode_beacon(beacon: &peer::Beacon) -> Beacon {
@@ -353,6 +445,10 @@ pub(crate) fn decode(bytes: Bytes) -> Result<peer::PeerFrame, FrameError> {
         messages.push((GroupId(message.group.to_native()), decoded));
     }
     entries.finish()?;
+    let mut snapshots = Vec::with_capacity(metadata.snapshots.len());
+    for message in metadata.snapshots.iter() {
+        snapshots.push(decode_snapshot(message, &mut payload)?);
+    }
     payload.finish()?;
     Ok(peer::PeerFrame {
         from: NodeId(metadata.from.to_native()),
@@ -372,6 +468,7 @@ pub(crate) fn decode(bytes: Bytes) -> Result<peer::PeerFrame, FrameError> {
             })
             .collect(),
         index_answers: metadata.index_answers.iter().map(decode_answer).collect(),
+        snapshots,
         support: metadata
             .support
             .iter()
@@ -409,6 +506,56 @@ fn decode_body(
             types::Body::AppendRefused { refused: Index(refused.to_native()), hint: hint.value() }
         }
         ArchivedBody::TimeoutNow => types::Body::TimeoutNow,
+    })
+}
+
+fn decode_snapshot(
+    message: &ArchivedSnapshotMessage,
+    payload: &mut Cursor,
+) -> Result<peer::SnapshotMessage, FrameError> {
+    let group = GroupId(message.group.to_native());
+    let body = match &message.body {
+        ArchivedSnapshotBody::Wanted => peer::SnapshotBody::Wanted,
+        ArchivedSnapshotBody::Offer { last, configuration, start, end, members, generation, chunks, digest } => {
+            let member = |member: &ArchivedMember| types::Member {
+                node: NodeId(member.node.to_native()),
+                replica: ReplicaId(member.replica.to_native()),
+            };
+            let bytes = |slice: &[u8]| Bytes::copy_from_slice(slice);
+            let range = types::KeyRange { start: bytes(start), end: end.as_ref().map(|end| bytes(end)) };
+            peer::SnapshotBody::Offer(Box::new(peer::SnapshotOffer {
+                last: last.value(),
+                configuration: bytes(configuration),
+                descriptor: types::Descriptor {
+                    group,
+                    range,
+                    members: members.iter().map(member).collect(),
+                    generation: Generation(generation.to_native()),
+                },
+                chunks: chunks.to_native(),
+                digest: digest.to_native(),
+            }))
+        }
+        ArchivedSnapshotBody::Chunk { last, number, length, checksum } => {
+            let bytes = payload.take(length.to_native())?;
+            if crc32fast::hash(&bytes) != checksum.to_native() {
+                return Err(FrameError::PayloadChecksum);
+            }
+            peer::SnapshotBody::Chunk { last: last.value(), number: ChunkNumber(number.to_native()), bytes }
+        }
+        ArchivedSnapshotBody::Credit { last, next, through } => peer::SnapshotBody::Credit {
+            last: last.value(),
+            next: ChunkNumber(next.to_native()),
+            through: ChunkNumber(through.to_native()),
+        },
+        ArchivedSnapshotBody::Unwanted { last } => peer::SnapshotBody::Unwanted { last: last.value() },
+        ArchivedSnapshotBody::Gone => peer::SnapshotBody::Gone,
+    };
+    Ok(peer::SnapshotMessage {
+        group,
+        from: ReplicaId(message.from.to_native()),
+        to: ReplicaId(message.to.to_native()),
+        body,
     })
 }
 

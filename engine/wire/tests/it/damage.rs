@@ -95,6 +95,15 @@ fn each_field_of_the_header_has_its_error() {
 
 #[test]
 fn a_damaged_entry_is_found_by_its_own_checksum() {
+    let mut sample = samples::peer_full();
+    sample.snapshots.clear();
+    let mut frame = samples::encoded(|out| sample.encode(out)).to_vec();
+    *frame.last_mut().unwrap() ^= 1;
+    assert_eq!(PeerFrame::decode(Bytes::from(frame)), Err(FrameError::PayloadChecksum));
+}
+
+#[test]
+fn a_damaged_chunk_is_found_by_its_own_checksum() {
     let mut frame = samples::encoded(|out| samples::peer_full().encode(out)).to_vec();
     *frame.last_mut().unwrap() ^= 1;
     assert_eq!(PeerFrame::decode(Bytes::from(frame)), Err(FrameError::PayloadChecksum));

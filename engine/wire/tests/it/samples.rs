@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use pontoon_types::{
-    Body, ClientId, ClusterId, CoreId, Descriptor, Entry, Generation, GroupId, Incarnation, Index, KeyRange, LogId,
-    Member, Message, NodeId, Permit, ReplicaId, Term,
+    Body, ChunkNumber, ClientId, ClusterId, CoreId, Descriptor, Entry, Generation, GroupId, Incarnation, Index,
+    KeyRange, LogId, Member, Message, NodeId, Permit, ReplicaId, Term,
 };
 use pontoon_wire::client::{
     CoreStatus, Counters, GroupRole, GroupStatus, Operation, OperationOutcome, Outcome, ReadLevel, Refusal, Reply,
@@ -13,7 +13,7 @@ use pontoon_wire::command::{Command, KvOperation};
 use pontoon_wire::hello::{Caller, Hello, HelloRefusal, Welcome};
 use pontoon_wire::peer::{
     Beacon, Claim, ClaimPage, ClaimSummary, Health, IndexAnswer, IndexQuestion, Listing, PeerFrame, Promise,
-    ReadConfirmation, ReadRound, SupportLeft,
+    ReadConfirmation, ReadRound, SnapshotBody, SnapshotMessage, SnapshotOffer, SupportLeft,
 };
 
 fn id(index: u64, term: u64) -> LogId {
@@ -129,8 +129,39 @@ pub(crate) fn peer_full() -> PeerFrame {
             id: 5,
             groups: vec![(GroupId(4), Some(Index(7))), (GroupId(6), None)],
         }],
+        snapshots: snapshots(),
         support: vec![SupportLeft { node: NodeId(3), left_ms: 740 }],
     }
+}
+
+fn snapshots() -> Vec<SnapshotMessage> {
+    let last = id(300, 4);
+    let descriptor = Descriptor {
+        group: GroupId(4),
+        range: KeyRange { start: Bytes::from_static(b"f"), end: Some(Bytes::from_static(b"m")) },
+        members: vec![
+            Member { node: NodeId(1), replica: ReplicaId(1) },
+            Member { node: NodeId(4), replica: ReplicaId(9) },
+        ],
+        generation: Generation(3),
+    };
+    let configuration = Bytes::from_static(b"members");
+    let bodies = [
+        SnapshotBody::Wanted,
+        SnapshotBody::Offer(Box::new(SnapshotOffer {
+            last,
+            configuration,
+            descriptor,
+            chunks: 7,
+            digest: 0xdead_beef,
+        })),
+        SnapshotBody::Chunk { last, number: ChunkNumber(6), bytes: Bytes::from_static(b"a chunk") },
+        SnapshotBody::Credit { last, next: ChunkNumber(2), through: ChunkNumber(6) },
+        SnapshotBody::Unwanted { last },
+        SnapshotBody::Gone,
+    ];
+    let (group, from, to) = (GroupId(4), ReplicaId(1), ReplicaId(9));
+    bodies.into_iter().map(|body| SnapshotMessage { group, from, to, body }).collect()
 }
 
 fn summary(claims: &[(u64, u64, u64)]) -> ClaimSummary {

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use pontoon_types::{
-    Body, ClientId, CoreId, Descriptor, Entry, EntryKind, Generation, GroupId, Incarnation, Index, KeyRange, LogId,
-    Member, Message, NodeId, Permit, ReplicaId, Term,
+    Body, ChunkNumber, ClientId, CoreId, Descriptor, Entry, EntryKind, Generation, GroupId, Incarnation, Index,
+    KeyRange, LogId, Member, Message, NodeId, Permit, ReplicaId, Term,
 };
 use pontoon_wire::client::{
     CoreStatus, Counters, GroupRole, GroupStatus, Operation, OperationOutcome, Outcome, ReadLevel, Refusal, Reply,
@@ -12,7 +12,7 @@ use pontoon_wire::client::{
 use pontoon_wire::command::{Command, KvOperation};
 use pontoon_wire::peer::{
     Beacon, Claim, ClaimPage, ClaimSummary, Health, IndexAnswer, IndexQuestion, Listing, PeerFrame, Promise,
-    ReadConfirmation, ReadRound, SupportLeft,
+    ReadConfirmation, ReadRound, SnapshotBody, SnapshotMessage, SnapshotOffer, SupportLeft,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -129,6 +129,33 @@ fn index_answer() -> impl Strategy<Value = IndexAnswer> {
     })
 }
 
+fn snapshot() -> impl Strategy<Value = SnapshotMessage> {
+    let numbers = || any::<(u64, u64)>().prop_map(|(one, other)| (ChunkNumber(one), ChunkNumber(other)));
+    let body = prop_oneof![
+        Just(SnapshotBody::Wanted),
+        Just(SnapshotBody::Gone),
+        log_id().prop_map(|last| SnapshotBody::Unwanted { last }),
+        (log_id(), numbers()).prop_map(|(last, (next, through))| SnapshotBody::Credit { last, next, through }),
+        (log_id(), any::<u64>(), blob()).prop_map(|(last, number, bytes)| SnapshotBody::Chunk {
+            last,
+            number: ChunkNumber(number),
+            bytes,
+        }),
+        (log_id(), blob(), descriptor(), any::<(u64, u32)>()).prop_map(
+            |(last, configuration, descriptor, (chunks, digest))| {
+                SnapshotBody::Offer(Box::new(SnapshotOffer { last, configuration, descriptor, chunks, digest }))
+            }
+        ),
+    ];
+    (any::<(u64, u64, u64)>(), body).prop_map(|((group, from, to), mut body)| {
+        if let SnapshotBody::Offer(offer) = &mut body {
+            // The descriptor of an offer is that of its group.
+            offer.descriptor.group = GroupId(group);
+        }
+        SnapshotMessage { group: GroupId(group), from: ReplicaId(from), to: ReplicaId(to), body }
+    })
+}
+
 pub(crate) fn peer_frame() -> impl Strategy<Value = PeerFrame> {
     let reads = vec((any::<u64>(), groups()).prop_map(|(id, groups)| ReadRound { id, groups }), 0..3);
     let confirmations = vec(
@@ -142,8 +169,9 @@ pub(crate) fn peer_frame() -> impl Strategy<Value = PeerFrame> {
     let support = any::<(u64, u32)>().prop_map(|(node, left_ms)| SupportLeft { node: NodeId(node), left_ms });
     let about_reads = (reads, confirmations, vec(index_question(), 0..3), vec(index_answer(), 0..3));
     let head = any::<(u64, u16, u64, u64)>();
-    (head, option::of(beacon()), vec(message(), 0..6), about_reads, vec(support, 0..3)).prop_map(
-        |((from, core, to, incarnation), beacon, messages, about_reads, support)| PeerFrame {
+    let about_groups = (vec(message(), 0..6), vec(snapshot(), 0..3));
+    (head, option::of(beacon()), about_groups, about_reads, vec(support, 0..3)).prop_map(
+        |((from, core, to, incarnation), beacon, (messages, snapshots), about_reads, support)| PeerFrame {
             from: NodeId(from),
             core: CoreId(core),
             to: NodeId(to),
@@ -154,6 +182,7 @@ pub(crate) fn peer_frame() -> impl Strategy<Value = PeerFrame> {
             confirmations: about_reads.1,
             index_questions: about_reads.2,
             index_answers: about_reads.3,
+            snapshots,
             support,
         },
     )
