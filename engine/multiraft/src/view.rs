@@ -146,6 +146,8 @@ impl GroupView<'_> {
             durable: self.durable(),
             committed: self.committed(),
             applied: self.applied(),
+            checkpoint: self.checkpoint().unwrap_or_default(),
+            log_bytes: self.replica.log_bytes as u64,
         }
     }
 }

@@ -249,6 +249,10 @@ pub struct GroupStatus {
     pub committed: Index,
     /// The last applied index.
     pub applied: Index,
+    /// The last entry that is in its checkpoint; nothing (`0@0`) while it has none.
+    pub checkpoint: LogId,
+    /// Bytes of the entries applied since the last checkpoint was begun, or since the start.
+    pub log_bytes: u64,
 }
 
 /// The role of a replica, as a status shows it.

@@ -5,8 +5,8 @@ use std::io::Write;
 use clap::{Args, ValueEnum};
 use comfy_table::{Table, presets};
 use pontoon_client::{Client, CoreStatus, Routes};
-use pontoon_types::{CoreId, NodeId};
-use pontoon_wire::client::GroupRole;
+use pontoon_types::{CoreId, LogId, NodeId};
+use pontoon_wire::client::{GroupRole, GroupStatus};
 use serde_json::{Value, json};
 
 use super::Cluster;
@@ -74,6 +74,8 @@ impl Status {
             "syncs",
             "requests",
             "elections won",
+            "checkpoints",
+            "snapshots",
         ]);
         for (node, address, core, answer) in answers {
             let mut row = vec![node.to_string(), address.clone(), core.to_string()];
@@ -87,6 +89,8 @@ impl Status {
                     status.counters.syncs.to_string(),
                     status.counters.requests.to_string(),
                     status.counters.elections_won.to_string(),
+                    status.counters.checkpoints.to_string(),
+                    status.counters.snapshots_received.to_string(),
                 ]),
                 Err(why) => row.push(why.clone()),
             }
@@ -148,6 +152,8 @@ fn group_table(answers: &[Answer]) -> Table {
         "durable",
         "committed",
         "applied",
+        "checkpoint",
+        "log bytes since",
     ]);
     let statuses = answers.iter().filter_map(|(.., answer)| answer.as_ref().ok());
     let mut rows: Vec<_> = statuses.flat_map(|status| status.groups.iter().map(|group| (status.node, group))).collect();
@@ -163,9 +169,16 @@ fn group_table(answers: &[Answer]) -> Table {
             group.durable.to_string(),
             group.committed.to_string(),
             group.applied.to_string(),
+            checkpoint_of(group),
+            group.log_bytes.to_string(),
         ]);
     }
     table
+}
+
+/// The last entry of a group's checkpoint, if it has one.
+fn checkpoint_of(group: &GroupStatus) -> String {
+    if group.checkpoint == LogId::default() { "-".to_string() } else { group.checkpoint.to_string() }
 }
 
 fn as_json((node, address, core, answer): &Answer) -> Value {
@@ -180,6 +193,11 @@ fn as_json((node, address, core, answer): &Answer) -> Value {
             object["syncs"] = json!(status.counters.syncs);
             object["requests"] = json!(status.counters.requests);
             object["elections_won"] = json!(status.counters.elections_won);
+            object["checkpoints"] = json!(status.counters.checkpoints);
+            object["checkpoint_bytes"] = json!(status.counters.checkpoint_bytes);
+            object["checkpoint_failures"] = json!(status.counters.checkpoint_failures);
+            object["snapshots_sent"] = json!(status.counters.snapshots_sent);
+            object["snapshots_received"] = json!(status.counters.snapshots_received);
             object["groups"] = status
                 .groups
                 .iter()
@@ -193,6 +211,8 @@ fn as_json((node, address, core, answer): &Answer) -> Value {
                         "durable": group.durable.0,
                         "committed": group.committed.0,
                         "applied": group.applied.0,
+                        "checkpoint": group.checkpoint.index.0,
+                        "log_bytes": group.log_bytes,
                     })
                 })
                 .collect();

@@ -111,6 +111,15 @@ fn the_status_is_healthy_until_a_node_is_gone() {
     assert_eq!(json["leaderless"], 0);
     let leads: u64 = json["cores"].as_array().unwrap().iter().map(|core| core["leads"].as_u64().unwrap()).sum();
     assert_eq!(leads, 4, "{json}");
+    // Nothing has been written that would need a checkpoint.
+    let core = &json["cores"][0];
+    assert_eq!((&core["checkpoints"], &core["checkpoint_failures"]), (&0.into(), &0.into()));
+    assert_eq!((&core["snapshots_sent"], &core["snapshots_received"]), (&0.into(), &0.into()));
+    let groups = core["groups"].as_array().unwrap();
+    assert!(groups.iter().all(|group| group["checkpoint"] == 0), "{json}");
+    assert!(groups.iter().any(|group| group["log_bytes"].as_u64().unwrap() > 0), "{json}");
+    let table = String::from_utf8(cluster.run("status", &["--groups"]).stdout).unwrap();
+    assert!(["checkpoints", "snapshots", "log bytes since"].iter().all(|title| table.contains(title)), "{table}");
 
     cluster.nodes.pop().unwrap().stop().unwrap();
     let unhealthy = cluster.run("status", &["--timeout-ms", "500"]);

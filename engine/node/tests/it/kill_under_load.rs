@@ -12,7 +12,9 @@ use bytes::Bytes;
 use pontoon_client::{Client, ClientError, ClientOptions, Request, Response, Ticket};
 
 use pontoon::LogOptions;
+use pontoon_types::{CoreId, NodeId};
 
+use crate::checkpoints::tiny_log;
 use crate::support::{Directories, PATIENCE, Process, directories_with};
 
 /// Keys of the load; their first two bytes spread them over all ranges.
@@ -26,12 +28,13 @@ fn key(id: u64) -> Bytes {
     Bytes::copy_from_slice(&spread.to_be_bytes())
 }
 
-fn value(id: u64, round: u64) -> Bytes {
-    Bytes::from(format!("{id}:{round}"))
+fn value(id: u64, round: u64, bytes: usize) -> Bytes {
+    let text = format!("{id}:{round}");
+    Bytes::from(format!("{text:<bytes$}"))
 }
 
 fn round_of(value: &[u8]) -> u64 {
-    std::str::from_utf8(value).unwrap().split_once(':').unwrap().1.parse().unwrap()
+    std::str::from_utf8(value).unwrap().split_once(':').unwrap().1.trim_end().parse().unwrap()
 }
 
 /// What the load knows: for each key the newest acknowledged round, and the newest one sent.
@@ -44,6 +47,11 @@ struct Known {
 
 /// Writes until told to stop, one write in flight for each key, each with a value of its own.
 fn load(endpoints: Vec<SocketAddr>, stop: Arc<AtomicBool>) -> JoinHandle<Known> {
+    load_of(endpoints, stop, 0)
+}
+
+/// The same with values of so many bytes at least.
+fn load_of(endpoints: Vec<SocketAddr>, stop: Arc<AtomicBool>, bytes: usize) -> JoinHandle<Known> {
     std::thread::spawn(move || {
         let mut client = Client::connect(&endpoints, ClientOptions::default()).unwrap();
         let mut known = Known::default();
@@ -58,7 +66,7 @@ fn load(endpoints: Vec<SocketAddr>, stop: Arc<AtomicBool>) -> JoinHandle<Known> 
                 if flying.values().any(|(flying, _)| *flying == id) {
                     continue;
                 }
-                let ticket = client.submit(Request::Put { key: key(id), value: value(id, round) });
+                let ticket = client.submit(Request::Put { key: key(id), value: value(id, round, bytes) });
                 known.sent.insert(id, round);
                 flying.insert(ticket, (id, round));
             }
@@ -99,7 +107,11 @@ fn directories(ranges: u32) -> Directories {
 }
 
 fn start_all(directories: &Directories) -> Vec<Process> {
-    let processes = (0..3).map(|node| directories.start(node)).collect();
+    start_all_with(directories, &[])
+}
+
+fn start_all_with(directories: &Directories, arguments: &[&str]) -> Vec<Process> {
+    let processes = (0..3).map(|node| Process::start(arguments, directories.dir(node))).collect();
     let give_up = Instant::now() + PATIENCE;
     let mut client = Client::connect(&directories.addresses(), ClientOptions::default()).unwrap();
     while client.routes().map_or(true, |routes| routes.ranges.iter().any(|(_, leader)| leader.is_none())) {
@@ -152,5 +164,46 @@ fn all_nodes_killed_under_load_lose_nothing() {
     stop.store(true, Ordering::Relaxed);
     let known = load.join().unwrap();
     assert!(known.unknown > 0, "writes in flight at a kill have an unknown outcome");
+    verify(&directories.addresses(), &known);
+}
+
+#[test]
+fn law_19_nodes_killed_while_they_make_checkpoints_lose_nothing() {
+    // So small that each log is given up and used again all the time.
+    let log = tiny_log();
+    let max_log_bytes = log.max_log_bytes.to_string();
+    let arguments = ["--max-log-bytes", max_log_bytes.as_str()];
+    let directories = directories_with(1, 3, 4, 1, log);
+    let mut processes = start_all_with(&directories, &arguments);
+    let stop = Arc::new(AtomicBool::new(false));
+    let load = load_of(directories.addresses(), stop.clone(), 8 << 10);
+    let mut client = Client::connect(&directories.addresses(), ClientOptions::default()).unwrap();
+    let (mut checkpoints, mut snapshots) = (0, 0);
+    for round in 0..4 {
+        std::thread::sleep(Duration::from_millis(2000));
+        for node in 1..=3 {
+            if let Ok(status) = client.status(NodeId(node), CoreId(0)) {
+                checkpoints += status.counters.checkpoints;
+                snapshots += status.counters.snapshots_received;
+            }
+        }
+        if round % 2 == 0 {
+            processes.drain(..).for_each(Process::kill);
+            processes = start_all_with(&directories, &arguments);
+        } else {
+            // One is away for longer than the logs of the others reach back.
+            processes.remove(0).kill();
+            std::thread::sleep(Duration::from_millis(2000));
+            processes.insert(0, Process::start(&arguments, directories.dir(0)));
+        }
+    }
+    std::thread::sleep(Duration::from_millis(1200));
+    stop.store(true, Ordering::Relaxed);
+    let known = load.join().unwrap();
+    assert!(checkpoints > 8, "{checkpoints} checkpoints and {snapshots} snapshots between the kills");
+    verify(&directories.addresses(), &known);
+    // From what is on the disks alone.
+    processes.drain(..).for_each(Process::kill);
+    let _processes = start_all_with(&directories, &arguments);
     verify(&directories.addresses(), &known);
 }

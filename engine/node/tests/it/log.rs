@@ -11,16 +11,8 @@ use pontoon_wal::{Log, LogIdentity};
 
 use crate::support::{PATIENCE, Process, directories, small_log};
 
-#[test]
-fn a_full_log_answers_busy_still_reads_and_takes_writes_again_when_it_may_grow() {
-    let nodes = directories(1, 1, 1);
-    let with_log = |max_log_bytes| {
-        let log = LogOptions { max_log_bytes, ..small_log() };
-        Node::start(NodeConfig { log, ..NodeConfig::new(nodes.dir(0)) }).unwrap()
-    };
-    let options = ClientOptions { timeout: Duration::from_secs(2), ..ClientOptions::default() };
-    let node = with_log(3 << 20);
-    let mut client = Client::connect(&[node.address()], options.clone()).unwrap();
+/// Writes until it is refused: how many keys have a value of 100 KiB.
+fn write_until_busy(client: &mut Client) -> usize {
     let (mut acknowledged, mut unknown) = (0, 0);
     let refusal = loop {
         match client.put(format!("key{acknowledged}"), vec![acknowledged as u8; 100 << 10]) {
@@ -33,17 +25,47 @@ fn a_full_log_answers_busy_still_reads_and_takes_writes_again_when_it_may_grow()
     };
     assert!(matches!(refusal, ClientError::Busy { .. }), "{refusal}");
     assert!(acknowledged > 10, "{acknowledged}");
-    assert_eq!(client.get("key0").unwrap().map(|value| value.len()), Some(100 << 10));
-    node.stop().unwrap();
+    acknowledged
+}
 
-    let node = with_log(64 << 20);
-    let mut client = Client::connect(&[node.address()], options).unwrap();
-    for number in 0..acknowledged {
-        let value = client.get(format!("key{number}")).unwrap().unwrap();
-        assert!(value.len() == 100 << 10 && value[0] == number as u8, "key{number}");
+#[test]
+fn a_full_log_whose_checkpoints_fail_answers_busy_and_goes_on_when_they_succeed_or_it_may_grow() {
+    let options = ClientOptions { timeout: Duration::from_secs(2), ..ClientOptions::default() };
+    for grows in [true, false] {
+        let nodes = directories(1, 1, 1);
+        let with_log = |max_log_bytes| {
+            let log = LogOptions { max_log_bytes, ..small_log() };
+            Node::start(NodeConfig { log, ..NodeConfig::new(nodes.dir(0)) }).unwrap()
+        };
+        let mut node = with_log(3 << 20);
+        // No checkpoint can be made, so nothing can be given up.
+        let in_the_way = nodes.dir(0).join("store");
+        std::fs::write(&in_the_way, "not a directory").unwrap();
+        let mut client = Client::connect(&[node.address()], options.clone()).unwrap();
+        let acknowledged = write_until_busy(&mut client);
+        assert_eq!(client.get("key0").unwrap().map(|value| value.len()), Some(100 << 10), "it still reads");
+        let failures = || node.counters()[0].checkpoint_failures;
+        let give_up = Instant::now() + PATIENCE;
+        while failures() == 0 {
+            assert!(Instant::now() < give_up, "checkpoints were tried");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        std::fs::remove_file(&in_the_way).unwrap();
+        if grows {
+            node.stop().unwrap();
+            node = with_log(64 << 20);
+            client = Client::connect(&[node.address()], options.clone()).unwrap();
+        }
+        let give_up = Instant::now() + PATIENCE;
+        while let Err(error) = client.put("more", "value") {
+            assert!(Instant::now() < give_up, "it goes on: {error}");
+        }
+        for number in 0..acknowledged {
+            let value = client.get(format!("key{number}")).unwrap().unwrap();
+            assert!(value.len() == 100 << 10 && value[0] == number as u8, "key{number}");
+        }
+        node.stop().unwrap();
     }
-    client.put("more", "value").unwrap();
-    node.stop().unwrap();
 }
 
 #[test]

@@ -6,6 +6,7 @@
 // Helpers of tests are tests too, though clippy does not see that.
 #![allow(clippy::unwrap_used)]
 
+mod checkpoints;
 mod cluster;
 mod device;
 mod door;

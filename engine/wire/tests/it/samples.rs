@@ -254,6 +254,8 @@ fn group_status(group: u64, role: GroupRole) -> GroupStatus {
         durable: Index(8),
         committed: Index(7),
         applied: Index(6),
+        checkpoint: id(5, 3),
+        log_bytes: 30,
     }
 }
 

@@ -257,7 +257,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 
 fn status() -> impl Strategy<Value = CoreStatus> {
     let roles = [GroupRole::Follower, GroupRole::PreCandidate, GroupRole::Candidate, GroupRole::Leader];
-    let group = (any::<[u64; 7]>(), 0..4usize, option::of(node())).prop_map(move |(n, role, leader)| GroupStatus {
+    let group = (any::<[u64; 10]>(), 0..4usize, option::of(node())).prop_map(move |(n, role, leader)| GroupStatus {
         group: GroupId(n[0]),
         role: roles[role],
         term: Term(n[1]),
@@ -266,6 +266,8 @@ fn status() -> impl Strategy<Value = CoreStatus> {
         durable: Index(n[4]),
         committed: Index(n[5]),
         applied: Index(n[6]),
+        checkpoint: LogId::new(Index(n[7]), Term(n[8])),
+        log_bytes: n[9],
     });
     (any::<(u64, u16, u64)>(), any::<[u64; 3]>(), vec(group, 0..3)).prop_map(
         |((node, core, incarnation), n, groups)| CoreStatus {

@@ -112,6 +112,8 @@ struct GroupStatus {
     durable: u64,
     committed: u64,
     applied: u64,
+    checkpoint: LogId,
+    log_bytes: u64,
 }
 
 /// Declares the counters once, for both directions.
@@ -324,6 +326,8 @@ fn encode_status(status: &client::CoreStatus) -> CoreStatus {
                 durable: group.durable.0,
                 committed: group.committed.0,
                 applied: group.applied.0,
+                checkpoint: group.checkpoint.into(),
+                log_bytes: group.log_bytes,
             })
             .collect(),
     }
@@ -480,6 +484,8 @@ fn decode_status(status: &ArchivedCoreStatus) -> Result<client::CoreStatus, Fram
             durable: Index(group.durable.to_native()),
             committed: Index(group.committed.to_native()),
             applied: Index(group.applied.to_native()),
+            checkpoint: group.checkpoint.value(),
+            log_bytes: group.log_bytes.to_native(),
         });
     }
     Ok(client::CoreStatus {
