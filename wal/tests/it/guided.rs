@@ -4,6 +4,7 @@
 //! long as you like. An input that failed is kept as a file and run first from then on.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use bolero::check;
 use pontoon_wal::format::checkpoint::{GroupFact, Head, RunPlace, SegmentFact};
@@ -13,8 +14,10 @@ use pontoon_wal::format::group::{GROUP_HEADER_BYTES, Group, GroupHeader};
 use pontoon_wal::format::record::{self, RUN_BYTES, Runs};
 use pontoon_wal::format::segment_header::SegmentHeader;
 use pontoon_wal::format::{BLOCK_BYTES, SegmentId, Seq};
-use pontoon_wal::inspect::{dump, stat, verify};
-use pontoon_wal::repair::plan;
+use pontoon_wal::inspect::{Loss, dump, stat, verify};
+use pontoon_wal::memory::MemoryDisk;
+use pontoon_wal::repair::{plan, rebuild_into};
+use pontoon_wal::{Log, Preparation};
 
 use crate::allocation::largest_allocation;
 use crate::common::{IDENTITY, Rig};
@@ -100,6 +103,20 @@ fn look(rig: &Rig) {
         let _ = dump(&rig.disk, &mut |_| Ok(()));
     });
     assert!(largest <= 2 * rig.options.segment_bytes as usize, "{largest} bytes at once");
+}
+
+/// A repair that can be planned can be carried out or is refused, and what it made opens.
+fn repair(rig: &Rig) {
+    let Ok(planned) = plan(&rig.disk) else { return };
+    let target = MemoryDisk::with_salts(77);
+    if planned.identity != IDENTITY || rebuild_into(&rig.disk, &target).is_err() {
+        return;
+    }
+    let built = verify(&target).unwrap();
+    let only_payloads = built.damage.iter().all(|damage| matches!(damage.loss, Loss::Payload(..)));
+    assert!(built.refusal.is_none() && only_payloads, "{built:?}");
+    let opened = Log::open_in(Arc::new(target), IDENTITY, &rig.options, Preparation::Inline);
+    assert!(opened.is_ok(), "{:?}", opened.err());
 }
 
 /// Changes what stands behind a checksum, and makes the checksum right.
@@ -193,6 +210,7 @@ fn case_50_guided_anything_done_to_a_whole_log() {
         (0..lies).filter(|_| !input.is_used_up()).for_each(|_| lie(&rig, &input));
         (0..damages).filter(|_| !input.is_used_up()).for_each(|_| damage(&rig, &input));
         look(&rig);
+        repair(&rig);
         survives(&rig).unwrap();
     });
 }
