@@ -5,22 +5,30 @@ use pontoon_types::ids::FIRST_RANGE_GROUP;
 use pontoon_types::limits::MEMBERS_MAX;
 use pontoon_types::{CoreId, Descriptor, Generation, GroupId, KeyRange, Member, NodeId, ReplicaId};
 
-/// Most ranges that a new cluster can have: one for each value of a key's first two bytes.
-pub const RANGES_MAX: u32 = 1 << 16;
+/// Most ranges that a new cluster can have. A routing table of so many, with three members each, fits into one frame.
+pub const RANGES_MAX: u32 = 1 << 17;
 
-/// Cuts the key space into `ranges` intervals whose shares of the first two bytes differ by at most one.
+/// Most ranges whose boundaries are two bytes long. These boundaries never change: a node computes its first ranges anew
+/// at each start.
+const SHORT_RANGES_MAX: u32 = 1 << 16;
+
+/// Cuts the key space into `ranges` intervals whose shares of the first bytes differ by at most one: of the first two
+/// bytes, or of the first three when there are more ranges than two bytes tell apart.
 ///
 /// The caller has checked that `ranges` is between 1 and [`RANGES_MAX`].
 pub fn cut(ranges: u32) -> Vec<KeyRange> {
     assert!((1..=RANGES_MAX).contains(&ranges), "a cluster has 1 to RANGES_MAX ranges");
+    let boundary_bytes = if ranges <= SHORT_RANGES_MAX { 2 } else { 3 };
     let boundary = |place: u32| {
-        let prefix = u64::from(place) * u64::from(RANGES_MAX) / u64::from(ranges);
-        Bytes::copy_from_slice(&(prefix as u16).to_be_bytes())
+        let prefix = (u64::from(place) << (8 * boundary_bytes)) / u64::from(ranges);
+        Bytes::copy_from_slice(&prefix.to_be_bytes()[8 - boundary_bytes..])
     };
-    (0..ranges)
-        .map(|place| KeyRange {
-            start: if place == 0 { Bytes::new() } else { boundary(place) },
-            end: (place + 1 < ranges).then(|| boundary(place + 1)),
+    let mut start = Bytes::new();
+    (1..=ranges)
+        .map(|next| {
+            let end = (next < ranges).then(|| boundary(next));
+            let start = std::mem::replace(&mut start, end.clone().unwrap_or_default());
+            KeyRange { start, end }
         })
         .collect()
 }

@@ -1,5 +1,6 @@
 //! What a core is told when it starts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{Checkpoint, CheckpointConfig, LeaseConfig};
@@ -33,8 +34,8 @@ pub struct CoreConfig {
     pub descriptors: Vec<Descriptor>,
     /// The groups of which replicas of this core were destroyed, with the highest of those replicas (law 11).
     pub tombstones: Vec<(GroupId, ReplicaId)>,
-    /// Timeouts and limits of each group.
-    pub raft: pontoon_raft::Config,
+    /// Timeouts and limits, the same for each group.
+    pub raft: Arc<pontoon_raft::Config>,
     /// How often a beacon leaves for each peer.
     pub beacon_interval: Duration,
     /// How long a peer's core is supported after it proved that it hears us (law 7).
@@ -79,7 +80,7 @@ impl CoreConfig {
             nodes: Vec::new(),
             descriptors: Vec::new(),
             tombstones: Vec::new(),
-            raft: pontoon_raft::Config::default(),
+            raft: Arc::default(),
             beacon_interval: Duration::from_millis(100),
             support_timeout: Duration::from_secs(1),
             broken_link_grace: Duration::from_millis(300),

@@ -102,13 +102,21 @@ impl Core {
     /// When the descriptors overlap or leave a gap, or a group has no replica on this node: the log and the node file
     /// were checked before.
     pub fn new(config: CoreConfig, groups: Vec<GroupState>, now: Time) -> Core {
-        let routing = RoutingTable::new(config.descriptors.clone())
+        let mut config = config;
+        // The routing table is the one copy that is kept: with many ranges it is the largest part of a core's memory.
+        let routing = RoutingTable::new(std::mem::take(&mut config.descriptors))
             .expect("law: the descriptors of a cluster cover the key space once");
         let mut groups = groups;
         groups.sort_by_key(|group| group.descriptor.group);
         let mut replicas = Replicas::default();
         for group in groups {
-            replicas.insert(restore(&config, group, now));
+            let mut replica = restore(&config, group, now);
+            // Keys are shared between copies, so an equal descriptor of the table takes less memory than one of its own.
+            let known = routing.by_group(replica.descriptor.group);
+            if let Some(known) = known.filter(|known| **known == replica.descriptor) {
+                replica.descriptor = known.clone();
+            }
+            replicas.insert(replica);
         }
         let of_groups = replicas.iter().flat_map(|replica| replica.descriptor.members.iter().map(|member| member.node));
         let of_cluster = config.nodes.iter().map(|(node, _)| *node);

@@ -8,6 +8,7 @@
 //! The log protects it with its own checksums; here only the shape is checked.
 
 use bytes::Bytes;
+use pontoon_types::limits::MEMBERS_MAX;
 use pontoon_types::{Descriptor, Generation, GroupId, KeyRange, Member, NodeId, ReplicaId};
 
 const VERSION: u8 = 1;
@@ -43,7 +44,7 @@ pub fn decode(bytes: &[u8]) -> Option<Descriptor> {
     let start = key(&mut rest)?;
     let end = key(&mut rest)?;
     let count = length(&mut rest)?;
-    let mut members = Vec::new();
+    let mut members = Vec::with_capacity(count.min(MEMBERS_MAX));
     for _ in 0..count {
         members.push(Member { node: NodeId(number(&mut rest)?), replica: ReplicaId(number(&mut rest)?) });
     }

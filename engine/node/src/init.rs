@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use pontoon_router::{RANGES_MAX, core_of, initial_descriptors};
-use pontoon_types::limits::MEMBERS_MAX;
+use pontoon_types::limits::{FRAME_BYTES_MAX, MEMBERS_MAX};
 use pontoon_types::{ClusterId, CoreId, Creation, Descriptor, GroupId, Incarnation, NodeId};
 use pontoon_wal::{Log, LogIdentity};
 
@@ -53,6 +53,15 @@ fn check(plan: &InitPlan) -> Result<(), InitError> {
     if !(1..=RANGES_MAX).contains(&plan.ranges) {
         return refuse(format!("a cluster has 1 to {RANGES_MAX} ranges, not {}", plan.ranges));
     }
+    let table_bytes = plan.ranges as usize * routed_bytes(plan.nodes.len());
+    if table_bytes > FRAME_BYTES_MAX {
+        let most = FRAME_BYTES_MAX / routed_bytes(plan.nodes.len());
+        return refuse(format!(
+            "a cluster of {} nodes has at most {most} ranges, not {}",
+            plan.nodes.len(),
+            plan.ranges
+        ));
+    }
     if !(1..=CORES_MAX).contains(&plan.cores) {
         return refuse(format!("a node has 1 to {CORES_MAX} cores, not {}", plan.cores));
     }
@@ -76,6 +85,11 @@ fn check(plan: &InitPlan) -> Result<(), InitError> {
         look_at(dir)?;
     }
     Ok(())
+}
+
+/// What one of the first ranges takes in a routing table, which is one frame.
+fn routed_bytes(members: usize) -> usize {
+    64 + 16 * members
 }
 
 /// Refuses what is not a new or an empty directory.
@@ -144,4 +158,27 @@ fn random() -> Result<u128, InitError> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| InitError::Random(error.to_string()))?;
     Ok(u128::from_le_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use pontoon_wire::client::{Outcome, Reply, ReplyFrame, Routes};
+
+    use super::*;
+
+    /// What `check` lets through can be told to a client in one frame.
+    #[test]
+    fn the_largest_routing_tables_fit_into_a_frame() {
+        for members in [3, MEMBERS_MAX] {
+            let ranges = (FRAME_BYTES_MAX / routed_bytes(members)).min(RANGES_MAX as usize) as u32;
+            let nodes: Vec<NodeId> = (1..=members as u64).map(NodeId).collect();
+            let ranges = initial_descriptors(ranges, &nodes).into_iter().map(|descriptor| (descriptor, Some(nodes[0])));
+            let addresses =
+                nodes.iter().map(|node| (*node, "[2001:db8:1111:2222:3333:4444:5555:6666]:65535".to_string()));
+            let routes = Routes { node: nodes[0], cores: 1, nodes: addresses.collect(), ranges: ranges.collect() };
+            let reply = Reply { sequence: 1, result: Ok(Outcome::Routes(routes)) };
+            let bytes = ReplyFrame { replies: vec![reply] }.encoded_bytes();
+            assert!(bytes <= FRAME_BYTES_MAX, "{members} members: {bytes} bytes");
+        }
+    }
 }

@@ -477,11 +477,11 @@ fn core_config(blueprint: &Blueprint, core: CoreId, log: &Log) -> std::io::Resul
         lease: blueprint.config.lease,
         longest_promise: blueprint.longest_promise,
         window_bytes_max: window_bytes,
-        raft: RaftConfig {
+        raft: Arc::new(RaftConfig {
             append_bytes_max: limits.append_bytes,
             window_bytes_max: standard.raft.window_bytes_max.min(window_bytes),
-            ..standard.raft
-        },
+            ..(*standard.raft).clone()
+        }),
         ..standard
     })
 }

@@ -172,7 +172,12 @@ impl Writes {
     fn mark(&mut self, number: WriteNumber, last: Index) {
         match self.marks.back_mut() {
             Some(mark) if mark.number == number => mark.last = last,
-            _ => self.marks.push_back(Mark { number, last }),
+            _ => {
+                if self.marks.capacity() == 0 {
+                    self.marks.reserve_exact(1);
+                }
+                self.marks.push_back(Mark { number, last });
+            }
         }
     }
 
@@ -196,6 +201,10 @@ impl Writes {
     pub(crate) fn hold(&mut self, message: Message) {
         let counted = matches!(message.body, Body::AppendResponse { .. });
         if counted || !self.behind_last().any(|held| *held == message) {
+            if self.held.capacity() == 0 {
+                // Most groups never hold a second message, and a group that has once held one keeps the room for it.
+                self.held.reserve_exact(1);
+            }
             self.held.push_back(Held { number: self.last, message });
         }
     }

@@ -153,10 +153,17 @@ impl Log {
         for entry in entries {
             assert!(follows(self.last, entry.id), "log matching: {} cannot follow {}", entry.id, self.last);
             if entry.id.term > self.last.term || self.starts.is_empty() {
+                if self.starts.capacity() == 0 {
+                    self.starts.reserve_exact(1);
+                }
                 self.starts.push(entry.id);
             }
             self.last = entry.id;
             self.window_bytes += held_bytes(entry);
+        }
+        if self.window.capacity() == 0 {
+            // An idle group keeps the empty entry of its term and nothing else.
+            self.window.reserve_exact(entries.len());
         }
         self.window.extend(entries.iter().cloned());
     }

@@ -276,7 +276,7 @@ impl World {
             tombstones: self.disks[&place].oracle().tombstones.iter().map(|(group, dead)| (*group, *dead)).collect(),
             checkpoint: CheckpointConfig { log_bytes: options.checkpoint_log_bytes, chunk_bytes: options.chunk_bytes },
             encode_descriptor: |of| descriptor(of.group),
-            raft: raft_config(&self.options),
+            raft: raft_config(&self.options).into(),
             beacon_interval: options.beacon_interval,
             support_timeout: options.support_timeout,
             broken_link_grace: options.broken_link_grace,

@@ -23,7 +23,7 @@ pub const SCAN_PAIRS_MAX: usize = 1_000;
 pub const SCAN_BYTES_MAX: usize = 1 << 20;
 
 /// Most bytes of one frame on any link. A reader refuses a longer length before it allocates. The largest frame is a
-/// routing table of 65,536 ranges with nine members each, about 13 MiB.
+/// routing table: 131,072 ranges with three members each, or 80,000 with nine, fit into it.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
 
 /// A frame to a peer is closed at about this many bytes; larger writes gain nothing on a socket.

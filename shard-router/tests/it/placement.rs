@@ -10,16 +10,19 @@ use proptest::prelude::*;
 
 use crate::{descriptor, print};
 
-/// The first two bytes at which a range begins.
-fn prefix(start: &Bytes) -> u32 {
-    start.iter().chain(&[0, 0]).take(2).fold(0, |prefix, byte| prefix << 8 | u32::from(*byte))
+/// The first bytes at which a range begins, as many as boundaries have.
+fn prefix(start: &Bytes, boundary_bytes: usize) -> u32 {
+    start.iter().chain(&[0; 3]).take(boundary_bytes).fold(0, |prefix, byte| prefix << 8 | u32::from(*byte))
 }
 
 fn check_cut(ranges: u32) {
     let cuts = cut(ranges);
     assert_eq!(cuts.len(), ranges as usize);
-    let ends = cuts.iter().map(|range| range.end.as_ref().map_or(RANGES_MAX, prefix));
-    let shares: Vec<u32> = cuts.iter().zip(ends).map(|(range, end)| end - prefix(&range.start)).collect();
+    let bytes = if ranges <= 1 << 16 { 2 } else { 3 };
+    let last = 1 << (8 * bytes);
+    let ends = cuts.iter().map(|range| range.end.as_ref().map_or(last, |end| prefix(end, bytes)));
+    let shares: Vec<u32> = cuts.iter().zip(ends).map(|(range, end)| end - prefix(&range.start, bytes)).collect();
+    assert!(cuts.iter().skip(1).all(|range| range.start.len() == bytes), "boundaries of {ranges} ranges");
     let (least, most) = (shares.iter().min().copied(), shares.iter().max().copied());
     assert!(most.zip(least).is_some_and(|(most, least)| least >= 1 && most - least <= 1), "{ranges}: {shares:?}");
     let table = RoutingTable::new(initial_descriptors(ranges, &[NodeId(1)])).expect("cuts are adjacent");
@@ -28,7 +31,7 @@ fn check_cut(ranges: u32) {
 
 #[test]
 fn cuts_are_even_at_the_borders() {
-    for ranges in [1, 2, 3, 255, 256, 257, 65_535, RANGES_MAX] {
+    for ranges in [1, 2, 3, 255, 256, 257, 65_535, 65_536, 65_537, 100_000, RANGES_MAX] {
         check_cut(ranges);
     }
 }

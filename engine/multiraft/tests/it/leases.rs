@@ -1,6 +1,7 @@
 //! Leases, one law after another. Each scenario is seen to go wrong with the bug that its law is against.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,8 +17,9 @@ const LENGTH: Duration = Duration::from_secs(2);
 /// One group, fast elections, long leases, and a leader that does not resign soon. Returns the leader.
 fn leased(mutation: Option<CoreMutation>) -> (Cluster, NodeId) {
     let change = |config: &mut CoreConfig| {
-        config.raft.election_timeout_min = Duration::from_millis(100);
-        config.raft.election_timeout_max = Duration::from_millis(200);
+        let raft = Arc::make_mut(&mut config.raft);
+        raft.election_timeout_min = Duration::from_millis(100);
+        raft.election_timeout_max = Duration::from_millis(200);
         config.lease = Some(LeaseConfig { length: LENGTH, drift_margin_ppm: 20_000 });
         config.mutation = mutation;
         if config.node == n(1) {

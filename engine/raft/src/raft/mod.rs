@@ -24,6 +24,7 @@ mod transfer;
 pub use refuse::TERM_MAX;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use pontoon_types::{Body, HardState, Index, Message, Permit, ReplicaId, Term, Time};
 
@@ -55,7 +56,8 @@ use fetch::{FetchNumbers, Machine};
 ///   cuts its log.
 #[derive(Debug)]
 pub struct Raft {
-    config: Config,
+    /// Shared by all groups that have the same one.
+    config: Arc<Config>,
     me: ReplicaId,
     members: History,
     hard_state: HardState,
@@ -123,7 +125,8 @@ impl Raft {
     ///
     /// Panics when `restored` is no log, names lost entries that it does not hold, or has a configuration that cannot be
     /// read. A replica that is no member may be made: it waits to be one.
-    pub fn new(config: Config, me: ReplicaId, restored: Restored, seed: u64, now: Time) -> Raft {
+    pub fn new(config: impl Into<Arc<Config>>, me: ReplicaId, restored: Restored, seed: u64, now: Time) -> Raft {
+        let config = config.into();
         config.check();
         let Restored {
             mut hard_state, compacted, older, configurations, entries, members, mut lost, vote_lost, ..
