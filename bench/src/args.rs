@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use pontoon_router::RANGES_MAX;
 use pontoon_types::limits::{MEMBERS_MAX, VALUE_BYTES_MAX};
 
 use crate::consensus;
@@ -39,6 +40,10 @@ pub enum Command {
     WalOpen(WalOpenArgs),
     /// Loads the consensus core with proposals, without disk and network; with a peer, both in turns.
     Raft(RaftArgs),
+    /// Reads keys from a leader that holds a lease, without disk and network: what a local read costs a core.
+    LeasedReads(LeasedReadsArgs),
+    /// Starts three node processes, kills the one that leads the most groups, and measures until each serves writes again.
+    Failover(FailoverArgs),
     /// Puts the JSON results of several runs side by side: medians with minimum and maximum, and ratios.
     Summarize(SummarizeArgs),
 }
@@ -62,7 +67,7 @@ pub struct ClusterArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub cores: u16,
     /// Ranges of the key space; each is one group on every node.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=RANGES_MAX as i64))]
     pub groups: u32,
     /// Where the nodes keep their data, afterwards too; must be new or empty. Default: a directory that is removed.
     #[arg(long, value_name = "DIR")]
@@ -146,6 +151,39 @@ pub struct IdleArgs {
     /// Seconds measured.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = positive_seconds, allow_negative_numbers = true)]
     pub duration: Duration,
+    /// The form of the result.
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// The reads under a lease.
+#[derive(Clone, Debug, Args)]
+pub struct LeasedReadsArgs {
+    /// Rounds; the figures are their medians.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub rounds: u32,
+    /// Seconds measured in each round.
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = positive_seconds, allow_negative_numbers = true)]
+    pub seconds: Duration,
+    /// Groups that the reads go to in rotation.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    pub groups: u32,
+    /// Reads in one frame.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    pub batch: u32,
+    #[command(flatten)]
+    pub result: ResultArgs,
+}
+
+/// The death of a node.
+#[derive(Clone, Debug, Args)]
+pub struct FailoverArgs {
+    /// Ranges of the key space; each is one group on every node. Each node leads about a third.
+    #[arg(long, value_name = "N", default_value_t = 30_000, value_parser = clap::value_parser!(u32).range(3..=RANGES_MAX as i64))]
+    pub groups: u32,
+    /// The node's program. Default: `pontoond` beside this program.
+    #[arg(long, value_name = "FILE")]
+    pub pontoond: Option<PathBuf>,
     /// The form of the result.
     #[arg(long, value_name = "FORM", value_enum, default_value_t = Output::Table)]
     pub output: Output,

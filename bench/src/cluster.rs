@@ -118,7 +118,7 @@ impl Drop for Pin {
 }
 
 /// Ports that nobody listens at. They are held until all are known, so that they differ.
-fn free_addresses(count: u16) -> Result<Vec<SocketAddr>, BenchError> {
+pub fn free_addresses(count: u16) -> Result<Vec<SocketAddr>, BenchError> {
     let fail = |error: std::io::Error| BenchError::new(ENVIRONMENT, format!("no free port on loopback: {error}"));
     let listeners = (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<Vec<_>, _>>();
     listeners.and_then(|all| all.iter().map(TcpListener::local_addr).collect()).map_err(fail)

@@ -10,6 +10,7 @@ use crate::clock;
 use crate::cluster::Cluster;
 use crate::disk::Device;
 use crate::error::{BenchError, ENVIRONMENT};
+use crate::memory::anonymous_bytes;
 use crate::report::{figure, leaders_by_node, print_json, print_text, round, sum, two_columns};
 use crate::run::{READY_TIMEOUT, say};
 use crate::target::PontoonTarget;
@@ -29,6 +30,9 @@ struct IdleReport {
     process_cpu_percent: f64,
     /// Processor time of all cores of all nodes together, of one core, per cent.
     node_cpu_percent: f64,
+    /// Memory that was taken for the nodes, for each replica of a group. The client's own copy of the routing table is in
+    /// it, and what was needed only while they started, if it was not given back to the system.
+    memory_bytes_per_replica: Option<f64>,
     messages_per_s: f64,
     frames_per_s: f64,
     peer_bytes_per_s: f64,
@@ -41,6 +45,7 @@ struct IdleReport {
 
 /// Starts nodes, lets them settle, measures, and prints the result.
 pub fn run(args: &IdleArgs) -> Result<(), BenchError> {
+    let memory_before = anonymous_bytes();
     let mut cluster = Cluster::start(&args.cluster)?;
     let device = Device::under(cluster.dir());
     let options = ClientOptions::default();
@@ -51,6 +56,8 @@ pub fn run(args: &IdleArgs) -> Result<(), BenchError> {
         args.duration.as_secs_f64()
     ));
     std::thread::sleep(SETTLE);
+    let memory_bytes = memory_before.zip(anonymous_bytes()).map(|(before, after)| after.saturating_sub(before));
+    let replicas = u64::from(args.cluster.groups) * u64::from(args.cluster.nodes);
 
     let all_cores = usize::from(args.cluster.nodes) * usize::from(args.cluster.cores);
     let before = target.statuses();
@@ -73,6 +80,7 @@ pub fn run(args: &IdleArgs) -> Result<(), BenchError> {
         duration_s: round(elapsed),
         process_cpu_percent: round(cpu.as_secs_f64() / elapsed * 100.0),
         node_cpu_percent: round(per_s(was.cpu_ns, is.cpu_ns) / 1e7),
+        memory_bytes_per_replica: memory_bytes.map(|bytes| round(bytes as f64 / replicas as f64)),
         messages_per_s: per_s(was.peer_messages, is.peer_messages),
         frames_per_s: per_s(was.peer_frames, is.peer_frames),
         peer_bytes_per_s: per_s(was.peer_bytes, is.peer_bytes),
@@ -99,6 +107,7 @@ impl IdleReport {
             ("measured", format!("{:.1} s", self.duration_s)),
             ("CPU of the process", format!("{:.2} % of a core", self.process_cpu_percent)),
             ("CPU of the nodes' cores", format!("{:.2} % of a core", self.node_cpu_percent)),
+            ("memory for each replica, B", figure(self.memory_bytes_per_replica)),
             (
                 "peer frames/s, messages/s",
                 format!("{}, {}", figure(Some(self.frames_per_s)), figure(Some(self.messages_per_s))),

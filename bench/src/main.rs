@@ -5,12 +5,13 @@
 //!
 //! - `args`: the command line; `run`: one run from start to verdict; `idle`, `summarize`: the other jobs
 //! - `job`: what a load is, without sockets; `preload`, `load`, `verify`: its three parts; `slots`: who waits for what
-//! - `consensus`: the consensus core alone, beside a peer
+//! - `consensus`: the consensus core alone, beside a peer; `leased_reads`: reads of one core that holds leases
+//! - `failover`: three processes, one of which is killed
 //! - `wal`: the log of one core alone, without a cluster, beside a peer and the bare device
 //! - `recorder`, `verifier`, `history`: what is remembered; `data`: keys and values
 //! - `target`, `etcd`: what carries a load; `cluster`: nodes in this process; `data_dir`: where their data lies
-//! - `disk`, `clock`: counters around it
-//! - `report`: the figures; `spread`: one of them over several runs
+//! - `disk`, `clock`, `memory`: counters around it
+//! - `report`: the figures; `spread`: one of them over several runs; `named`: tables whose lines are chosen by name
 //!
 //! # Laws
 //!
@@ -28,10 +29,14 @@ mod disk;
 mod error;
 #[cfg(feature = "etcd")]
 mod etcd;
+mod failover;
 mod history;
 mod idle;
 mod job;
+mod leased_reads;
 mod load;
+mod memory;
+mod named;
 mod preload;
 mod recorder;
 mod report;
@@ -69,6 +74,8 @@ fn main() -> ExitCode {
         Some(Command::Wal(args)) => wal::run(args, stop),
         Some(Command::WalOpen(args)) => wal::open::run(args),
         Some(Command::Raft(args)) => consensus::run(args, stop),
+        Some(Command::LeasedReads(args)) => leased_reads::run(args),
+        Some(Command::Failover(args)) => failover::run(args),
         Some(Command::Summarize(args)) => summarize::run(args),
     });
     match result {

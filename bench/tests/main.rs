@@ -20,11 +20,14 @@ fn text(bytes: &[u8]) -> String {
 /// One clear line that names the mistake, nothing on standard output, and the code for wrong usage.
 #[test]
 fn a_wrong_argument_is_one_line_and_code_2() {
-    let cases: [(&[&str], &str); 22] = [
+    let cases: [(&[&str], &str); 25] = [
         (&["--nonsense"], "--nonsense"),
         (&["--nodes", "0"], "--nodes"),
         (&["--nodes", "ten"], "--nodes"),
-        (&["--groups", "65537"], "--groups"),
+        (&["--groups", "131073"], "--groups"),
+        (&["failover", "--groups", "2"], "--groups"),
+        (&["failover", "--groups", "3", "--pontoond", "/nowhere/pontoond"], "/nowhere/pontoond"),
+        (&["leased-reads", "--batch", "0"], "--batch"),
         (&["--clients", "0"], "--clients"),
         (&["--value-size", "7"], "--value-size"),
         (&["--value-size", "1048577"], "--value-size"),
@@ -69,6 +72,8 @@ fn help_is_an_answer() {
         "wal",
         "wal-open",
         "summarize",
+        "leased-reads",
+        "failover",
     ] {
         assert!(text(&output.stdout).contains(option), "{option}");
     }

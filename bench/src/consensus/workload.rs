@@ -1,5 +1,7 @@
 //! What is proposed: one table.
 
+use crate::named;
+
 /// One line of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Workload {
@@ -29,11 +31,7 @@ pub const WORKLOADS: [Workload; 10] = [
 
 /// Finds a workload by its name.
 pub fn parse(name: &str) -> Result<Workload, String> {
-    let found = WORKLOADS.iter().find(|workload| workload.name == name);
-    found.copied().ok_or_else(|| {
-        let names: Vec<&str> = WORKLOADS.iter().map(|workload| workload.name).collect();
-        format!("a workload is one of {}", names.join(", "))
-    })
+    named::find(&WORKLOADS, |workload| workload.name, name)
 }
 
 /// What to run for a list of names: each once, in the order of the table; all of them when none is named.

@@ -19,6 +19,7 @@ use crate::args::WalOpenArgs;
 use crate::clock;
 use crate::data_dir::file_system;
 use crate::error::{BenchError, ENVIRONMENT};
+use crate::memory::anonymous_bytes;
 use crate::report::{figure, publish, round, two_columns};
 use crate::run::say;
 use crate::spread::Spread;
@@ -146,16 +147,6 @@ fn forget(dir: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Memory of this process that no file stands behind.
-fn anonymous_bytes() -> Option<u64> {
-    anonymous(&std::fs::read_to_string("/proc/self/status").ok()?)
-}
-
-fn anonymous(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-    line.trim().strip_suffix(" kB")?.parse().ok().map(|kib: u64| kib << 10)
-}
-
 fn milliseconds(span: Duration) -> f64 {
     round(span.as_secs_f64() * 1e3)
 }
@@ -186,18 +177,5 @@ impl OpenReport {
             ("open after a crash, ms", spread(self.crash_open_ms)),
             ("memory when open, MiB", figure(self.memory_bytes.map(|bytes| bytes as f64 / mib))),
         ])
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn anonymous_memory_is_told_from_the_rest() {
-        let status = "VmRSS:\t    3000 kB\nRssAnon:\t    1024 kB\nRssFile:\t    2048 kB\n";
-        assert_eq!(anonymous(status), Some(1 << 20));
-        assert_eq!(anonymous("VmRSS: 1 kB"), None);
-        assert!(anonymous_bytes().is_some_and(|bytes| bytes > 0));
     }
 }

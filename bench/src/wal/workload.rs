@@ -4,6 +4,7 @@ use bytes::Bytes;
 use pontoon_types::{Compaction, Entry, GroupId, Index, LogId, Term, Write, WriteNumber};
 
 use crate::data::Dice;
+use crate::named;
 
 /// How the writers of a workload wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,11 +53,7 @@ pub const LONE: &str = "lone-256";
 
 /// Finds a workload by its name.
 pub fn parse(name: &str) -> Result<Workload, String> {
-    let found = WORKLOADS.iter().find(|workload| workload.name == name);
-    found.copied().ok_or_else(|| {
-        let names: Vec<&str> = WORKLOADS.iter().map(|workload| workload.name).collect();
-        format!("a workload is one of {}", names.join(", "))
-    })
+    named::find(&WORKLOADS, |workload| workload.name, name)
 }
 
 /// What to run for a list of names: each once, in the order of the table. The device comes before the lone commit that

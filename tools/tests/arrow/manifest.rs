@@ -61,7 +61,16 @@ pub(crate) const CRATES: &[Crate] = &[
     },
     Crate {
         directory: "bench",
-        arrow: &["pontoon-types", "pontoon-raft", "pontoon-wal", "pontoon-wire", "pontoon-client", "pontoon"],
+        arrow: &[
+            "pontoon-types",
+            "pontoon-raft",
+            "pontoon-wal",
+            "pontoon-router",
+            "pontoon-wire",
+            "pontoon-multiraft",
+            "pontoon-client",
+            "pontoon",
+        ],
         tests: &[],
         outside: None,
     },
