@@ -192,6 +192,7 @@ impl Core {
             Event::Lost { group, indexes } => {
                 if let Some(slot) = self.slot_of(group) {
                     self.step_replica(now, slot, RaftEvent::Lost(indexes));
+                    self.cover_lost(slot);
                 }
             }
             Event::Store(answer) => self.store_answered(now, answer),

@@ -2,7 +2,9 @@
 //!
 //! An order goes to the core that leads the group. It is checked by the rules of `pontoon-raft`, and a new member needs a
 //! node of the cluster and a [`ReplicaId`] above all that the group has ever had (law 11). It comes to life with a
-//! snapshot (law 21). A replica that was removed is destroyed (`snapshot/destroy`); its node can be given another one.
+//! snapshot (law 21), and until then it cannot vote; so it begins as a learner, and becomes a voter only when its leader
+//! knows it to follow. Otherwise a group could wait for ever for the vote of a replica that nobody can bring to life
+//! without a leader. A replica that was removed is destroyed (`snapshot/destroy`); its node can be given another one.
 //!
 //! The descriptor follows at apply: the members are those that the applied configuration names, and the generation grows by
 //! one with each (law 23). So it is the same at the same applied index on every node, and after a restart. A client with
@@ -11,7 +13,7 @@
 //! Left out: an answer when an order is done. It is done when the descriptor, or the leader, says so.
 
 use pontoon_raft::membership::{Change, Configuration};
-use pontoon_raft::{ChangeRefused, Event as RaftEvent, MembersChange, TransferRefused};
+use pontoon_raft::{ChangeRefused, Event as RaftEvent, MembersChange, Raft, TransferRefused};
 use pontoon_types::{Descriptor, Generation, GroupId, NodeId, ReplicaId, Time};
 
 use crate::Core;
@@ -35,6 +37,12 @@ pub enum OrderRefused {
         /// The highest one that the group has had.
         highest: ReplicaId,
     },
+    /// A voter that does not exist yet would count, and could not vote (law 21).
+    #[error("{0} is new; add it as a learner first, and promote it when it has caught up")]
+    NotLearner(ReplicaId),
+    /// It may not exist yet.
+    #[error("{0} has not been heard of as one that has caught up; try again later")]
+    NotCaughtUp(ReplicaId),
     /// A new replica needs a node.
     #[error("{0} is no node of the cluster")]
     NoNode(NodeId),
@@ -58,18 +66,25 @@ impl Core {
         raft.admit_change(&change)?;
         if let MembersChange::Simple(changes) | MembersChange::Joint { changes, .. } = &change {
             for change in changes {
-                self.check_new_member(raft.configuration(), change)?;
+                self.check_member(raft, change)?;
             }
         }
         self.step_replica(now, slot, RaftEvent::Change(change));
         Ok(())
     }
 
-    fn check_new_member(&self, current: &Configuration, change: &Change) -> Result<(), OrderRefused> {
+    /// Whether the member exists if it is to vote, and may come to life if it does not.
+    fn check_member(&self, raft: &Raft, change: &Change) -> Result<(), OrderRefused> {
         let (Change::Voter(member) | Change::Learner(member)) = change else { return Ok(()) };
+        let current = raft.configuration();
         let (replica, highest) = (member.replica, current.highest());
-        if current.standing(replica).is_some() {
-            return Ok(());
+        let votes = matches!(change, Change::Voter(_));
+        if let Some(standing) = current.standing(replica) {
+            let exists = standing.votes() || raft.replicates_to(replica);
+            return if exists || !votes { Ok(()) } else { Err(OrderRefused::NotCaughtUp(replica)) };
+        }
+        if votes {
+            return Err(OrderRefused::NotLearner(replica));
         }
         if replica <= highest && !self.config.mutated(CoreMutation::ReviveDead) {
             return Err(OrderRefused::UsedReplica { replica, highest });

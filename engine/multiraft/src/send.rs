@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use pontoon_raft::Event as RaftEvent;
 use pontoon_types::limits::{FRAME_BYTES_MAX, MEMBERS_MAX, PEER_FRAME_BYTES, READ_ROUNDS_MAX};
-use pontoon_types::{Body, GroupId, Member, Message, NodeId, Time};
+use pontoon_types::{Body, GroupId, LogId, Member, Message, NodeId, Time};
 use pontoon_wire::client::{Outcome, Refusal, Reply, ReplyFrame};
 use pontoon_wire::peer::{PeerFrame, message_bytes, snapshot_bytes};
 
@@ -162,6 +162,11 @@ impl Core {
         if replica.configuration.has_removed(message.from) && replica.raft.leader() != Some(message.from) {
             self.tell_gone(from, slot, message.from);
         }
+        if message.to > self.replicas[slot].me {
+            // Another one is to live here. Whoever says so knows whether this one was removed, and is made to say that too.
+            let me = self.replicas[slot].me;
+            self.post_unwanted((group, me), (from, message.from), LogId::default());
+        }
         let replica = &self.replicas[slot];
         // A replica that is newer than all that are known here is heard: this one may not know yet that it is a member.
         let is_newer = message.from > replica.raft.configuration().highest() && message.to == replica.me;
@@ -200,7 +205,7 @@ impl Core {
             self.peers[peer].outbox.messages.push((group, answer));
         }
         let is_dead = self.tombstones.get(&group).is_some_and(|dead| message.to <= *dead);
-        let is_coming = self.snapshots.is_coming(group);
+        let is_coming = self.snapshots.is_coming_from(group, from);
         if matches!(message.body, Body::Append { .. }) && !is_dead && !is_coming {
             self.say_wanted(group, message.to, (message.from, from));
         }

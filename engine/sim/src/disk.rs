@@ -321,7 +321,10 @@ impl Disk {
                 self.oracle.rot(group, index, false);
                 return Ok(Read::Answer(Err(Unfetched::Rotten(index))));
             }
-            Err(ReadError::Compacted { .. }) => return Ok(Read::Answer(Err(Unfetched::Compacted))),
+            // Of a replica that was destroyed nobody waits for the answer.
+            Err(ReadError::Compacted { .. } | ReadError::NoGroup { .. }) => {
+                return Ok(Read::Answer(Err(Unfetched::Compacted)));
+            }
             Err(ReadError::Missing { .. }) => return Ok(Read::Answer(Err(Unfetched::Missing))),
             Err(error) => return Err((LogLaw::IntactLogOpens, format!("answers a fetch of {from}: {error}"))),
         };

@@ -24,6 +24,7 @@ impl Options {
         let mut options = Options {
             seed,
             nodes,
+            founders: nodes,
             cores,
             groups,
             duration,
@@ -63,6 +64,8 @@ impl Options {
         options.process.drift_max_ppm = overrides.drift_ppm.unwrap_or(options.process.drift_max_ppm);
         options.orders = OrderOptions::draw(&mut random, &options);
         draw_store(&mut random, &mut options);
+        let has_spares = !options.orders.change_interval.is_zero() && random.chance(500_000);
+        options.founders = if has_spares { options.nodes.min(3) } else { options.nodes };
         overrides.without.iter().for_each(|part| options.switch_off(*part));
         if overrides.faults == Some(false) {
             options.handicap = Handicap::None;
@@ -108,7 +111,7 @@ fn draw_core(random: &mut Random) -> CoreOptions {
 /// Checkpoints happen in every run. So small a part of a log is kept that one who was away for a moment needs a snapshot.
 fn draw_store(random: &mut Random, options: &mut Options) {
     options.core.checkpoint_log_bytes = *random.pick(&[300, 1_000, 4_000, 16_000]);
-    options.core.chunk_bytes = *random.pick(&[40, 200, 4_096]);
+    options.core.chunk_bytes = *random.pick(&[100, 400, 4_096]);
     options.disk.store_mean = Duration::from_micros(*random.pick(&[50, 500, 5_000, 30_000]));
     options.disk.store_error_ppm = *random.pick(&[0, 0, 1_000, 20_000]);
 }

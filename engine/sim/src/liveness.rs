@@ -204,13 +204,25 @@ impl World {
         let core = core_of(group, self.options.cores);
         let mut leaders = 0;
         let mut first = None;
-        for member in &descriptor.members {
+        let members = self.invariants.members(group)?;
+        for (place, running) in self.cores.iter().filter(|(place, _)| place.core == core) {
+            let view = running.core.groups().find(|view| view.group() == group);
+            if let Some(view) = view.filter(|view| members.standing(view.replica()).is_none()) {
+                return Some(format!("{group} at {place}: {} was removed and is still there", view.replica()));
+            }
+        }
+        for (member, _) in members.members() {
             let place = Place { node: member.node, core };
             if self.nodes[&member.node].lost {
                 continue;
             }
             let Some(running) = self.cores.get(&place) else { return Some(format!("{place} does not run")) };
-            let view = running.core.groups().find(|view| view.group() == group)?;
+            let Some(view) = running.core.groups().find(|view| view.group() == group) else {
+                return Some(format!("{group} has no replica at {place}"));
+            };
+            if !view.is_ready() {
+                return Some(format!("{group} at {place} has no state"));
+            }
             leaders += u32::from(view.role() == Role::Leader);
             let (last, durable, applied, digest) = (view.last(), view.durable(), view.applied(), view.digest());
             if durable != last.index || applied != last.index {
@@ -233,8 +245,10 @@ impl World {
             for view in running.core.groups() {
                 let (role, term, last, committed) = (view.role(), view.term(), view.last(), view.committed());
                 text.push_str(&format!(
-                    "\n      {place} {} {role:?} term {term} last {last} committed {committed}",
-                    view.group()
+                    "\n      {place} {} {} {role:?} term {term} last {last} committed {committed} of {}",
+                    view.group(),
+                    view.replica(),
+                    view.configuration()
                 ));
             }
         }

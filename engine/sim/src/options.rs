@@ -341,6 +341,8 @@ pub struct Options {
     pub seed: u64,
     /// Nodes of the cluster.
     pub nodes: u16,
+    /// Nodes that have a replica of each group at first; the others have none.
+    pub founders: u16,
     /// Cores of each node.
     pub cores: u16,
     /// Ranges, which is groups.
@@ -396,12 +398,28 @@ impl Options {
 impl fmt::Display for Options {
     /// One line for each part, every field with its name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Options { nodes, cores, groups, duration, network, disk, process, client, core, handicap, orders, .. } =
-            self;
+        let Options {
+            nodes,
+            founders,
+            cores,
+            groups,
+            duration,
+            network,
+            disk,
+            process,
+            client,
+            core,
+            handicap,
+            orders,
+            ..
+        } = self;
         writeln!(
             f,
             "  cluster: nodes {nodes}, cores {cores}, groups {groups}, duration {duration:?}, then {handicap:?}"
         )?;
+        if founders < nodes {
+            writeln!(f, "  the first {founders} nodes have a replica of each group at first")?;
+        }
         if self.outcomes_only {
             writeln!(f, "  only outcomes are checked")?;
         }

@@ -3,20 +3,19 @@
 //! An order is given to the core that led the group last, at a random moment. It may be refused, and that is fine: what
 //! counts is that nothing breaks. Leaders are handed over in all runs that have orders. Members change only in runs whose
 //! disks lose nothing for good and that have no handicap, because a group may then depend on fewer nodes than a
-//! majority of all; and they change among the replicas that exist, as everywhere: voters become learners and voters again,
-//! one by one and through joint configurations, left by the leader or by another order.
+//! majority of all. Voters become learners and voters again, are removed, and new replicas come to life on nodes that
+//! have none, one by one and through joint configurations, left by the leader or by another order. In some runs there are
+//! more nodes than replicas.
 //!
 //! The checkers follow: what is committed is durable on a quorum of a configuration that was in force (`invariants`), and
 //! replicas that have applied the same have the same descriptor (law 23). Reads of a group whose members have changed are
 //! checked by the histories alone.
-//!
-//! Left out: removal, because a removed replica does not converge, and new replicas, which no node can make yet.
 
 use std::time::Duration;
 
 use pontoon_multiraft::{Change, Configuration, Event, MembersChange};
 use pontoon_router::core_of;
-use pontoon_types::{Descriptor, EntryKind, GroupId, Index, LogId, Member, NodeId};
+use pontoon_types::{Descriptor, EntryKind, GroupId, Index, LogId, Member, NodeId, ReplicaId};
 
 use crate::options::{Handicap, Options};
 use crate::random::Random;
@@ -62,17 +61,26 @@ impl World {
     /// Somebody wants other members.
     pub(crate) fn order_change(&mut self) {
         let Some((group, place)) = self.draw_led() else { return };
-        let descriptor = self.descriptors.iter().find(|descriptor| descriptor.group == group);
-        let mut members: Vec<Member> = descriptor.map(|descriptor| descriptor.members.clone()).unwrap_or_default();
+        let Some(current) = self.invariants.members(group) else { return };
+        let mut members: Vec<Member> = current.members().iter().map(|(member, _)| *member).collect();
+        let mut free: Vec<NodeId> = self.nodes.keys().copied().collect();
+        free.retain(|node| current.replica_on(*node).is_none());
         let joint = self.random.chance(500_000);
-        let mut changes = Vec::new();
+        let (mut changes, mut highest) = (Vec::new(), current.highest());
         for _ in 0..if joint { 2 } else { 1 } {
-            if members.is_empty() {
-                break;
+            if !free.is_empty() && self.random.chance(600_000) {
+                let node = free.swap_remove(self.random.below(free.len() as u64) as usize);
+                highest = ReplicaId(highest.0 + 1);
+                let member = Member { node, replica: highest };
+                changes.push(Change::Learner(member));
+            } else if !members.is_empty() {
+                let member = members.swap_remove(self.random.below(members.len() as u64) as usize);
+                changes.push(match self.random.below(10) {
+                    0..=4 => Change::Voter(member),
+                    5..=6 => Change::Learner(member),
+                    _ => Change::Remove(member.replica),
+                });
             }
-            let member = members.swap_remove(self.random.below(members.len() as u64) as usize);
-            let promote = self.random.chance(600_000);
-            changes.push(if promote { Change::Voter(member) } else { Change::Learner(member) });
         }
         let change = match (joint, self.random.chance(200_000)) {
             (_, true) => MembersChange::Leave,

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use pontoon_types::{
     Body, CoreId, CoreWriteNumber, GroupId, Index, LogId, Message, NodeId, ReplicaId, Term, Time, Write,
 };
-use pontoon_wire::peer::{Listing, PeerFrame};
+use pontoon_wire::peer::{Listing, PeerFrame, SnapshotBody, SnapshotMessage};
 
 /// Lines kept for a violation.
 pub const TRACE_LINES_KEPT: usize = 150;
@@ -244,6 +244,17 @@ impl fmt::Display for FrameLine<'_> {
         }
         for confirmation in &frame.confirmations {
             write!(f, "confirms round {}; ", confirmation.id)?;
+        }
+        for SnapshotMessage { group, from, to, body } in &frame.snapshots {
+            write!(f, "{group} {from}→{to} ")?;
+            match body {
+                SnapshotBody::Wanted => f.write_str("wants a snapshot; ")?,
+                SnapshotBody::Offer(offer) => write!(f, "offers {} in {} chunks; ", offer.last, offer.chunks)?,
+                SnapshotBody::Chunk { last, number, .. } => write!(f, "{number} of {last}; ")?,
+                SnapshotBody::Credit { last, next, through } => write!(f, "credit {next}..{through} of {last}; ")?,
+                SnapshotBody::Unwanted { last } => write!(f, "does not want {last}; ")?,
+                SnapshotBody::Gone => f.write_str("is gone; ")?,
+            }
         }
         Ok(())
     }

@@ -208,6 +208,10 @@ impl World {
 
     /// In the idle phase every group sleeps: beacons are all that is said.
     fn check_quiet(&self, place: Place, frame: &PeerFrame) -> Result<(), Broken> {
+        if let Some(message) = frame.snapshots.first().filter(|_| self.phase == Phase::Idle) {
+            let (group, body) = (message.group, &message.body);
+            return Err(Broken::Stuck(format!("{group} should be asleep, but {place} sends {body:?}")));
+        }
         match frame.messages.first() {
             Some((group, message)) if self.phase == Phase::Idle => {
                 let body = &message.body;

@@ -131,7 +131,8 @@ impl World {
         // Another stream than the one the options were drawn from, so that overrides do not shift the run's chances.
         let mut random = Random::new(options.seed ^ 0x7073_696d_776f_726c);
         let ids: Vec<NodeId> = (1..=u64::from(options.nodes)).map(NodeId).collect();
-        let descriptors = initial_descriptors(options.groups, &ids);
+        let founders = &ids[..usize::from(options.founders)];
+        let descriptors = initial_descriptors(options.groups, founders);
         let mut disks = Disks::new();
         let mut nodes = BTreeMap::new();
         for id in &ids {
@@ -140,7 +141,8 @@ impl World {
             for core in 0..options.cores {
                 let place = Place { node: *id, core: pontoon_types::CoreId(core) };
                 let groups = descriptors.iter().map(|descriptor| descriptor.group);
-                let groups = groups.filter(|group| core_of(*group, options.cores) == place.core);
+                let is_founder = founders.contains(id);
+                let groups = groups.filter(|group| is_founder && core_of(*group, options.cores) == place.core);
                 disks.insert(place, Disk::new(place, groups, options.disk.log(), &mut random.fork(id.0)));
             }
         }

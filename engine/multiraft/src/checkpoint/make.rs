@@ -101,6 +101,15 @@ impl Core {
         }
     }
 
+    /// Payloads that were applied and have rotted since need not come from a peer, which may have given them up: a checkpoint
+    /// takes their place.
+    pub(crate) fn cover_lost(&mut self, slot: Slot) {
+        let replica = &self.replicas[slot];
+        if replica.raft.missing().next().is_some_and(|missing| missing <= replica.applied) {
+            self.want_checkpoint(slot, true);
+        }
+    }
+
     /// Old entries of these groups are in the way.
     pub(crate) fn log_presses(&mut self, now: Time, groups: &[GroupId]) {
         for group in groups.iter().rev() {
@@ -136,10 +145,20 @@ impl Core {
             let Some(slot) = self.slot_of(group) else { continue };
             let replica = &self.replicas[slot];
             let present = replica.present.as_ref().map_or(LogId::default(), |present| present.meta.last);
-            if !replica.is_ready() || self.snapshots.is_coming(group) || replica.applied <= present.index {
+            // One that was removed has no descriptor that names it, and ends soon.
+            let is_removed = replica.configuration.has_removed(replica.me);
+            if !replica.is_ready() || is_removed || self.snapshots.is_coming(group) {
                 continue;
             }
-            if replica.applied > replica.raft.durable() {
+            if replica.applied <= present.index {
+                // A peer that waits for its place among the members to be applied is not forgotten.
+                if self.snapshots.is_waited_for(group) {
+                    self.checkpoints.wanting.push_back(group);
+                }
+                continue;
+            }
+            // A payload that has rotted since it was applied does not matter: the checkpoint takes its place.
+            if !replica.raft.may_compact(replica.applied) {
                 self.checkpoints.wanting.push_back(group);
                 continue;
             }

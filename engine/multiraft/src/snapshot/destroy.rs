@@ -44,9 +44,11 @@ impl Core {
         }
     }
 
-    /// Destroys what ends with this turn.
+    /// Destroys what ends with this turn. What was found to be removed in it ends with the next one, so that whoever looks at
+    /// the replicas after a turn sees what they did last.
     pub(crate) fn destroy_doomed(&mut self, now: Time) {
-        for (group, me) in std::mem::take(&mut self.snapshots.doomed) {
+        let next = std::mem::take(&mut self.snapshots.doomed);
+        for (group, me) in std::mem::replace(&mut self.snapshots.ending, next) {
             if let Some(slot) = self.slot_of(group).filter(|slot| self.replicas[*slot].me == me) {
                 self.destroy(now, slot);
             }
@@ -59,6 +61,7 @@ impl Core {
         self.step_replica(now, slot, RaftEvent::Lapsed);
         self.step_replica(now, slot, RaftEvent::Destroy { highest: me });
         self.removals.push((group, me));
+        self.fetches.retain(|(of, _)| *of != group);
         let tombstone = self.tombstones.entry(group).or_insert(me);
         *tombstone = me.max(*tombstone);
         self.give_up_snapshot(group);

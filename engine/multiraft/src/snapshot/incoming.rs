@@ -5,6 +5,8 @@
 //! from one budget of the core: first to replicas of which the group already counts the vote, then to new ones, in the order
 //! in which they came.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use pontoon_raft::Event as RaftEvent;
 use pontoon_raft::membership::Configuration;
@@ -32,7 +34,7 @@ enum Class {
 /// A snapshot that is being received.
 #[derive(Debug)]
 pub(super) struct Incoming {
-    node: NodeId,
+    pub(super) node: NodeId,
     sender: ReplicaId,
     pub(super) staging: StagingNumber,
     pub(super) present: Present,
@@ -45,6 +47,8 @@ pub(super) struct Incoming {
     /// The first one without credit.
     through: ChunkNumber,
     digest: crc32fast::Hasher,
+    /// Chunks with credit that have overtaken one before them.
+    early: BTreeMap<ChunkNumber, Bytes>,
     heard_at: Time,
     is_finishing: bool,
 }
@@ -75,6 +79,7 @@ impl Core {
             Some(slot) if !self.replicas[slot].raft.wants_snapshot(last) => {
                 self.give_up_snapshot(group);
                 self.post_unwanted((group, to), (from, sender), last);
+                self.cover_lost(slot);
                 return self.step_replica(now, slot, RaftEvent::Known(last));
             }
             None if !self.may_create(to, &descriptor) => return,
@@ -87,7 +92,8 @@ impl Core {
                 (incoming.node, incoming.sender, incoming.heard_at) = (from, sender, now);
                 return self.post_credit(group);
             }
-            if incoming.is_finishing || known.meta.last > last {
+            // An old offer that comes late is of no use; another leader may have nothing newer.
+            if incoming.is_finishing || known.meta.last > last && incoming.node == from {
                 return;
             }
             self.give_up_snapshot(group);
@@ -116,6 +122,7 @@ impl Core {
             taken: 0,
             through: ChunkNumber(0),
             digest: crc32fast::Hasher::new(),
+            early: BTreeMap::new(),
             heard_at: now,
             is_finishing: false,
         };
@@ -156,7 +163,13 @@ impl Core {
         self.post_snapshot(node, SnapshotMessage { group, from, to: sender, body });
     }
 
-    fn post_unwanted(&mut self, (group, from): (GroupId, ReplicaId), (node, to): (NodeId, ReplicaId), last: LogId) {
+    /// Says that a snapshot is of no use here; one that was never offered says only that this replica is there.
+    pub(crate) fn post_unwanted(
+        &mut self,
+        (group, from): (GroupId, ReplicaId),
+        (node, to): (NodeId, ReplicaId),
+        last: LogId,
+    ) {
         let body = SnapshotBody::Unwanted { last };
         self.post_snapshot(node, SnapshotMessage { group, from, to, body });
     }
@@ -172,17 +185,19 @@ impl Core {
     ) {
         let Some(incoming) = self.snapshots.incoming.get_mut(&group) else { return };
         let meta = &incoming.present.meta;
-        let is_next = number == incoming.next && number < incoming.through;
-        if incoming.node != from || meta.replica != to || meta.last != last || !is_next || incoming.is_finishing {
+        let is_granted = number >= incoming.next && number < incoming.through;
+        if incoming.node != from || meta.replica != to || meta.last != last || !is_granted || incoming.is_finishing {
             return;
         }
         incoming.heard_at = now;
-        incoming.next = number.next();
-        incoming.digest.update(&bytes);
-        // What the store keeps must not hold the frame.
-        let bytes = Bytes::copy_from_slice(&bytes);
-        let staging = incoming.staging;
-        self.store.orders.push(StoreOrder::Chunk { group, staging, number, bytes });
+        // What is kept must not hold the frame.
+        incoming.early.insert(number, Bytes::copy_from_slice(&bytes));
+        while let Some(bytes) = incoming.early.remove(&incoming.next) {
+            let (number, staging) = (incoming.next, incoming.staging);
+            incoming.next = number.next();
+            incoming.digest.update(&bytes);
+            self.store.orders.push(StoreOrder::Chunk { group, staging, number, bytes });
+        }
         self.finish_if_whole(now, group);
     }
 

@@ -70,14 +70,26 @@ pub(crate) struct Snapshots {
     /// Numbers the arrivals of offers.
     arrivals: u64,
     review_at: Option<Time>,
-    /// Replicas that end with this turn.
+    /// Replicas that end with the next turn.
     doomed: Vec<(GroupId, ReplicaId)>,
+    /// Replicas that end with this turn.
+    ending: Vec<(GroupId, ReplicaId)>,
 }
 
 impl Snapshots {
     /// Whether the group is being given a snapshot.
     pub(crate) fn is_coming(&self, group: GroupId) -> bool {
         self.incoming.contains_key(&group)
+    }
+
+    /// Whether the group is being given a snapshot by that node.
+    pub(crate) fn is_coming_from(&self, group: GroupId, node: NodeId) -> bool {
+        self.incoming.get(&group).is_some_and(|incoming| incoming.node == node)
+    }
+
+    /// Whether a peer waits for a checkpoint of the group.
+    pub(crate) fn is_waited_for(&self, group: GroupId) -> bool {
+        self.waiting.range((group, ReplicaId(0))..=(group, ReplicaId(u64::MAX))).next().is_some()
     }
 
     /// The oldest snapshot of the group that is being sent.
@@ -88,7 +100,7 @@ impl Snapshots {
 
     /// When there is something to do without any event.
     pub(crate) fn deadline(&self) -> Option<Time> {
-        self.review_at
+        if self.doomed.is_empty() && self.ending.is_empty() { self.review_at } else { Some(Time(0)) }
     }
 }
 
@@ -141,12 +153,15 @@ impl Core {
     /// A peer says something about a snapshot.
     pub(crate) fn receive_snapshot(&mut self, now: Time, from: NodeId, message: SnapshotMessage) {
         let SnapshotMessage { group, from: sender, to, body } = message;
+        if let Some(slot) = self.slot_of(group) {
+            self.tell_gone(from, slot, sender);
+        }
         match body {
             SnapshotBody::Wanted => self.hear_wanted(now, from, (group, sender, to)),
             SnapshotBody::Offer(offer) => self.hear_offer(now, from, (group, sender, to), *offer),
             SnapshotBody::Chunk { last, number, bytes } => self.hear_chunk(now, from, (group, to), last, number, bytes),
             SnapshotBody::Credit { last, next, through } => {
-                self.hear_credit(now, from, (group, sender), last, next, through)
+                self.hear_credit(now, from, (group, sender, to), last, next, through)
             }
             SnapshotBody::Unwanted { last } => self.hear_unwanted(now, from, (group, sender), last),
             SnapshotBody::Gone => self.hear_gone(group, to),

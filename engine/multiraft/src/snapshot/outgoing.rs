@@ -30,6 +30,8 @@ pub(super) struct Outgoing {
     next: ChunkNumber,
     /// The first one without credit.
     through: ChunkNumber,
+    /// Everything before it has arrived.
+    arrived: ChunkNumber,
     /// Whether the next credit says where to go on.
     is_offered: bool,
     heard_at: Time,
@@ -75,6 +77,7 @@ impl Core {
             chunks: present.chunks,
             next: ChunkNumber(0),
             through: ChunkNumber(0),
+            arrived: ChunkNumber(0),
             is_offered: true,
             heard_at: now,
         };
@@ -102,12 +105,13 @@ impl Core {
     ) {
         let Some(slot) = self.slot_of(group) else { return };
         let replica = &self.replicas[slot];
-        if replica.me == to && replica.node_of(sender) == Some(from) && replica.leads.is_some() {
-            if !replica.raft.awaits_snapshot(sender) {
-                self.step_replica(now, slot, RaftEvent::PeerIsStateless(sender));
-            }
+        if replica.me != to || replica.node_of(sender) != Some(from) || replica.leads.is_none() {
+            return;
+        }
+        if replica.raft.awaits_snapshot(sender) {
+            self.needs_snapshot(now, slot, sender);
         } else {
-            self.tell_gone(from, slot, sender);
+            self.step_replica(now, slot, RaftEvent::PeerIsStateless(sender));
         }
     }
 
@@ -115,18 +119,30 @@ impl Core {
         &mut self,
         now: Time,
         from: NodeId,
-        (group, sender): (GroupId, ReplicaId),
+        (group, sender, to): (GroupId, ReplicaId, ReplicaId),
         last: LogId,
         next: ChunkNumber,
         through: ChunkNumber,
     ) {
-        let Some(outgoing) = self.snapshots.outgoing.get_mut(&(group, sender)) else { return };
+        let Some(outgoing) = self.snapshots.outgoing.get_mut(&(group, sender)) else {
+            // This leader, or this life of it, may know nothing of what was begun. Or it is over.
+            let slot = self.slot_of(group);
+            let is_over = slot.is_some_and(|slot| self.replicas[slot].raft.replicates_to(sender));
+            if !is_over {
+                self.hear_wanted(now, from, (group, sender, to));
+            }
+            return;
+        };
         if outgoing.node != from || outgoing.last != last {
             return;
         }
-        outgoing.heard_at = now;
-        if std::mem::take(&mut outgoing.is_offered) {
+        let is_answer = std::mem::take(&mut outgoing.is_offered);
+        if is_answer {
             (outgoing.next, outgoing.through) = (next, next);
+        }
+        // Credit without progress says that something was lost: then the snapshot is offered again.
+        if is_answer || next > outgoing.arrived {
+            (outgoing.arrived, outgoing.heard_at) = (next, now);
         }
         outgoing.through = outgoing.through.max(through).min(ChunkNumber(outgoing.chunks));
         while outgoing.next < outgoing.through {

@@ -301,3 +301,24 @@ fn a_replica_without_its_state_is_given_it_again() {
     assert_eq!(cluster.leader(group), Some(n(2)));
     write(&mut cluster, 3);
 }
+
+/// Law 21: a voter that does not exist could never vote, so a new replica begins as a learner and is promoted when it follows.
+#[test]
+fn a_replica_votes_only_when_it_exists() {
+    let (mut cluster, group) = cluster(1);
+    write(&mut cluster, 10);
+    let order = |cluster: &mut Cluster, change: Change| {
+        cluster.event(n(1), Event::ChangeMembers { group, change: MembersChange::Simple(vec![change]) });
+        std::mem::take(&mut cluster.refused_orders)
+    };
+    let refused = order(&mut cluster, Change::Voter(member(4, 4)));
+    assert_eq!(refused, [(group, OrderRefused::NotLearner(ReplicaId(4)))]);
+    cluster.isolate(n(4));
+    assert_eq!(order(&mut cluster, Change::Learner(member(4, 4))), []);
+    cluster.run(SPAN);
+    let refused = order(&mut cluster, Change::Voter(member(4, 4)));
+    assert_eq!(refused, [(group, OrderRefused::NotCaughtUp(ReplicaId(4)))]);
+    cluster.cut.clear();
+    cluster.run(Duration::from_secs(5));
+    assert_eq!(order(&mut cluster, Change::Voter(member(4, 4))), []);
+}

@@ -25,7 +25,7 @@
 //! A payload that turns out to be rotten is one that the disk has lost (`raft/restore.rs`).
 
 use pontoon_types::limits::FETCH_ENTRIES_MAX;
-use pontoon_types::{Entry, FetchNumber, Index};
+use pontoon_types::{Entry, FetchNumber, Index, ReplicaId};
 
 use super::{Raft, State, Step};
 use crate::effect::{Fetch, Reader};
@@ -52,6 +52,12 @@ pub(super) struct Machine {
 pub(super) struct FetchNumbers(FetchNumber);
 
 impl FetchNumbers {
+    /// Those of a replica that comes to life where another one of its group may just have died: an answer to that one
+    /// must not pass for one to this.
+    pub(super) fn of_new(me: ReplicaId) -> FetchNumbers {
+        FetchNumbers(FetchNumber(me.0 << 32))
+    }
+
     fn draw(&mut self) -> FetchNumber {
         self.0 = FetchNumber(self.0.0 + 1);
         self.0

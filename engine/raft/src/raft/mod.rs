@@ -157,6 +157,7 @@ impl Raft {
         install::recover(&mut log, &mut writes, &mut hard_state, &mut lost, settled);
         // A log that was reset has nothing to say about members.
         members.truncate(log.last().index.next());
+        let is_new = restored.creation.is_some();
         if let Some(creation) = restored.creation {
             writes.create(creation);
             writes.hard_state(hard_state);
@@ -169,7 +170,7 @@ impl Raft {
             ask_by: None,
             machine: Machine { applied: settled.index, handed: settled.index, fetch: None },
             stateless: restored.stateless,
-            numbers: FetchNumbers::default(),
+            numbers: if is_new { FetchNumbers::of_new(me) } else { FetchNumbers::default() },
             lost_vote: vote_lost.then(BTreeSet::new),
             state: State::Follower { leader: None, supported: false },
             election_deadline: Some(now + wait),

@@ -38,6 +38,7 @@ fn a_few_hundred_seeds_break_no_law() {
     assert!(sum.frames_strange > 500 && sum.frames_ignored > 500 && sum.foreign > 50, "{sum}");
     assert!(sum.orders > 700 && sum.orders > sum.orders_refused + 150 && sum.configurations > 25, "{sum}");
     assert!(sum.fetches > 6_000 && sum.cold_reads > 300, "{sum}");
+    assert!(sum.created > 5 && sum.destroyed > 8, "{sum}");
     assert!(sum.checkpoints > 3_000 && sum.compactions > 3_000 && sum.snapshots > 300, "{sum}");
     assert_eq!(sum.undecided, 0, "every history is decided");
 }
