@@ -5,6 +5,7 @@
 //! flight the next group gathers; that is group commit. When nothing happened for some milliseconds it calls
 //! [`Log::begin_seal`] and treats what that returns like any other sync.
 
+use std::collections::BTreeSet;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use pontoon_types::{CoreWriteNumber, GroupId, Incarnation, Write};
 use crate::append::{Gathered, GroupBuffer, Room, segment_room};
 use crate::cold::Warming;
 use crate::control::Note;
-use crate::format::BLOCK_BYTES;
+use crate::format::{BLOCK_BYTES, SegmentKey};
 use crate::format::group::{FLAG_ECHO_WHOLE, FLAG_SEAL};
 use crate::format::record::{RUN_BYTES, RunHead};
 use crate::keeper::scrub::{Found, Rot};
@@ -23,6 +24,7 @@ use crate::keeper::{Closed, CompactHint, Report};
 use crate::prepare::{SharedControl, Slot, Supply, lock_control};
 use crate::segments::{Segment, Segments};
 use crate::state::LogState;
+use crate::state::runs::end;
 use crate::storage::Storage;
 use crate::write::{OpenSegment, Writer};
 use crate::{LogError, Options};
@@ -417,10 +419,27 @@ impl Log {
     /// compacting them frees those segments. While the log is short of room these are all that hold anything old, before
     /// that those that hold much, without those that were compacted since. To be looked at now and then; what is ignored is copied elsewhere in the end, if it is
     /// little.
-    pub fn compact_hints(&self) -> impl Iterator<Item = CompactHint> {
-        let is_open =
-            |hint: &&CompactHint| self.state.group(hint.group).is_some_and(|of| of.compacted.index < hint.up_to);
-        self.hints.iter().filter(is_open).copied()
+    ///
+    /// The keeper looks when a segment is closed, which a full log closes no more: then they are all groups with entries in
+    /// the older half of the segments.
+    pub fn compact_hints(&self) -> Vec<CompactHint> {
+        let is_open = |hint: &&CompactHint| {
+            self.state.group(hint.group).is_some_and(|of| of.compacted.index < hint.up_to)
+        };
+        let hints: Vec<CompactHint> = self.hints.iter().filter(is_open).copied().collect();
+        if hints.is_empty() && self.is_full() { self.holders() } else { hints }
+    }
+
+    /// The groups with entries in the older half of the segments.
+    fn holders(&self) -> Vec<CompactHint> {
+        let segments = self.state.segments();
+        let older: BTreeSet<SegmentKey> = segments.iter().take(segments.len().div_ceil(2)).copied().collect();
+        let hint = |group: GroupId| {
+            let of = self.state.group(group)?;
+            let up_to = of.runs.as_slice().iter().filter(|run| older.contains(&run.segment)).map(end).max()?;
+            Some(CompactHint { group, up_to: up_to.previous() })
+        };
+        self.state.ids().into_iter().filter_map(hint).collect()
     }
 
     /// Damage that was found since the last call by reading what is stored, before anybody needed it. To be asked now

@@ -372,6 +372,40 @@ fn a_log_whose_hints_are_heeded_goes_on_for_ever_however_many_groups_share_it() 
 }
 
 #[test]
+fn a_full_log_names_who_holds_it_until_it_has_room_also_after_a_start() {
+    for segments in [6, 8, 12] {
+        let rig = Rig::new(Options { max_log_bytes: segments * SEGMENT_BYTES, ..small() }, 3);
+        let (mut last, mut number) = (0, 0);
+        let mut fill = |log: &mut Log, number: &mut u64| {
+            while !log.is_full() {
+                *number += 1;
+                last += 1;
+                rig.commit(log, *number, &[entries(2, vec![entry(last, 1, vec![1; 3000])])]);
+            }
+        };
+        let (mut log, _) = rig.open();
+        fill(&mut log, &mut number);
+        drop(log);
+        rig.disk.crash(|_| false);
+        (log, _) = rig.open();
+        number = 0;
+        fill(&mut log, &mut number);
+        for round in number + 1.. {
+            assert!(round < number + 20, "{segments}: compacting what is named makes room: {:?}", log.compact_hints());
+            let hints = log.compact_hints();
+            assert!(hints.iter().all(|hint| hint.group == GroupId(2) && hint.up_to.0 <= last), "{hints:?}");
+            assert!(!hints.is_empty(), "{segments}, round {round}: somebody holds it");
+            let writes: Vec<_> = hints.iter().map(|hint| compact(hint.group.0, hint.up_to.0, 1)).collect();
+            rig.commit(&mut log, round, &writes);
+            idle(&rig, &mut log);
+            if !log.is_full() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
 fn a_start_with_nothing_left_on_the_disk_finds_room_again() {
     let max_log_bytes = 40 * SEGMENT_BYTES;
     let rig = Rig::new(Options { max_log_bytes, checkpoint_segments: 4, ready_segments: 4, ..small() }, 2);

@@ -69,7 +69,7 @@ impl<D: Driver> CoreLoop<D> {
         }
         self.store.pressure_at = now + PRESSURE_INTERVAL;
         let groups: Vec<GroupId> =
-            self.log.compact_hints().map(|hint| hint.group).take(LOG_PRESSURE_GROUPS_MAX).collect();
+            self.log.compact_hints().into_iter().map(|hint| hint.group).take(LOG_PRESSURE_GROUPS_MAX).collect();
         if !groups.is_empty() {
             self.step(now, Event::LogPressure(groups));
         }
