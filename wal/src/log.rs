@@ -15,9 +15,9 @@ use pontoon_types::{CoreWriteNumber, GroupId, Incarnation, Write};
 use crate::append::{Gathered, GroupBuffer, Room, segment_room};
 use crate::cold::Warming;
 use crate::control::Note;
-use crate::format::{BLOCK_BYTES, SegmentKey};
 use crate::format::group::{FLAG_ECHO_WHOLE, FLAG_SEAL};
 use crate::format::record::{RUN_BYTES, RunHead};
+use crate::format::{BLOCK_BYTES, SegmentKey};
 use crate::keeper::scrub::{Found, Rot};
 use crate::keeper::thread::Keeping;
 use crate::keeper::{Closed, CompactHint, Report};
@@ -212,16 +212,23 @@ impl Log {
         if may_use_reserve { self.supply.take_reserved() } else { slot }
     }
 
-    /// A slot of the reserve, when the log is full, or has no room for the next group, and a segment holds nothing that is needed: the keeper sees what was
-    /// given up only in a segment that is closed, and nothing else would ever close it.
+    /// A slot, of the reserve if there is no other, when the log is full, or has no room for the next group, and a segment
+    /// holds nothing that is needed: the keeper sees what was given up only in a segment that is closed, and nothing else
+    /// would ever close it. A log above its maximum is full whatever is ready.
     fn slot_to_free_others(&mut self, has_room: bool) -> Option<Slot> {
-        if !self.gave_up || !self.supply.is_out() || !self.supply.has_reserve() || has_room && !self.is_full() {
+        let is_out = self.supply.is_out();
+        if !self.gave_up || has_room && !self.is_full() || !has_room && !is_out || is_out && !self.supply.has_reserve()
+        {
             return None;
         }
         let open = self.writer.open().map(|open| open.segment.key());
         let needed = self.state.segments();
         self.gave_up = self.segments.keys().any(|key| Some(key) != open && !needed.contains(&key));
-        if self.gave_up { self.supply.take_reserved() } else { None }
+        match (self.gave_up, is_out) {
+            (false, _) => None,
+            (true, true) => self.supply.take_reserved(),
+            (true, false) => self.supply.take(),
+        }
     }
 
     /// Goes on in a new segment, if there is a slot. Returns the one that is left.
@@ -423,9 +430,8 @@ impl Log {
     /// The keeper looks when a segment is closed, which a full log closes no more: then they are all groups with entries in
     /// the older half of the segments.
     pub fn compact_hints(&self) -> Vec<CompactHint> {
-        let is_open = |hint: &&CompactHint| {
-            self.state.group(hint.group).is_some_and(|of| of.compacted.index < hint.up_to)
-        };
+        let is_open =
+            |hint: &&CompactHint| self.state.group(hint.group).is_some_and(|of| of.compacted.index < hint.up_to);
         let hints: Vec<CompactHint> = self.hints.iter().filter(is_open).copied().collect();
         if hints.is_empty() && self.is_full() { self.holders() } else { hints }
     }

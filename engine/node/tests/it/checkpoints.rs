@@ -48,9 +48,13 @@ fn overwrite(client: &mut Client, first_round: u64, bytes: u64, value_bytes: usi
         (first_round..last).flat_map(|round| (0..KEYS).map(move |id| (id, round))).collect();
     let mut flying: BTreeMap<Ticket, (u64, u64)> = BTreeMap::new();
     let mut done = Vec::new();
+    let mut refused = None;
     let give_up = Instant::now() + 4 * PATIENCE;
     while !next.is_empty() || !flying.is_empty() {
-        assert!(Instant::now() < give_up, "writes go on: {:?}, {flying:?}", next.front());
+        if Instant::now() >= give_up {
+            let state: Vec<_> = (1..=3).map(|node| status(client, node)).collect();
+            panic!("writes go on: {:?}, the last refusal {refused:?}, {state:#?}", next.front());
+        }
         while let Some((id, round)) = next.front().copied()
             && flying.len() < INFLIGHT
             && flying.values().all(|(flying, _)| *flying != id)
@@ -65,7 +69,10 @@ fn overwrite(client: &mut Client, first_round: u64, bytes: u64, value_bytes: usi
             match completion.result {
                 Ok(Response::Written(_)) => {}
                 Ok(other) => panic!("a put was answered with {other:?}"),
-                Err(_) => next.push_front(write),
+                Err(error) => {
+                    refused = Some(error);
+                    next.push_front(write);
+                }
             }
         }
     }

@@ -190,7 +190,16 @@ pub fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     while let Some(dir) = open.pop() {
         for entry in std::fs::read_dir(&dir).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() { open.push(path) } else { found.push((path.clone(), std::fs::read(&path).unwrap())) }
+            if path.is_dir() {
+                open.push(path);
+                continue;
+            }
+            match std::fs::read(&path) {
+                Ok(bytes) => found.push((path, bytes)),
+                // A running node prepares and removes files.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => panic!("{}: {error}", path.display()),
+            }
         }
     }
     found.sort();
