@@ -108,7 +108,7 @@ impl Core {
             .expect("law: the descriptors of a cluster cover the key space once");
         let mut groups = groups;
         groups.sort_by_key(|group| group.descriptor.group);
-        let mut replicas = Replicas::default();
+        let mut replicas = Replicas::with_capacity(groups.len());
         for group in groups {
             let mut replica = restore(&config, group, now);
             // Keys are shared between copies, so an equal descriptor of the table takes less memory than one of its own.

@@ -22,6 +22,11 @@ pub(crate) struct Replicas {
 }
 
 impl Replicas {
+    /// No replica yet, and room for so many.
+    pub(crate) fn with_capacity(replicas: usize) -> Replicas {
+        Replicas { slots: Vec::with_capacity(replicas), ..Replicas::default() }
+    }
+
     /// Takes in a replica of a group that is not there.
     pub(crate) fn insert(&mut self, replica: Replica) -> Slot {
         let group = replica.descriptor.group;
