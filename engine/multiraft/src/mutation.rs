@@ -86,7 +86,7 @@ pub enum CoreMutation {
 #[cfg(feature = "mutations")]
 impl CoreMutation {
     /// Those that do harm without leases, all of them.
-    pub const ALL: [CoreMutation; 21] = [
+    pub const ALL: [CoreMutation; 23] = [
         CoreMutation::JoinOpenRound,
         CoreMutation::ReuseRoundId,
         CoreMutation::ConfirmAnyTerm,
@@ -108,6 +108,8 @@ impl CoreMutation {
         CoreMutation::CompareAtProposal,
         CoreMutation::ApplyTwice,
         CoreMutation::SkipAfterRestart,
+        CoreMutation::CompactBeforeStored,
+        CoreMutation::InstallBeforeStored,
     ];
 }
 
