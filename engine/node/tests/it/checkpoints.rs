@@ -182,7 +182,8 @@ fn a_node_that_was_away_while_the_others_compacted_is_caught_up_by_snapshots() {
         third.is_some() && third == of(&mut all, 1) && third == of(&mut all, 2)
     });
     let received = counters(&mut all, 3).snapshots_received;
-    assert!((1..=4).contains(&received), "{received} snapshots for 4 groups");
+    // A group that has made another checkpoint meanwhile may send it too.
+    assert!(received >= 1);
     let sent: u64 = (1..=2).map(|node| counters(&mut all, node).snapshots_sent).sum();
     assert!(sent >= received, "{sent} sent");
     // What it has is asked for, and survives: it decides with one other.
@@ -263,6 +264,11 @@ fn a_rotten_checkpoint_is_named_and_its_group_gets_its_state_from_the_others() {
     assert!(lines.len() == 1 && lines[0].contains(&file) && lines[0].contains("is rotten"), "{lines:?}");
     let mut client = connect(&nodes.addresses());
     verify(&mut client, round, 16 << 10);
-    until("it has its state again", || counters(&mut client, 1).snapshots_received >= 1);
+    let give_up = Instant::now() + 2 * PATIENCE;
+    while counters(&mut client, 1).snapshots_received == 0 {
+        let state: Vec<_> = (1..=3).map(|node| status(&mut client, node)).collect();
+        assert!(Instant::now() < give_up, "it has its state again: {state:#?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
     drop(processes);
 }
