@@ -67,6 +67,8 @@ pub(crate) struct Snapshots {
     incoming: BTreeMap<GroupId, Incoming>,
     /// Peers that need a snapshot which there is none for yet.
     waiting: BTreeSet<(GroupId, ReplicaId)>,
+    /// The last snapshot that a peer did not want any more, and when it said so.
+    unwanted: BTreeMap<(GroupId, ReplicaId), (LogId, Time)>,
     /// Numbers the arrivals of offers.
     arrivals: u64,
     review_at: Option<Time>,

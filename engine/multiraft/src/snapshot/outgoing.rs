@@ -46,7 +46,15 @@ impl Core {
             return;
         }
         let compacted = replica.raft.compacted();
-        let serves = |present: &Present| present.meta.last >= compacted && names(present, peer);
+        let unwanted = self.snapshots.unwanted.get(&key).copied();
+        let unwanted = unwanted.filter(|(last, _)| replica.present.as_ref().is_some_and(|it| it.meta.last == *last));
+        // One that was not wanted may be too old for a replica that has given up more. A newer one can be made only when
+        // something newer was applied; until then the same is offered again, but not at once.
+        let is_too_old = unwanted.is_some_and(|(last, _)| replica.applied > last.index);
+        if !is_too_old && unwanted.is_some_and(|(_, at)| now.since(at) < self.config.support_timeout) {
+            return;
+        }
+        let serves = |present: &Present| present.meta.last >= compacted && !is_too_old && names(present, peer);
         match (replica.present.as_deref().filter(|present| serves(present)).cloned(), replica.node_of(peer)) {
             (Some(present), Some(node)) => self.begin_sending(now, slot, (peer, node), &present),
             _ => {
@@ -188,6 +196,7 @@ impl Core {
         let outgoing = self.snapshots.outgoing.get(&key);
         if outgoing.is_some_and(|outgoing| outgoing.node == from && outgoing.last == last) {
             self.stop_sending(key);
+            self.snapshots.unwanted.insert(key, (last, now));
             if let Some(slot) = self.slot_of(key.0) {
                 self.compact_to_present(now, slot);
                 // One that has just come to life knows no leader that it could tell how far it has come.
@@ -209,6 +218,7 @@ impl Core {
             self.stop_sending(key);
         }
         self.snapshots.waiting.retain(|(of, _)| *of != group);
+        self.snapshots.unwanted.retain(|(of, _), _| *of != group);
     }
 
     /// Ends what is of no use any more, and offers again where nothing was heard for a while.

@@ -16,7 +16,11 @@ fn small(config: &mut CoreConfig) {
 
 /// One range on three of so many nodes, led by node 1, with checkpoints after a few writes.
 fn cluster(spares: u64) -> (Cluster, GroupId) {
-    let mut cluster = Cluster::with_spares(1, spares, small);
+    cluster_of(spares, small)
+}
+
+fn cluster_of(spares: u64, change: impl Fn(&mut CoreConfig)) -> (Cluster, GroupId) {
+    let mut cluster = Cluster::with_spares(1, spares, change);
     cluster.prints = true;
     for node in [n(2), n(3)] {
         cluster.event(node, Event::Stalled(true));
@@ -300,6 +304,24 @@ fn a_replica_without_its_state_is_given_it_again() {
     cluster.run(SPAN);
     assert_eq!(cluster.leader(group), Some(n(2)));
     write(&mut cluster, 3);
+}
+
+/// A replica that has lost its state may have given up more of its log than the leader's checkpoint covers. Refused, the
+/// leader makes a newer one, and does not offer the old one over and over.
+#[test]
+fn a_checkpoint_that_is_too_old_for_a_replica_without_its_state_is_made_anew() {
+    let (mut cluster, _) = cluster_of(0, |config| {
+        small(config);
+        if config.node == n(1) {
+            config.checkpoint.log_bytes = 3_000;
+        }
+    });
+    write(&mut cluster, 50);
+    let offered = view(&cluster, n(1)).checkpoint().unwrap_or_default();
+    cluster.restart(n(2), |state| state.checkpoint = None);
+    assert!(view(&cluster, n(2)).compacted() > offered, "{offered} is too old");
+    cluster.run(Duration::from_secs(5));
+    same(&mut cluster, &[n(1), n(2), n(3)]);
 }
 
 /// Law 21: a voter that does not exist could never vote, so a new replica begins as a learner and is promoted when it follows.

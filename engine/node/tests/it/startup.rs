@@ -193,8 +193,8 @@ fn initialisation_refuses_a_bad_plan_and_writes_nothing() {
     let one = vec![(NodeId(1), dir.clone(), address)];
     let cases = [
         (plan(vec![], 1, 1), 2, "1 to 9 nodes"),
-        (plan(one.clone(), 0, 1), 2, "1 to 65536 ranges"),
-        (plan(one.clone(), 65_537, 1), 2, "1 to 65536 ranges"),
+        (plan(one.clone(), 0, 1), 2, "1 to 131072 ranges"),
+        (plan(one.clone(), 131_073, 1), 2, "1 to 131072 ranges"),
         (plan(one.clone(), 1, 0), 2, "1 to 256 cores"),
         (plan(vec![(NodeId(0), dir.clone(), address)], 1, 1), 2, "start at 1"),
         (plan(vec![(NodeId(1), dir.clone(), "0.0.0.0:7400".parse().unwrap())], 1, 1), 2, "0.0.0.0:7400"),
