@@ -271,7 +271,12 @@ impl Core {
         for group in self.snapshots.incoming.keys().copied().collect::<Vec<_>>() {
             let Some(incoming) = self.snapshots.incoming.get_mut(&group) else { continue };
             let idle = now.since(incoming.heard_at);
-            if idle >= support * PATIENCE && !incoming.is_finishing {
+            let last = incoming.present.meta.last;
+            let slot = self.replicas.slot_of(group);
+            let has_caught_up = slot.is_some_and(|slot| !self.replicas[slot].raft.wants_snapshot(last));
+            if has_caught_up && !incoming.is_finishing {
+                self.give_up_snapshot(group);
+            } else if idle >= support * PATIENCE && !incoming.is_finishing {
                 self.give_up_snapshot(group);
             } else if idle >= support && !incoming.is_finishing {
                 incoming.through = incoming.next;
