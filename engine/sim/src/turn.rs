@@ -234,6 +234,8 @@ fn step_all(
     let core = &mut running.core;
     for Arrival { event, ignored } in events {
         if ignored && check {
+            // What time alone changes, such as a promise that has ended, is not the event's doing.
+            core.step(now, Event::Timer, &mut effects);
             let (before, refused, what) = (format!("{core:?}"), effects.refused_peers.len(), format!("{event:?}"));
             core.step(now, event, &mut effects);
             if before != format!("{core:?}") || effects.refused_peers.len() > refused {
