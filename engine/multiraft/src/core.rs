@@ -358,6 +358,8 @@ impl Core {
             }
             let raft = &self.replicas[slot].raft;
             if raft.deadline().is_some_and(|deadline| deadline <= now) {
+                self.ask_whether_gone(slot);
+                let raft = &self.replicas[slot].raft;
                 let put_off = raft.role() != Role::Leader && (self.is_stalled() || self.is_bound(now, slot));
                 self.step_replica(now, slot, if put_off { RaftEvent::Postpone } else { RaftEvent::Timer });
             } else {

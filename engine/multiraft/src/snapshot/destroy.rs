@@ -9,7 +9,7 @@
 //! when that is durable.
 
 use pontoon_raft::{Event as RaftEvent, Role};
-use pontoon_types::{GroupId, NodeId, ReplicaId, Time};
+use pontoon_types::{GroupId, LogId, NodeId, ReplicaId, Time};
 use pontoon_wire::client::Refusal;
 use pontoon_wire::peer::{SnapshotBody, SnapshotMessage};
 
@@ -33,6 +33,20 @@ impl Core {
         }
         if self.slot_of(group).is_some_and(|slot| self.replicas[slot].me == to) {
             self.snapshots.doomed.push((group, to));
+        }
+    }
+
+    /// A replica that has waited for a leader in vain, and is no voter, asks for no votes: without this nobody would hear
+    /// from it, and so it would not hear that it was removed. Saying that it wants no snapshot changes nothing elsewhere.
+    pub(crate) fn ask_whether_gone(&mut self, slot: Slot) {
+        let Replica { descriptor, configuration, me, raft, residents, .. } = &self.replicas[slot];
+        if raft.role() != Role::Follower || configuration.is_voter(*me) {
+            return;
+        }
+        let (group, from) = (descriptor.group, *me);
+        for member in residents.clone() {
+            let body = SnapshotBody::Unwanted { last: LogId::default() };
+            self.post_snapshot(member.node, SnapshotMessage { group, from, to: member.replica, body });
         }
     }
 
