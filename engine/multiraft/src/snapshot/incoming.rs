@@ -274,11 +274,12 @@ impl Core {
             let last = incoming.present.meta.last;
             let slot = self.replicas.slot_of(group);
             let has_caught_up = slot.is_some_and(|slot| !self.replicas[slot].raft.wants_snapshot(last));
-            if has_caught_up && !incoming.is_finishing {
+            if incoming.is_finishing {
+                continue;
+            }
+            if has_caught_up || idle >= support * PATIENCE {
                 self.give_up_snapshot(group);
-            } else if idle >= support * PATIENCE && !incoming.is_finishing {
-                self.give_up_snapshot(group);
-            } else if idle >= support && !incoming.is_finishing {
+            } else if idle >= support {
                 incoming.through = incoming.next;
             }
         }
