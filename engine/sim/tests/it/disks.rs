@@ -225,7 +225,6 @@ fn a_log_takes_writes_in_order_only() {
     assert!(log.write(&write(2, vec![entry(3, 2)])).unwrap_err().contains("does not follow"));
     let cut = Write { truncate_from: Some(Index(9)), ..write(2, vec![]) };
     assert!(log.write(&cut).unwrap_err().contains("a truncation from 9"));
-    assert!(log.write(&Write { remove: Some(ReplicaId(1)), ..write(2, vec![]) }).unwrap_err().contains("removal"));
     // Law 14: an entry of an older term rightly replaces one of a newer term, in the order of writing.
     let overwrite = Write { truncate_from: Some(Index(2)), ..write(2, vec![entry(2, 2)]) };
     log.write(&overwrite).unwrap();
