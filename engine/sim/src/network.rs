@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pontoon_multiraft::Event;
+use pontoon_types::limits::LINK_BYTES_MAX;
 use pontoon_types::{Incarnation, NodeId, ReplicaId, Time};
 use pontoon_wire::peer::PeerFrame;
 
@@ -41,7 +42,13 @@ pub struct Network {
     pub(crate) partitions: u64,
     /// Until when frames are very late, and of which node; none stands for all.
     pub(crate) lag: Option<(Time, Option<NodeId>)>,
+    /// Bytes of all frames under way.
+    pub(crate) in_flight_bytes: usize,
 }
+
+/// Most bytes of frames under way in a cluster, a sixteenth of what one link of a node may hold: a run that comes to
+/// this says something over and over, and would not end.
+pub(crate) const IN_FLIGHT_BYTES_MAX: usize = LINK_BYTES_MAX / 16;
 
 /// A number that no replica of the cluster has: one that was replaced long ago, or comes later.
 const STRANGER: ReplicaId = ReplicaId(0);
@@ -88,15 +95,20 @@ impl World {
                 self.trace.note(now, Happening::Corrupted(from, to));
             }
             let flight = Flight { from, to, epoch, bytes, corrupt, incarnation, strange: false };
-            self.queue.put(arrival, Due::Arrive(flight));
+            self.put_flight(arrival, flight);
         }
         if let Some(bytes) = strange {
             self.counts.frames_strange += 1;
             let flight = Flight { from, to, epoch, bytes, corrupt: false, incarnation, strange: true };
             let arrival =
                 now + self.options.network.delay_min + self.random.until_next(self.options.core.election_timeout);
-            self.queue.put(arrival, Due::Arrive(flight));
+            self.put_flight(arrival, flight);
         }
+    }
+
+    fn put_flight(&mut self, arrival: Time, flight: Flight) {
+        self.network.in_flight_bytes += flight.bytes.len();
+        self.queue.put(arrival, Due::Arrive(flight));
     }
 
     /// When a frame that leaves now arrives.
@@ -127,6 +139,7 @@ impl World {
     /// A frame reaches its node, if that still runs and the link did not take the frame with it when it broke.
     pub(crate) fn arrive(&mut self, flight: Flight) {
         let Flight { from, to, epoch, bytes, corrupt, incarnation, strange } = flight;
+        self.network.in_flight_bytes -= bytes.len();
         let place = Place { node: to, core: from.core };
         let broken = self.network.links.get(&(from, to)).is_none_or(|link| link.epoch != epoch);
         let lost = (broken && self.options.network.break_loses_frames) || !self.cores.contains_key(&place);

@@ -18,7 +18,7 @@ use crate::disk::Disk;
 use crate::faults::Fault;
 use crate::history::History;
 use crate::invariants::{Disks, Invariants};
-use crate::network::{Flight, Network};
+use crate::network::{Flight, IN_FLIGHT_BYTES_MAX, Network};
 use crate::options::Options;
 use crate::process::{Arrival, Clock, Node, RunningCore};
 use crate::queue::Queue;
@@ -199,6 +199,10 @@ impl World {
         while let Some(due) = self.queue.pop_before(end) {
             self.counts.steps += 1;
             self.happen(due)?;
+            if self.network.in_flight_bytes > IN_FLIGHT_BYTES_MAX {
+                let what = format!("{IN_FLIGHT_BYTES_MAX} bytes of frames are under way, and they grow");
+                return Err(Broken::Stuck(what));
+            }
         }
         Ok(())
     }
