@@ -117,7 +117,8 @@ fn most_led(target: &mut PontoonTarget) -> Result<(NodeId, Vec<GroupId>), BenchE
 /// `pontoond`: the one that was named, or the one beside this program.
 fn program(named: Option<&Path>) -> Result<PathBuf, BenchError> {
     if let Some(path) = named {
-        return Ok(path.to_path_buf());
+        let missing = || BenchError::new(USAGE, format!("--pontoond: {} is not there", path.display()));
+        return path.is_file().then(|| path.to_path_buf()).ok_or_else(missing);
     }
     let own = std::env::current_exe().map_err(|error| BenchError::new(INTERNAL, error.to_string()))?;
     let beside = own.with_file_name("pontoond");

@@ -7,7 +7,7 @@
 //!
 //! # Files
 //!
-//! A checkpoint is one file ([`format`], `docs/STORE_FORMAT.md`). It is written under another name, synced, renamed, and its
+//! A checkpoint is one file ([`mod@format`], `docs/STORE_FORMAT.md`). It is written under another name, synced, renamed, and its
 //! directory synced; only then the core hears `Stored` and may let go of the log (law 19). So a crash at any point leaves the
 //! checkpoint before, or the new one, whole. A checkpoint belongs to the node and not to a core: with another number of cores it
 //! stays where it is.
