@@ -188,10 +188,16 @@ impl Core {
     fn released(&mut self, now: Time, peer: usize, group: GroupId, term: Term) {
         let node = self.peers[peer].node;
         let Some(slot) = self.slot_of(group) else { return };
-        if self.replicas[slot].sleeps_behind(node, term) {
+        let slept = self.replicas[slot].sleeps_behind(node, term);
+        if slept {
             self.step_replica(now, slot, RaftEvent::Lapsed);
-            // The holder has given up what was promised to it here.
-            self.replicas[slot].bond = None;
+        }
+        // The holder has given up what was promised to it here, also by a replica that has left it before.
+        let bond = &mut self.replicas[slot].bond;
+        if bond.is_some_and(|bond| bond.ends_with(node, term)) {
+            *bond = None;
+        }
+        if slept {
             self.schedule_campaign(now, slot, node);
         }
     }

@@ -44,7 +44,7 @@
 use std::time::Duration;
 
 use pontoon_raft::Role;
-use pontoon_types::{Body, Message, NodeId, Time};
+use pontoon_types::{Body, Message, NodeId, Term, Time};
 use pontoon_wire::peer::{ClaimSummary, Health, Promise};
 
 use crate::Core;
@@ -107,6 +107,15 @@ pub(crate) struct Leases {
 pub(crate) struct Bond {
     pub(crate) node: NodeId,
     pub(crate) epoch: u64,
+    /// The term in which the replica followed that core last.
+    pub(crate) term: Term,
+}
+
+impl Bond {
+    /// Whether it ends because the core of `node` leads the group no longer in `term`.
+    pub(crate) fn ends_with(&self, node: NodeId, term: Term) -> bool {
+        self.node == node && self.term <= term
+    }
 }
 
 impl Leases {

@@ -113,7 +113,7 @@ impl Core {
             hearing.attached.remove(&slot);
             hearing.followed.remove(group, leader, term);
             if given.binds() {
-                self.replicas[slot].bond = Some(Bond { node, epoch: given.epoch });
+                self.replicas[slot].bond = Some(Bond { node, epoch: given.epoch, term });
             }
         }
         if let Some(Attachment { node, leader, term }) = attachment

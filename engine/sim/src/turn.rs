@@ -7,7 +7,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
-use pontoon_multiraft::{Effects, Event};
+use pontoon_multiraft::{Core, Effects, Event};
 use pontoon_types::Time;
 use pontoon_wire::client::{Outcome, ReplyFrame};
 use pontoon_wire::peer::PeerFrame;
@@ -233,7 +233,7 @@ fn step_all(
     let mut effects = Effects::default();
     let core = &mut running.core;
     for Arrival { event, ignored } in events {
-        if ignored && check {
+        if ignored && check && !may_be_answered(core, &event) {
             // What time alone changes, such as a promise that has ended, is not the event's doing.
             core.step(now, Event::Timer, &mut effects);
             let (before, refused, what) = (format!("{core:?}"), effects.refused_peers.len(), format!("{event:?}"));
@@ -255,6 +255,17 @@ fn step_all(
     let late = core.deadline().is_some_and(|deadline| deadline <= now);
     running.spins = if late { running.spins + 1 } else { 0 };
     Ok(effects)
+}
+
+/// Whether the core may answer, which then is all that may change: a replica that was removed is told so, and for one that is
+/// to be here and is not, a snapshot is asked for.
+fn may_be_answered(core: &Core, event: &Event) -> bool {
+    let Event::PeerFrame { bytes, .. } = event else { return false };
+    let messages = PeerFrame::decode(bytes.clone()).map(|frame| frame.messages).unwrap_or_default();
+    messages.iter().any(|(group, message)| {
+        let view = core.groups().find(|view| view.group() == *group);
+        view.is_none_or(|view| view.configuration().has_removed(message.from))
+    })
 }
 
 fn acknowledges_a_write(frame: &Bytes) -> bool {

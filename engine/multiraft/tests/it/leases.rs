@@ -8,7 +8,7 @@ use bytes::Bytes;
 use pontoon_multiraft::{CoreConfig, CoreMutation, Event, LeaseConfig, Role};
 use pontoon_types::{Body, CoreId, GroupId, Incarnation, Index, LogId, Message, NodeId, Term};
 use pontoon_wire::client::Outcome;
-use pontoon_wire::peer::{Beacon, ClaimPage, PeerFrame};
+use pontoon_wire::peer::{Beacon, Claim, ClaimPage, PeerFrame};
 
 use crate::cluster::{Cluster, bytes, n};
 
@@ -113,30 +113,49 @@ fn a_leader_that_is_cut_off_holds_its_lease_to_its_end_and_no_longer() {
     assert!(led, "the others go on without it");
 }
 
+/// A frame of node 1 or 3 arrives at node 2.
+fn hear(cluster: &mut Cluster, frame: PeerFrame) {
+    let mut bytes = Vec::new();
+    frame.encode(&mut bytes);
+    cluster.event(n(2), Event::PeerFrame { from: frame.from, bytes: Bytes::from(bytes) });
+}
+
+/// Node 2 stops to follow node 1, which has not released the group and may do so then; node 3 asks for its vote. Whether it
+/// has raised its term for that.
+fn helps_another(cluster: &mut Cluster, released: bool) -> bool {
+    let before = term(cluster, n(2));
+    let descriptor = cluster.descriptors[0].clone();
+    let replica = |node| descriptor.replica_on(node).unwrap();
+    let page = ClaimPage { from: GroupId(0), through: GroupId(u64::MAX), claims: Vec::new() };
+    let beacon = Beacon { sequence: 1_000_000, page: Some(page), ..Beacon::default() };
+    let of_leader = PeerFrame::new(n(1), CoreId(0), n(2), Incarnation(1));
+    hear(cluster, PeerFrame { beacon: Some(beacon), ..of_leader.clone() });
+    assert!(!cluster.cores[&n(2)].groups().next().unwrap().is_quiescent());
+    if released {
+        let changes = vec![Claim { group: descriptor.group, term: before, leads: false }];
+        let beacon = Beacon { sequence: 1_000_001, changes, ..Beacon::default() };
+        hear(cluster, PeerFrame { beacon: Some(beacon), ..of_leader });
+    }
+    let body = Body::Vote { last: LogId::new(Index(1_000), before), permit: None };
+    let vote = Message { from: replica(n(3)), to: replica(n(2)), term: before.next(), body };
+    let messages = vec![(descriptor.group, vote)];
+    hear(cluster, PeerFrame { messages, ..PeerFrame::new(n(3), CoreId(0), n(2), Incarnation(1)) });
+    term(cluster, n(2)) > before
+}
+
 #[test]
 fn law_1_a_promise_outlives_its_term() {
-    let raised = |mutation| {
+    only_with(CoreMutation::PromiseEndsWithTerm, |mutation| {
         let (mut cluster, _) = leased(mutation);
-        let before = term(&cluster, n(2));
-        let descriptor = cluster.descriptors[0].clone();
-        let replica = |node| descriptor.replica_on(node).unwrap();
-        let frame = |cluster: &mut Cluster, frame: PeerFrame| {
-            let mut bytes = Vec::new();
-            frame.encode(&mut bytes);
-            cluster.event(n(2), Event::PeerFrame { from: frame.from, bytes: Bytes::from(bytes) });
-        };
-        // The follower stops to follow, though the leader has not released the group.
-        let page = ClaimPage { from: GroupId(0), through: GroupId(u64::MAX), claims: Vec::new() };
-        let beacon = Some(Beacon { sequence: 1_000_000, page: Some(page), ..Beacon::default() });
-        frame(&mut cluster, PeerFrame { beacon, ..PeerFrame::new(n(1), CoreId(0), n(2), Incarnation(1)) });
-        assert!(!cluster.cores[&n(2)].groups().next().unwrap().is_quiescent());
-        let body = Body::Vote { last: LogId::new(Index(1_000), before), permit: None };
-        let vote = Message { from: replica(n(3)), to: replica(n(2)), term: before.next(), body };
-        let messages = vec![(descriptor.group, vote)];
-        frame(&mut cluster, PeerFrame { messages, ..PeerFrame::new(n(3), CoreId(0), n(2), Incarnation(1)) });
-        term(&cluster, n(2)) > before && holds(&cluster, n(1))
-    };
-    only_with(CoreMutation::PromiseEndsWithTerm, raised);
+        helps_another(&mut cluster, false) && holds(&cluster, n(1))
+    });
+}
+
+/// Its holder goes on being promised to for its other groups, so the bond would never end by itself.
+#[test]
+fn a_promise_ends_with_the_release_also_where_the_holder_was_left_before() {
+    let (mut cluster, _) = leased(None);
+    assert!(helps_another(&mut cluster, true));
 }
 
 #[test]

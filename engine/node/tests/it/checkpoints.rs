@@ -82,7 +82,10 @@ fn overwrite(client: &mut Client, first_round: u64, bytes: u64, value_bytes: usi
 #[track_caller]
 fn verify(client: &mut Client, round: u64, value_bytes: usize) {
     for id in 0..KEYS {
-        let found = client.get(key(id)).unwrap();
+        let found = client.get(key(id)).unwrap_or_else(|error| {
+            let state: Vec<_> = (1..=3).map(|node| status(client, node)).collect();
+            panic!("key {id} is served: {error:?}, {state:#?}")
+        });
         let has = found.as_ref().map(|it| it.slice(..12));
         assert!(found == Some(value(id, round, value_bytes)), "key {id} has {has:?} and not round {round}");
     }
