@@ -134,7 +134,8 @@ impl Core {
             self.peers[peer].hearing.supported_until = now + self.config.support_timeout;
         }
         self.hear_health(peer, beacon.health);
-        if beacon.acknowledged_incarnation == self.config.incarnation {
+        let acknowledges_us = beacon.acknowledged_incarnation == self.config.incarnation;
+        if acknowledges_us {
             if let Some(promise) = beacon.promise {
                 self.hear_promise(now, peer, promise, beacon.followed);
             }
@@ -154,6 +155,9 @@ impl Core {
         }
         self.compare_lists(now, peer, beacon.led, beacon.page);
         let peer = &mut self.peers[peer];
+        if acknowledges_us && beacon.led == peer.hearing.followed {
+            peer.given.leads_what_is_followed(beacon.acknowledged);
+        }
         peer.speaking.page_from = beacon.wants.or(peer.speaking.page_from);
         peer.outbox.beacon_due |= at_once && peer.up;
     }
@@ -193,10 +197,7 @@ impl Core {
             self.step_replica(now, slot, RaftEvent::Lapsed);
         }
         // The holder has given up what was promised to it here, also by a replica that has left it before.
-        let bond = &mut self.replicas[slot].bond;
-        if bond.is_some_and(|bond| bond.ends_with(node, term)) {
-            *bond = None;
-        }
+        self.peers[peer].given.released(slot, term);
         if slept {
             self.schedule_campaign(now, slot, node);
         }

@@ -475,7 +475,6 @@ pub(crate) fn replica_of(descriptor: Descriptor, configuration: Configuration, r
         proposals: Vec::new(),
         proposal_bytes: 0,
         attached: None,
-        bond: None,
         awaited: None,
         leads: None,
         leadership: 0,

@@ -17,8 +17,8 @@
 //! # Laws
 //!
 //! - *Law 1, a promise outlives its term.* A bound replica neither votes, nor campaigns, nor raises its term, except for an
-//!   Append or a list of an elected leader. It stays bound when it stops to follow, whatever made it stop, unless the
-//!   leader itself released the group.
+//!   Append or a list of an elected leader. It stays bound when it stops to follow, whatever made it stop, until the
+//!   leader itself releases the group, or leads exactly what is followed here although it knows that this was left.
 //! - *Law 2, clocks.* Promises are made and leases are used at the end of a turn, at a time that was sampled after its
 //!   last event was taken in; the lease counts from the sending of the beacon; a clock that jumped
 //!   ([`crate::Event::ClockJumped`]) ends all leases and binds everything for one length.
@@ -41,10 +41,11 @@
 //!
 //! Left out: a machine that is paused between looking at the clock and serving a read is not noticed, as nowhere.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pontoon_raft::Role;
-use pontoon_types::{Body, Message, NodeId, Term, Time};
+use pontoon_types::{Body, Message, Term, Time};
 use pontoon_wire::peer::{ClaimSummary, Health, Promise};
 
 use crate::Core;
@@ -80,6 +81,8 @@ pub(crate) struct Given {
     answers: u64,
     /// A beacon of this turn that is to be answered, and when its event was stepped.
     asked: Option<(u64, Time)>,
+    /// The replicas that the promise binds although they do not sleep behind its holder any more.
+    bonds: BTreeMap<Slot, Bond>,
 }
 
 /// What a peer's core has promised this one.
@@ -102,20 +105,13 @@ pub(crate) struct Leases {
     pub(crate) leaderships: u64,
 }
 
-/// A promise to a core under an epoch, which binds a replica that does not sleep behind that core any more.
+/// What a promise still is to a replica that does not sleep behind its holder any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bond {
-    pub(crate) node: NodeId,
-    pub(crate) epoch: u64,
-    /// The term in which the replica followed that core last.
-    pub(crate) term: Term,
-}
-
-impl Bond {
-    /// Whether it ends because the core of `node` leads the group no longer in `term`.
-    pub(crate) fn ends_with(&self, node: NodeId, term: Term) -> bool {
-        self.node == node && self.term <= term
-    }
+    /// The term in which the replica followed the holder last.
+    term: Term,
+    /// The number of the last beacon that this core had sent to the holder then.
+    after: u64,
 }
 
 impl Leases {
@@ -136,9 +132,35 @@ impl Given {
         self.until
     }
 
+    /// A replica that followed in `term` does so no longer; `after` is the number of the last beacon to the holder.
+    pub(crate) fn left(&mut self, slot: Slot, term: Term, after: u64) {
+        if self.binds() {
+            self.bonds.insert(slot, Bond { term, after });
+        }
+    }
+
+    /// The holder leads the group of the replica no longer in `term`.
+    pub(crate) fn released(&mut self, slot: Slot, term: Term) {
+        if self.bonds.get(&slot).is_some_and(|bond| bond.term <= term) {
+            self.bonds.remove(&slot);
+        }
+    }
+
+    /// The replica is gone.
+    pub(crate) fn forget(&mut self, slot: Slot) {
+        self.bonds.remove(&slot);
+    }
+
+    /// The holder has heard beacon `acknowledged` and leads exactly what is followed here, so nothing that was left before
+    /// that beacon.
+    pub(crate) fn leads_what_is_followed(&mut self, acknowledged: u64) {
+        self.bonds.retain(|_, bond| bond.after >= acknowledged);
+    }
+
     /// The one transition that ends a promise (law 3).
     fn withdraw(&mut self, keep_epoch: bool) {
         self.until = None;
+        self.bonds.clear();
         self.epoch += u64::from(!keep_epoch);
     }
 }
@@ -249,11 +271,8 @@ impl Core {
         }
         let replica = &self.replicas[slot];
         let behind = replica.attached.and_then(|attached| self.peer_of(attached.node));
-        let bond = replica.bond.and_then(|bond| {
-            let given = &self.peers[self.peer_of(bond.node)?].given;
-            Some(given.binds() && given.epoch == bond.epoch)
-        });
-        behind.is_some_and(|peer| self.peers[peer].given.binds()) || bond.unwrap_or(false)
+        behind.is_some_and(|peer| self.peers[peer].given.binds())
+            || self.peers.iter().any(|peer| peer.given.bonds.contains_key(&slot))
     }
 
     /// Whether a promise forbids to take in this message (law 1).

@@ -25,7 +25,6 @@ use pontoon_wire::peer::SupportLeft;
 
 use crate::Core;
 use crate::health::OwnHealth;
-use crate::lease::Bond;
 use crate::mutation::CoreMutation;
 use crate::peer::Peer;
 use crate::replica::{Attachment, Slot};
@@ -109,12 +108,10 @@ impl Core {
         if let Some(Attachment { node, leader, term }) = before
             && let Some(peer) = self.peer_of(node)
         {
-            let Peer { hearing, given, .. } = &mut self.peers[peer];
+            let Peer { hearing, given, speaking, .. } = &mut self.peers[peer];
             hearing.attached.remove(&slot);
             hearing.followed.remove(group, leader, term);
-            if given.binds() {
-                self.replicas[slot].bond = Some(Bond { node, epoch: given.epoch, term });
-            }
+            given.left(slot, term, speaking.sequence);
         }
         if let Some(Attachment { node, leader, term }) = attachment
             && let Some(peer) = self.peer_of(node)

@@ -10,7 +10,6 @@ use pontoon_types::{Descriptor, Index, LogId, Member, NodeId, ReplicaId, Snapsho
 use pontoon_wire::client::{OperationOutcome, Refusal};
 
 use crate::checkpoint::{Present, Staging};
-use crate::lease::Bond;
 use crate::snapshot::Loading;
 use crate::{ConnectionId, Kv};
 
@@ -122,8 +121,6 @@ pub(crate) struct Replica {
     pub(crate) proposals: Vec<(Bytes, Asker)>,
     pub(crate) proposal_bytes: usize,
     pub(crate) attached: Option<Attachment>,
-    /// A promise made while it slept behind another core than now.
-    pub(crate) bond: Option<Bond>,
     pub(crate) awaited: Option<Awaited>,
     /// The term in which this replica leads.
     pub(crate) leads: Option<Term>,

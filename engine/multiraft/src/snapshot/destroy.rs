@@ -113,6 +113,7 @@ impl Core {
         self.forget_writes(slot);
         for peer in &mut self.peers {
             peer.behind.remove(&slot);
+            peer.given.forget(slot);
         }
     }
 }

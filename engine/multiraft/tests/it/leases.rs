@@ -120,9 +120,9 @@ fn hear(cluster: &mut Cluster, frame: PeerFrame) {
     cluster.event(n(2), Event::PeerFrame { from: frame.from, bytes: Bytes::from(bytes) });
 }
 
-/// Node 2 stops to follow node 1, which has not released the group and may do so then; node 3 asks for its vote. Whether it
-/// has raised its term for that.
-fn helps_another(cluster: &mut Cluster, released: bool) -> bool {
+/// Node 2 stops to follow node 1, which has not released the group; hears `then`; and node 3 asks for its vote. Whether it has
+/// raised its term for that.
+fn helps_another(cluster: &mut Cluster, then: Option<Beacon>) -> bool {
     let before = term(cluster, n(2));
     let descriptor = cluster.descriptors[0].clone();
     let replica = |node| descriptor.replica_on(node).unwrap();
@@ -131,10 +131,8 @@ fn helps_another(cluster: &mut Cluster, released: bool) -> bool {
     let of_leader = PeerFrame::new(n(1), CoreId(0), n(2), Incarnation(1));
     hear(cluster, PeerFrame { beacon: Some(beacon), ..of_leader.clone() });
     assert!(!cluster.cores[&n(2)].groups().next().unwrap().is_quiescent());
-    if released {
-        let changes = vec![Claim { group: descriptor.group, term: before, leads: false }];
-        let beacon = Beacon { sequence: 1_000_001, changes, ..Beacon::default() };
-        hear(cluster, PeerFrame { beacon: Some(beacon), ..of_leader });
+    if let Some(beacon) = then {
+        hear(cluster, PeerFrame { beacon: Some(Beacon { sequence: 1_000_001, ..beacon }), ..of_leader });
     }
     let body = Body::Vote { last: LogId::new(Index(1_000), before), permit: None };
     let vote = Message { from: replica(n(3)), to: replica(n(2)), term: before.next(), body };
@@ -147,7 +145,7 @@ fn helps_another(cluster: &mut Cluster, released: bool) -> bool {
 fn law_1_a_promise_outlives_its_term() {
     only_with(CoreMutation::PromiseEndsWithTerm, |mutation| {
         let (mut cluster, _) = leased(mutation);
-        helps_another(&mut cluster, false) && holds(&cluster, n(1))
+        helps_another(&mut cluster, None) && holds(&cluster, n(1))
     });
 }
 
@@ -155,7 +153,19 @@ fn law_1_a_promise_outlives_its_term() {
 #[test]
 fn a_promise_ends_with_the_release_also_where_the_holder_was_left_before() {
     let (mut cluster, _) = leased(None);
-    assert!(helps_another(&mut cluster, true));
+    let changes = vec![Claim { group: group(&cluster), term: term(&cluster, n(2)), leads: false }];
+    assert!(helps_another(&mut cluster, Some(Beacon { changes, ..Beacon::default() })));
+}
+
+/// A late Append may make a replica follow a leader that has released the group before, and will not do so again.
+#[test]
+fn a_promise_ends_when_the_holder_knows_what_is_followed_and_leads_no_more() {
+    let (mut cluster, _) = leased(None);
+    let knowing = Beacon { acknowledged: 1_000_000, acknowledged_incarnation: Incarnation(1), ..Beacon::default() };
+    assert!(helps_another(&mut cluster, Some(knowing.clone())));
+    // Not when it has not heard yet that it was left.
+    let (mut cluster, _) = leased(None);
+    assert!(!helps_another(&mut cluster, Some(Beacon { acknowledged: 1, ..knowing })));
 }
 
 #[test]
