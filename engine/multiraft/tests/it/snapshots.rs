@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use pontoon_multiraft::{Change, CheckpointConfig, CoreConfig, Event, GroupView, MembersChange, OrderRefused};
+use pontoon_multiraft::{
+    Change, CheckpointConfig, CoreConfig, Event, GroupState, GroupView, MembersChange, OrderRefused,
+};
 use pontoon_types::{GroupId, Index, Member, NodeId, ReplicaId};
 use pontoon_wire::client::Outcome;
 
-use crate::cluster::{Cluster, n};
+use crate::cluster::{Cluster, bytes, n};
 
 const SPAN: Duration = Duration::from_secs(1);
 
@@ -320,6 +322,26 @@ fn a_checkpoint_that_is_too_old_for_a_replica_without_its_state_is_made_anew() {
     let offered = view(&cluster, n(1)).checkpoint().unwrap_or_default();
     cluster.restart(n(2), |state| state.checkpoint = None);
     assert!(view(&cluster, n(2)).compacted() > offered, "{offered} is too old");
+    cluster.run(Duration::from_secs(5));
+    same(&mut cluster, &[n(1), n(2), n(3)]);
+}
+
+/// When the others have given up an entry, only their snapshot has what a replica has lost of it.
+#[test]
+fn a_lost_payload_that_the_others_have_given_up_is_made_up_for_by_a_snapshot() {
+    let (mut cluster, _) = cluster_of(0, |config| {
+        small(config);
+        if config.node == n(2) {
+            config.checkpoint.log_bytes = 1 << 20;
+        }
+    });
+    write(&mut cluster, 50);
+    let lose = |state: &mut GroupState| {
+        state.entries[3].payload = bytes("");
+        state.lost.push(Index(4));
+    };
+    cluster.restart(n(2), lose);
+    assert!(view(&cluster, n(1)).compacted().index >= Index(4));
     cluster.run(Duration::from_secs(5));
     same(&mut cluster, &[n(1), n(2), n(3)]);
 }

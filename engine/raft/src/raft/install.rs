@@ -4,7 +4,8 @@
 //! ([`Event::Install`](crate::Event::Install)). What a snapshot holds is committed, whoever sent it and in whatever term, so
 //! it is safe to take:
 //!
-//! - at or below the commit index it is ignored: the replica has all of it;
+//! - at or below the commit index it is ignored, because the replica has all of it; unless it has lost a payload that it
+//!   did not apply before, and that nobody may have any more but in a snapshot;
 //! - if the log holds its last entry, what stands behind that is kept, because logs that share an entry share all before
 //!   it;
 //! - else the log contradicts it or ends before it. Nothing of it is committed behind the commit index, so it is reset to the
@@ -66,8 +67,12 @@ impl Raft {
         if self.stateless {
             return last.index >= self.log.compacted().index;
         }
-        let whole = self.lost.first_missing().is_none_or(|missing| missing > last.index);
-        let is_known = last.index <= self.log.committed() || self.log.holds(last) && whole;
+        let missing = self.lost.first_missing().filter(|missing| *missing <= last.index);
+        let is_known = match last.index <= self.log.committed() {
+            // What was applied before it was lost is in the state.
+            true => missing.is_none_or(|missing| missing <= self.machine.applied),
+            false => self.log.holds(last) && missing.is_none(),
+        };
         !is_known || self.config.mutated(Mutation::InstallBelowCommitted)
     }
 
