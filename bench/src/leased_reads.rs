@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pontoon_multiraft::{ConnectionId, Core, CoreConfig, Effects, Event, GroupState, LeaseConfig, Role};
 use pontoon_router::initial_descriptors;
-use pontoon_types::{ClientId, ClusterId, CoreId, Descriptor, HardState, NodeId, Time};
+use pontoon_types::{ClusterId, CoreId, Descriptor, HardState, NodeId, RequestId, Time};
 use pontoon_wire::client::{Operation, Outcome, ReadLevel, ReplyFrame, Request, RequestFrame};
 use pontoon_wire::command::{Command, KvOperation};
 use serde::Serialize;
@@ -210,7 +210,8 @@ impl Cores {
     /// Writes what is read.
     fn put(&mut self, reader: usize, descriptor: &Descriptor) {
         let put = KvOperation::Put { key: key(descriptor), value: Bytes::from(vec![7; VALUE_BYTES]) };
-        let command = Command { client: ClientId(1), sequence: descriptor.group.0, operations: vec![put] }.encode();
+        let id = RequestId { sequence: descriptor.group.0, ..RequestId::default() };
+        let command = Command { id, floor: 0, operations: vec![put] }.encode();
         let operation = Operation::Write { group: descriptor.group, generation: descriptor.generation, command };
         let mut bytes = Vec::new();
         RequestFrame { requests: vec![Request { sequence: 0, operation }] }.encode(&mut bytes);

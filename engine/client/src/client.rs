@@ -26,6 +26,8 @@ pub struct ClientOptions {
     pub connections: usize,
     /// How long a request may take, retries included.
     pub timeout: Duration,
+    /// How long one attempt may take before the request is sent again.
+    pub attempt_timeout: Duration,
     /// How long first contact may take, and how long a connection may take until it is welcomed.
     pub connect_timeout: Duration,
     /// Most requests in flight; above it the answer is Busy.
@@ -39,6 +41,7 @@ impl Default for ClientOptions {
         ClientOptions {
             connections: 0,
             timeout: Duration::from_secs(5),
+            attempt_timeout: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(5),
             inflight_max: 64 << 10,
             client: None,
@@ -80,6 +83,7 @@ impl Client {
         let session_options = SessionOptions {
             client: identity,
             timeout: options.timeout,
+            attempt_timeout: options.attempt_timeout,
             connect_timeout: options.connect_timeout.min(Duration::from_secs(1)),
             lanes: u16::try_from(options.connections.div_ceil(links_min).max(1)).unwrap_or(u16::MAX),
             inflight_max: options.inflight_max,
@@ -115,6 +119,11 @@ impl Client {
     /// to `done`. It does not wait when there are answers already.
     pub fn poll(&mut self, timeout: Duration, done: &mut Vec<Completion>) -> Result<(), ClientError> {
         self.turn_time = clock::now();
+        if self.session.deadline().is_some_and(|deadline| deadline <= self.turn_time) {
+            // After a long pause between two polls, what has come meanwhile is no silence.
+            self.wait(Duration::ZERO)?;
+            self.receive_all();
+        }
         self.session.step(self.turn_time, Event::Timer, &mut self.effects);
         for (ticket, request) in self.submitted.drain(..) {
             self.session.step(self.turn_time, Event::Submit { ticket, request }, &mut self.effects);

@@ -54,7 +54,8 @@ pub enum ClientError {
         /// What was tried.
         why: String,
     },
-    /// Sent and not answered. A write may have happened or may still happen.
+    /// Sent and not answered until the deadline, or forgotten by its group before it was asked again. A write may have
+    /// happened or may still happen.
     #[error("sent, but not answered: the outcome is unknown")]
     Unknown,
     /// The client's own system calls failed.
@@ -82,6 +83,9 @@ impl From<Refusal> for ClientError {
             Refusal::TooLarge { limit, limit_bytes, bytes } => ClientError::TooLarge { limit, limit_bytes, bytes },
             Refusal::Refused { why } => ClientError::Refused { why },
             Refusal::TooStale { leader } => ClientError::TooStale { leader },
+            Refusal::Forgotten { .. } => {
+                ClientError::Refused { why: "the group has forgotten the session of this request".to_string() }
+            }
             Refusal::Unknown => ClientError::Unknown,
         }
     }

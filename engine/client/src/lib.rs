@@ -12,14 +12,14 @@
 //! # Laws
 //!
 //! - A ticket is completed exactly once.
-//! - A request is sent again only when the attempt before was definitely refused (not the leader, stale descriptor,
-//!   busy) or definitely never left. A write that was sent and not answered is [`ClientError::Unknown`]: it may have
-//!   happened, may still happen, and is never sent a second time. Reads change nothing and are asked again freely.
+//! - A request is sent again until it is answered or its time is over. Whatever was sent of a write, its group carries it
+//!   out once at most (law 24), so its outcome is nearly always known. [`ClientError::Unknown`] remains for a write that
+//!   nobody could answer in time, or that its group has forgotten meanwhile: it may have happened, or may still happen.
 //! - Every request ends by its deadline.
 //!
 //! # Left out
 //!
-//! Requests are not exactly-once yet, so an unknown write is handed to the caller. A scan over several ranges is
+//! A scan over several ranges is
 //! linearizable for each range, not over all of them. A batch must stay inside one range. Nothing is encrypted.
 
 mod blocking;

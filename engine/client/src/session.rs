@@ -5,10 +5,14 @@
 //!
 //! # Laws
 //!
-//! - A request is sent again only after a definite refusal, or when it never left. A sent write whose connection is
-//!   lost, or whose deadline passes, completes as unknown; a sent read is asked again elsewhere.
+//! - A request is sent again, elsewhere or later, until it is answered or its deadline passes. All attempts of a write
+//!   carry the same id, by which the group carries it out once (law 24).
+//! - A write with an attempt that may have been carried out is *uncertain*. It ends with an outcome or as unknown, never
+//!   with a refusal, and keeps its session; a batch of it is not cut in another way.
+//! - A group that has forgotten a write's session says what time it is there; a write that is not uncertain opens another
+//!   session then.
 //! - Each attempt has its own number on the wire, so an answer to an attempt that is over is ignored (and counted).
-//! - A connection on which a request timed out and nothing was heard since is given up, so that a node which is
+//! - An attempt without an answer for a while is over. A connection on which one timed out and nothing was heard since is given up, so that a node which is
 //!   stopped but not gone delays each client once and not for ever.
 //!
 //! The module [`mod@crate::routing`] holds the cache that refusals repair.
@@ -17,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use pontoon_types::limits::{COMMAND_BYTES_MAX, FRAME_BYTES_MAX};
-use pontoon_types::{ClientId, CoreId, Descriptor, GroupId, NodeId, Time};
+use pontoon_types::{ClientId, CoreId, Descriptor, GroupId, NodeId, SessionTime, Time};
 use pontoon_wire::client::{self as wire, Operation, Outcome, Refusal, Reply, ReplyFrame, RequestFrame};
 
 use crate::routing::{Repair, RoutingCache};
@@ -59,6 +63,8 @@ pub struct SessionOptions {
     pub client: ClientId,
     /// How long a request may take.
     pub timeout: Duration,
+    /// How long one attempt may take before another is made.
+    pub attempt_timeout: Duration,
     /// How long a connection may take until it is welcomed.
     pub connect_timeout: Duration,
     /// Connections to each core.
@@ -113,7 +119,11 @@ pub struct Session {
     links: BTreeMap<LinkId, Link>,
     /// In the order of submission, which is the order of the deadlines because all requests have the same timeout.
     deadlines: VecDeque<(Time, Ticket, u32)>,
+    /// When attempts are over, in the order of their sending; each by its number on the wire.
+    attempts: VecDeque<(Time, u64)>,
     waiting: BTreeSet<(Time, Ticket, u32)>,
+    /// When this client opened its session with a group, if that was not at zero.
+    opened: BTreeMap<GroupId, SessionTime>,
     /// Whether the session itself has asked for the routing table.
     refreshing: bool,
     ignored_replies: u64,
@@ -125,6 +135,8 @@ struct Pending {
     attempts: u32,
     /// The newest definite refusal, which is the result if the deadline comes first.
     refused: Option<ClientError>,
+    /// A write that may have been carried out.
+    uncertain: bool,
     place: Place,
     work: Work,
 }
@@ -153,6 +165,8 @@ impl Session {
             slots: Slots::new(),
             links: BTreeMap::new(),
             deadlines: VecDeque::new(),
+            attempts: VecDeque::new(),
+            opened: BTreeMap::new(),
             waiting: BTreeSet::new(),
             refreshing: false,
             ignored_replies: 0,
@@ -174,7 +188,7 @@ impl Session {
                 }
             }
             Event::Timer => self.timer(now, effects),
-            Event::EndTurn => self.end_turn(effects),
+            Event::EndTurn => self.end_turn(now, effects),
         }
     }
 
@@ -184,7 +198,8 @@ impl Session {
         let retry = self.waiting.first().map(|(time, ..)| *time);
         let opening =
             self.links.values().filter(|link| !link.up).map(|link| link.opened + self.options.connect_timeout);
-        opening.chain(expiry).chain(retry).min()
+        let attempt = self.attempts.front().map(|(time, _)| *time);
+        opening.chain(expiry).chain(retry).chain(attempt).min()
     }
 
     /// What the session believes about the cluster.
@@ -206,7 +221,8 @@ impl Session {
         let result = if self.slots.len() >= self.options.inflight_max {
             Err(ClientError::Busy { retry_after: Duration::from_millis(1) })
         } else {
-            Work::new(self.options.client, ticket, request)
+            let floor = self.deadlines.front().map_or(ticket, |(_, lowest, _)| ticket.min(*lowest));
+            Work::new(self.options.client, ticket, floor, request)
         };
         match result {
             Err(error) => effects.done.push(Completion { ticket, result: Err(error) }),
@@ -216,7 +232,8 @@ impl Session {
 
     fn start(&mut self, now: Time, ticket: Ticket, work: Work, effects: &mut Effects) {
         let place = Place::Waiting(now);
-        let slot = self.slots.insert(Pending { ticket, submitted: now, attempts: 0, refused: None, place, work });
+        let (submitted, attempts, refused, uncertain) = (now, 0, None, false);
+        let slot = self.slots.insert(Pending { ticket, submitted, attempts, refused, uncertain, place, work });
         self.deadlines.push_back((now + self.options.timeout, ticket, slot));
         self.dispatch(now, slot, effects);
     }
@@ -233,7 +250,7 @@ impl Session {
         let Some(pending) = self.slots.get(slot) else { return };
         let target = match &pending.work.target() {
             Target::Keys { first, last } => {
-                if last.is_some_and(|last| !self.cache.descriptor(first).range.contains(last)) {
+                if !pending.uncertain && last.is_some_and(|last| !self.cache.descriptor(first).range.contains(last)) {
                     let why = "the keys of a batch must lie in one range".to_string();
                     return self.complete(slot, Err(ClientError::Refused { why }), effects);
                 }
@@ -277,7 +294,14 @@ impl Session {
         }
     }
 
-    /// Tries again after a definite refusal: at once the first two times if there is somewhere new to go, else after
+    /// An attempt was sent and will not be answered, or the node does not know what came of it.
+    fn unanswered(&mut self, slot: u32) {
+        if let Some(pending) = self.slots.get_mut(slot) {
+            pending.uncertain |= pending.work.is_write();
+        }
+    }
+
+    /// Tries again: at once the first two times if there is somewhere new to go, else after
     /// a pause. When the pause would outlast the deadline, the refusal is the result.
     fn retry(&mut self, now: Time, slot: u32, refusal: ClientError, at_once: bool, effects: &mut Effects) {
         let Some(pending) = self.slots.get_mut(slot) else { return };
@@ -331,7 +355,6 @@ impl Session {
         refusal: Refusal,
         effects: &mut Effects,
     ) {
-        let is_write = self.slots.get(slot).is_some_and(|pending| pending.work.is_write());
         let at_once = match &refusal {
             Refusal::NotLeader { leader } => {
                 group.is_some_and(|group| self.cache.not_leader(group, link.node, *leader))
@@ -345,12 +368,27 @@ impl Session {
                 }
             },
             Refusal::Busy { .. } | Refusal::TooStale { .. } => false,
-            Refusal::Unknown if !is_write => false,
-            Refusal::TooLarge { .. } | Refusal::Refused { .. } | Refusal::Unknown => {
+            Refusal::Unknown => {
+                self.unanswered(slot);
+                false
+            }
+            Refusal::Forgotten { now } if self.reopen(slot, group, *now) => true,
+            Refusal::Forgotten { .. } | Refusal::TooLarge { .. } | Refusal::Refused { .. } => {
                 return self.complete(slot, Err(refusal.into()), effects);
             }
         };
         self.retry(now, slot, refusal.into(), at_once, effects);
+    }
+
+    /// The group has forgotten the session of a write, or what is as old in it. Opens another one, unless a write before did.
+    /// Returns whether this write may go on in it: what may have been carried out in its own session may not.
+    fn reopen(&mut self, slot: u32, group: Option<GroupId>, now: SessionTime) -> bool {
+        let (Some(pending), Some(group)) = (self.slots.get(slot), group) else { return false };
+        let opened = self.opened.entry(group).or_default();
+        if pending.work.opened() == Some(*opened) {
+            *opened = now.max(*opened);
+        }
+        !pending.uncertain
     }
 
     fn link_up(&mut self, now: Time, link: LinkId) {
@@ -361,7 +399,7 @@ impl Session {
         }
     }
 
-    /// Whatever was queued there never left, whatever was sent there may have arrived.
+    /// Whatever was queued there never left, whatever was sent there may have arrived. Both go elsewhere.
     fn link_down(&mut self, now: Time, link: LinkId, why: &str, effects: &mut Effects) {
         if self.links.remove(&link).is_none() {
             return;
@@ -372,16 +410,17 @@ impl Session {
             .iter()
             .filter_map(|(slot, pending)| match pending.place {
                 Place::Queued(on) if on == link => Some((slot, false)),
-                Place::Sent(on, _) if on == link => Some((slot, pending.work.is_write())),
+                Place::Sent(on, _) if on == link => Some((slot, true)),
                 _ => None,
             })
             .collect();
-        for (slot, unknown) in affected {
+        for (slot, was_sent) in affected {
             let lost = ClientError::Unreachable { why: format!("{}: {why}", link.node) };
             let bound = self.slots.get(slot).is_some_and(|pending| matches!(pending.work, Work::Status { .. }));
-            if unknown {
-                self.complete(slot, Err(ClientError::Unknown), effects);
-            } else if bound {
+            if was_sent {
+                self.unanswered(slot);
+            }
+            if bound {
                 self.complete(slot, Err(lost), effects);
             } else {
                 self.retry(now, slot, lost, true, effects);
@@ -400,6 +439,10 @@ impl Session {
                 self.expire(now, slot, effects);
             }
         }
+        while let Some((_, attempt)) = self.attempts.front().copied().filter(|(time, _)| *time <= now) {
+            self.attempts.pop_front();
+            self.attempt_over(now, attempt, effects);
+        }
         while let Some((time, ticket, slot)) = self.waiting.first().copied().filter(|(time, ..)| *time <= now) {
             self.waiting.remove(&(time, ticket, slot));
             self.dispatch(now, slot, effects);
@@ -411,6 +454,25 @@ impl Session {
             effects.close.push(link);
             self.link_down(now, link, "no welcome in time", effects);
         }
+    }
+
+    /// An attempt has had its time. A silent connection is given up; if it is not silent, whoever was asked cannot answer.
+    fn attempt_over(&mut self, now: Time, attempt: u64, effects: &mut Effects) {
+        let Some(slot) = self.slots.find(attempt) else { return };
+        let Some(Pending { place: Place::Sent(link, group), work, .. }) = self.slots.get(slot) else { return };
+        let (link, group) = (*link, *group);
+        if matches!(work, Work::Status { .. }) {
+            return;
+        }
+        if self.links.get(&link).is_some_and(|state| state.heard + self.options.attempt_timeout <= now) {
+            effects.close.push(link);
+            return self.link_down(now, link, "nothing heard in time", effects);
+        }
+        if let Some(group) = group {
+            self.cache.not_leader(group, link.node, None);
+        }
+        self.unanswered(slot);
+        self.retry(now, slot, ClientError::Unknown, true, effects);
     }
 
     fn expire(&mut self, now: Time, slot: u32, effects: &mut Effects) {
@@ -433,6 +495,7 @@ impl Session {
     /// The one place where a ticket ends.
     fn complete(&mut self, slot: u32, result: Result<Response, ClientError>, effects: &mut Effects) {
         let Some(pending) = self.slots.remove(slot) else { return };
+        let result = result.map_err(|error| if pending.uncertain { ClientError::Unknown } else { error });
         match pending.place {
             Place::Queued(link) => {
                 if let Some(state) = self.links.get_mut(&link) {
@@ -458,9 +521,13 @@ impl Session {
         {
             self.deadlines.pop_front();
         }
+        while self.attempts.front().is_some_and(|(_, attempt)| self.slots.find(*attempt).is_none()) {
+            self.attempts.pop_front();
+        }
     }
 
-    fn end_turn(&mut self, effects: &mut Effects) {
+    fn end_turn(&mut self, now: Time, effects: &mut Effects) {
+        let over = now + self.options.attempt_timeout;
         for (link, state) in self.links.iter_mut().filter(|(_, state)| state.up && !state.queue.is_empty()) {
             let room = state.queue.len().min(REQUEST_FRAME_REQUESTS_MAX);
             let mut frame = RequestFrame { requests: Vec::with_capacity(room) };
@@ -468,7 +535,9 @@ impl Session {
             for slot in state.queue.drain(..) {
                 let sequence = self.slots.begin_attempt(slot);
                 let pending = self.slots.get_mut(slot).expect("a queued request is in flight");
-                let (operation, group) = operation_for(&mut pending.work, &self.cache);
+                let opened = if pending.uncertain { None } else { Some(&self.opened) };
+                let (operation, group) = operation_for(&mut pending.work, &self.cache, opened);
+                self.attempts.push_back((over, sequence));
                 pending.place = Place::Sent(*link, group);
                 frame_bytes += pending.work.payload_bytes();
                 frame.requests.push(wire::Request { sequence, operation });
@@ -484,11 +553,18 @@ impl Session {
     }
 }
 
-/// What travels: the work, addressed by the descriptor known at this moment.
-fn operation_for(work: &mut Work, cache: &RoutingCache) -> (Operation, Option<GroupId>) {
+/// What travels: the work, addressed by the descriptor known at this moment, in the session `opened` with its group.
+fn operation_for(
+    work: &mut Work,
+    cache: &RoutingCache,
+    opened: Option<&BTreeMap<GroupId, SessionTime>>,
+) -> (Operation, Option<GroupId>) {
     match work.target() {
         Target::Keys { first: key, .. } | Target::Replica { key } => {
             let Descriptor { group, generation, range, .. } = cache.descriptor(key);
+            if let Some(opened) = opened {
+                work.reopen(opened.get(group).copied().unwrap_or_default());
+            }
             (work.operation(*group, *generation, range.end.as_ref()), Some(*group))
         }
         Target::Core { .. } => (Operation::Status, None),

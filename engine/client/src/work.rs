@@ -1,11 +1,12 @@
 //! What a request in flight is made of: what it sends, and what an answer makes of it.
 //!
-//! A write is encoded once, when it is submitted, and the same bytes travel with every attempt. A scan is the one
+//! A write is encoded once, when it is submitted, and the same bytes travel with every attempt; only as long as no attempt
+//! can have been carried out, it may change to another session with its group. A scan is the one
 //! request of several steps: it walks from range to range until its limit or its end.
 
 use bytes::Bytes;
 use pontoon_types::limits::{KEY_BYTES_MAX, SCAN_BYTES_MAX, SCAN_PAIRS_MAX};
-use pontoon_types::{ClientId, CoreId, Generation, GroupId, NodeId};
+use pontoon_types::{ClientId, CoreId, Generation, GroupId, NodeId, RequestId, SessionId, SessionTime};
 use pontoon_wire::client::{Operation, Outcome, ReadLevel};
 use pontoon_wire::command::{Command, KvOperation};
 
@@ -14,7 +15,7 @@ use crate::{ClientError, Request, Response, Ticket};
 /// A request in flight.
 pub(crate) enum Work {
     /// A command, encoded.
-    Write { key_first: Bytes, key_last: Option<Bytes>, command: Bytes },
+    Write { key_first: Bytes, key_last: Option<Bytes>, command: Bytes, opened: SessionTime },
     /// A read of one key.
     Get { key: Bytes, level: ReadLevel },
     /// A read of many keys.
@@ -58,15 +59,15 @@ pub(crate) enum Progress {
 }
 
 impl Work {
-    /// Checks a request against the limits and encodes it.
-    pub(crate) fn new(client: ClientId, ticket: Ticket, request: Request) -> Result<Work, ClientError> {
+    /// Checks a request against the limits and encodes it. No answer is waited for to a ticket below `floor`.
+    pub(crate) fn new(client: ClientId, ticket: Ticket, floor: Ticket, request: Request) -> Result<Work, ClientError> {
         match request {
-            Request::Put { key, value } => Work::write(client, ticket, vec![KvOperation::Put { key, value }]),
-            Request::Delete { key } => Work::write(client, ticket, vec![KvOperation::Delete { key }]),
+            Request::Put { key, value } => Work::write(client, ticket, floor, vec![KvOperation::Put { key, value }]),
+            Request::Delete { key } => Work::write(client, ticket, floor, vec![KvOperation::Delete { key }]),
             Request::CompareAndSet { key, expected, value } => {
-                Work::write(client, ticket, vec![KvOperation::CompareAndSet { key, expected, value }])
+                Work::write(client, ticket, floor, vec![KvOperation::CompareAndSet { key, expected, value }])
             }
-            Request::Batch { operations } => Work::write(client, ticket, operations),
+            Request::Batch { operations } => Work::write(client, ticket, floor, operations),
             Request::Get { key, level } => {
                 check_key(&key)?;
                 if key.is_empty() {
@@ -85,24 +86,45 @@ impl Work {
         }
     }
 
-    fn write(client: ClientId, ticket: Ticket, operations: Vec<KvOperation>) -> Result<Work, ClientError> {
-        let mut command = Command { client, sequence: ticket.0, operations };
+    fn write(
+        client: ClientId,
+        ticket: Ticket,
+        floor: Ticket,
+        operations: Vec<KvOperation>,
+    ) -> Result<Work, ClientError> {
+        let opened = SessionTime(0);
+        let id = RequestId { session: SessionId { client, opened }, sequence: ticket.0 };
+        let mut command = Command { id, floor: floor.0, operations };
         command.check()?;
         let encoded = command.encode();
         if command.operations.len() == 1
             && let Some(operation) = command.operations.pop()
         {
-            return Ok(Work::Write { key_first: into_key(operation), key_last: None, command: encoded });
+            return Ok(Work::Write { key_first: into_key(operation), key_last: None, command: encoded, opened });
         }
         let keys = || command.operations.iter().map(KvOperation::key);
         let key_first = keys().min().cloned().expect("a checked command is not empty");
         let key_last = keys().max().cloned();
-        Ok(Work::Write { key_first, key_last, command: encoded })
+        Ok(Work::Write { key_first, key_last, command: encoded, opened })
     }
 
-    /// Whether sending it again could do it twice.
+    /// Whether an attempt without an answer may have changed something.
     pub(crate) fn is_write(&self) -> bool {
         matches!(self, Work::Write { .. })
+    }
+
+    /// Changes to the session that was opened then. Only for a write of which no attempt can have been carried out.
+    pub(crate) fn reopen(&mut self, at: SessionTime) {
+        if let Work::Write { command, opened, .. } = self
+            && *opened != at
+        {
+            (*command, *opened) = (Command::reopened(command, at), at);
+        }
+    }
+
+    /// The session of a write.
+    pub(crate) fn opened(&self) -> Option<SessionTime> {
+        if let Work::Write { opened, .. } = self { Some(*opened) } else { None }
     }
 
     /// Whom it is for.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::sessions::SessionLimits;
 use crate::{Checkpoint, CheckpointConfig, LeaseConfig};
 use bytes::Bytes;
 use pontoon_raft::Identities;
@@ -56,6 +57,8 @@ pub struct CoreConfig {
     pub checkpoint: CheckpointConfig,
     /// What the log keeps of the descriptor of a replica that comes to life here: what the shell reads at a start.
     pub encode_descriptor: fn(&Descriptor) -> Bytes,
+    /// How much each group remembers of its clients. The same on all nodes.
+    pub sessions: SessionLimits,
     /// Leases, if they are on.
     pub lease: Option<LeaseConfig>,
     /// The longest promise that an earlier life of this core may have made: it is waited for (law 4).
@@ -90,6 +93,7 @@ impl CoreConfig {
             command_bytes_max: COMMAND_BYTES_MAX,
             checkpoint: CheckpointConfig { log_bytes: CHECKPOINT_LOG_BYTES, chunk_bytes: SNAPSHOT_CHUNK_BYTES_MAX },
             encode_descriptor: |_| Bytes::new(),
+            sessions: SessionLimits::default(),
             lease: None,
             longest_promise: Duration::ZERO,
             #[cfg(feature = "mutations")]

@@ -20,6 +20,7 @@ use crate::read::Reads;
 use crate::replica::{Asker, Replica, Slot};
 use crate::replicas::Replicas;
 use crate::send::sendable;
+use crate::sessions::{SessionLimits, Sessions};
 use crate::snapshot::{Snapshots, Store};
 use crate::timers::Timers;
 use crate::trace;
@@ -438,9 +439,10 @@ fn restore(config: &CoreConfig, group: GroupState, now: Time) -> Replica {
     };
     let seed = raft_seed(config, descriptor.group);
     let raft = Raft::new(config.raft.clone(), me, restored, seed, now);
-    let mut replica = replica_of(descriptor, members, raft, now);
-    if let Some(Checkpoint { meta, chunks, digest, machine }) = checkpoint {
+    let mut replica = replica_of(descriptor, members, raft, config.sessions, now);
+    if let Some(Checkpoint { meta, chunks, digest, machine, sessions }) = checkpoint {
         replica.machine = machine;
+        replica.sessions = sessions.limited(config.sessions);
         replica.present = Some(Box::new(Present { meta, chunks, digest }));
     }
     replica
@@ -455,7 +457,13 @@ pub(crate) fn raft_seed(config: &CoreConfig, group: GroupId) -> u64 {
 }
 
 /// A replica around its Raft state, with an empty machine.
-pub(crate) fn replica_of(descriptor: Descriptor, configuration: Configuration, raft: Raft, now: Time) -> Replica {
+pub(crate) fn replica_of(
+    descriptor: Descriptor,
+    configuration: Configuration,
+    raft: Raft,
+    limits: SessionLimits,
+    now: Time,
+) -> Replica {
     let mut replica = Replica {
         residents: Vec::new(),
         residents_version: 0,
@@ -465,6 +473,8 @@ pub(crate) fn replica_of(descriptor: Descriptor, configuration: Configuration, r
         applied: raft.applied(),
         raft,
         machine: Kv::default(),
+        sessions: Sessions::new(limits),
+        in_flight: BTreeMap::new(),
         log_bytes: 0,
         present: None,
         staging: None,

@@ -36,6 +36,7 @@
 //! - `checkpoint`: when states are written down, how they are cut into chunks, and how they are built again (law 19)
 //! - `snapshot`: how a replica gets a state from another one, comes to life, and ends (laws 11, 18 and 21)
 //! - `replica`, `replicas`, `peer`, `timers`: the state behind these verbs
+//! - [`sessions`]: what a group remembers of its clients, so that nothing is done twice (law 24)
 //! - `kv`: the built-in ordered key-value machine
 //!
 //! # Ordering
@@ -45,8 +46,7 @@
 //!
 //! # Left out so far
 //!
-//! Splits and merges, exactly-once requests, and state machines other
-//! than the built-in one.
+//! Splits and merges, and state machines other than the built-in one.
 
 mod beacon;
 mod checkpoint;
@@ -70,6 +70,7 @@ mod replica;
 mod replicas;
 mod request;
 mod send;
+pub mod sessions;
 mod snapshot;
 mod stall;
 mod timers;
@@ -90,4 +91,4 @@ pub use pontoon_raft::membership::{Change, Configuration};
 pub use pontoon_raft::{ChangeRefused, MembersChange, TransferRefused};
 pub use pontoon_raft::{Config as RaftConfig, Fetch, Identities, Reader, Role, Unfetched};
 pub use stall::STALL_AFTER;
-pub use view::GroupView;
+pub use view::{GroupView, state_digest};

@@ -38,6 +38,16 @@ pub enum CoreMutation {
     AnyKey,
     /// The outcome of an entry goes to whoever waits for its index, whatever the term.
     OutcomeByIndex,
+    /// A command that was executed before is executed again, whatever the sessions say (law 24).
+    ExecuteAgain,
+    /// What is below the floor is executed (law 24).
+    ExecuteForgotten,
+    /// A session that makes room leaves no trace (law 24).
+    ForgetWithoutTrace,
+    /// What a restarted core applies first is not remembered (law 24).
+    ForgetAtRestart,
+    /// A snapshot brings the machine and not what the group remembers of its clients (law 24).
+    ForgetInSnapshot,
     /// Two clients of one turn get each other's outcomes.
     SwapOutcomes,
     /// A request whose time is over hears that it was never executed.
@@ -86,7 +96,7 @@ pub enum CoreMutation {
 #[cfg(feature = "mutations")]
 impl CoreMutation {
     /// Those that do harm without leases, all of them.
-    pub const ALL: [CoreMutation; 23] = [
+    pub const ALL: [CoreMutation; 28] = [
         CoreMutation::JoinOpenRound,
         CoreMutation::ReuseRoundId,
         CoreMutation::ConfirmAnyTerm,
@@ -102,6 +112,11 @@ impl CoreMutation {
         CoreMutation::AnyGeneration,
         CoreMutation::AnyKey,
         CoreMutation::OutcomeByIndex,
+        CoreMutation::ExecuteAgain,
+        CoreMutation::ExecuteForgotten,
+        CoreMutation::ForgetWithoutTrace,
+        CoreMutation::ForgetAtRestart,
+        CoreMutation::ForgetInSnapshot,
         CoreMutation::SwapOutcomes,
         CoreMutation::RefuseLate,
         CoreMutation::RefuseOnStepDown,

@@ -2,10 +2,10 @@
 //!
 //! Propose: the commands of one turn to one group wait until the end of the turn and become one Raft write.
 //! Apply: committed entries go to the machine in order; the client that waits for an entry hears its outcome.
+//! A request that was executed before is not executed again: its client hears what it came to (`sessions`, law 24).
 //! A client whose entry lost its place to another one hears that it was never executed; one whose entry is not
 //! decided in time hears that the outcome is unknown.
 
-use bytes::Bytes;
 use pontoon_raft::Event as RaftEvent;
 use pontoon_raft::membership::Configuration;
 use pontoon_types::{Entry, EntryKind, Index, LogId, Time};
@@ -14,7 +14,9 @@ use pontoon_wire::command::Command;
 
 use crate::members::apply_configuration;
 use crate::mutation::CoreMutation;
-use crate::replica::{Asker, Fate, Outcomes, Replica, Slot, Waiter};
+use crate::replica::{Asker, Fate, Outcomes, Proposal, Replica, Slot, Waiter};
+use crate::request::{answer_of, stale};
+use crate::sessions::Seen;
 use crate::{Core, CoreConfig};
 
 /// What the log adds to the payload of an entry, about.
@@ -25,18 +27,21 @@ const APPLY_ENTRIES_MAX: u64 = 2048;
 
 impl Core {
     /// Keeps an accepted command until the end of the turn.
-    pub(crate) fn gather_proposal(&mut self, slot: Slot, command: Bytes, asker: Asker) {
+    pub(crate) fn gather_proposal(&mut self, slot: Slot, proposal: Proposal) {
         #[cfg(feature = "mutations")]
-        let command = match self.config.mutated(CoreMutation::CompareAtProposal) {
-            true => crate::mutation::compare_now(command, &self.replicas[slot].machine),
-            false => command,
+        let proposal = match self.config.mutated(CoreMutation::CompareAtProposal) {
+            true => Proposal {
+                command: crate::mutation::compare_now(proposal.command, &self.replicas[slot].machine),
+                ..proposal
+            },
+            false => proposal,
         };
         let replica = &mut self.replicas[slot];
         if replica.proposals.is_empty() {
             self.proposing.push(slot);
         }
-        replica.proposal_bytes += command.len();
-        replica.proposals.push((command, asker));
+        replica.proposal_bytes += proposal.command.len();
+        replica.proposals.push(proposal);
         self.waiting += 1;
     }
 
@@ -47,24 +52,24 @@ impl Core {
             let replica = &mut self.replicas[slot];
             let mut proposals = std::mem::take(&mut replica.proposals);
             if self.config.mutated(CoreMutation::SwapOutcomes) {
-                let askers: Vec<Asker> = proposals.iter().map(|(_, asker)| *asker).rev().collect();
-                proposals.iter_mut().zip(askers).for_each(|((_, asker), other)| *asker = other);
+                let askers: Vec<Asker> = proposals.iter().map(|proposal| proposal.asker).rev().collect();
+                proposals.iter_mut().zip(askers).for_each(|(proposal, other)| proposal.asker = other);
             }
             let bytes = std::mem::take(&mut replica.proposal_bytes);
             // Leadership may have been lost since the commands were accepted; then nothing was executed.
             if replica.raft.admit(bytes).is_err() {
                 let leader = replica.leader_node();
-                for (_, asker) in proposals {
-                    self.answer(asker, Err(Refusal::NotLeader { leader }));
+                for proposal in proposals {
+                    self.answer(proposal.asker, Err(Refusal::NotLeader { leader }));
                 }
                 continue;
             }
             let term = replica.raft.term();
             let mut index = replica.raft.last().index;
             let mut payloads = Vec::with_capacity(proposals.len());
-            for (command, asker) in proposals {
+            for Proposal { command, id, asker } in proposals {
                 index = index.next();
-                replica.wait(Waiter { entry: LogId::new(index, term), asker, deadline });
+                replica.wait(Waiter { entry: LogId::new(index, term), id, asker, deadline });
                 payloads.push(command);
             }
             self.step_replica(now, slot, RaftEvent::Propose(payloads));
@@ -155,11 +160,13 @@ impl Core {
     pub(crate) fn expire_requests(&mut self, now: Time, slot: Slot) {
         let replica = &mut self.replicas[slot];
         let mut late = Vec::new();
+        let in_flight = &mut replica.in_flight;
         replica.waiters.retain(|waiter| {
             let keep = waiter.deadline > now;
             if !keep {
                 let definite = self.config.mutated(CoreMutation::RefuseLate);
                 let refusal = if definite { Refusal::NotLeader { leader: None } } else { Refusal::Unknown };
+                in_flight.remove(&waiter.id);
                 late.push((waiter.asker, refusal));
             }
             keep
@@ -178,6 +185,7 @@ impl Core {
 
     /// The bug that a refusal must be definite: the commands in flight may still be committed.
     pub(crate) fn refuse_waiters(&mut self, slot: Slot) {
+        self.replicas[slot].in_flight.clear();
         for waiter in std::mem::take(&mut self.replicas[slot].waiters) {
             self.answer(waiter.asker, Err(Refusal::NotLeader { leader: None }));
         }
@@ -203,10 +211,44 @@ fn apply_to(config: &CoreConfig, replica: &mut Replica, entry: Entry) -> Result<
             let twice =
                 config.mutated(CoreMutation::ApplyTwice) && replica.leads.is_some() && id.index.0.is_multiple_of(8);
             (0..usize::from(twice)).for_each(|_| drop(execute(replica, &command)));
-            Ok(execute(replica, &command))
+            apply_once(config, replica, id, &command)
         }
         Err(error) => Err(Refusal::Refused { why: error.to_string() }),
     }
+}
+
+/// Law 24: the id is looked up first, then the range is checked again, and only then is the command executed.
+fn apply_once(config: &CoreConfig, replica: &mut Replica, at: LogId, command: &Command) -> Result<Outcomes, Refusal> {
+    let Command { id, floor, .. } = *command;
+    let sessions = &mut replica.sessions;
+    // A client cannot have heard of a moment that is still to come.
+    let seen = if id.session.opened > sessions.now() { Seen::Forgotten } else { sessions.seen(id) };
+    let executed_again = match seen {
+        Seen::Never => false,
+        Seen::Applied(_) | Seen::AppliedUnkept => config.mutated(CoreMutation::ExecuteAgain),
+        Seen::Forgotten => config.mutated(CoreMutation::ExecuteForgotten),
+    };
+    if executed_again {
+        return Ok(execute(replica, command));
+    }
+    if let Some(outcomes) = answer_of(seen, sessions)? {
+        sessions.used(id, floor);
+        return Ok(outcomes);
+    }
+    if !config.mutated(CoreMutation::AnyKey)
+        && command.operations.iter().any(|operation| !replica.descriptor.range.contains(operation.key()))
+    {
+        return Err(stale(&replica.descriptor, replica.leader_node()));
+    }
+    let outcomes = execute(replica, command);
+    let restarted = config.incarnation.0 > 1 && at.index < Index(16);
+    if !restarted || !config.mutated(CoreMutation::ForgetAtRestart) {
+        replica.sessions.executed(id, floor, &outcomes);
+    }
+    if config.mutated(CoreMutation::ForgetWithoutTrace) {
+        replica.sessions.leave_no_trace();
+    }
+    Ok(outcomes)
 }
 
 fn execute(replica: &mut Replica, command: &Command) -> Outcomes {

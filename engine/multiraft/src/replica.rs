@@ -1,15 +1,16 @@
 //! My copy of one group: its Raft state, its machine, and who waits for it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 use pontoon_raft::membership::Configuration;
 use pontoon_raft::{Raft, Role};
-use pontoon_types::{Descriptor, Index, LogId, Member, NodeId, ReplicaId, SnapshotMeta, Term, Time};
+use pontoon_types::{Descriptor, Index, LogId, Member, NodeId, ReplicaId, RequestId, SnapshotMeta, Term, Time};
 use pontoon_wire::client::{OperationOutcome, Refusal};
 
 use crate::checkpoint::{Present, Staging};
+use crate::sessions::Sessions;
 use crate::snapshot::Loading;
 use crate::{ConnectionId, Kv};
 
@@ -29,9 +30,18 @@ pub(crate) struct Waiter {
     /// The entry. The outcome is known when the entry at this index is applied: it is ours if the term is equal, and
     /// was never executed if it is not.
     pub(crate) entry: LogId,
+    pub(crate) id: RequestId,
     pub(crate) asker: Asker,
     /// When the answer becomes "unknown".
     pub(crate) deadline: Time,
+}
+
+/// A command that was accepted in this turn.
+#[derive(Debug)]
+pub(crate) struct Proposal {
+    pub(crate) command: Bytes,
+    pub(crate) id: RequestId,
+    pub(crate) asker: Asker,
 }
 
 /// What a read wants.
@@ -86,7 +96,8 @@ pub(crate) struct Awaited {
 
 /// My copy of one group.
 ///
-/// Invariants: `applied` ≤ committed. `waiters` are sorted by index, and all lie above `applied`. `attached` is the
+/// Invariants: `applied` ≤ committed. `waiters` are sorted by index, and all lie above `applied`; each is in `in_flight`,
+/// or a later attempt of its request is. `attached` is the
 /// leader exactly while the replica sleeps as its follower. `awaited` is there exactly while the replica leads and its log
 /// is not committed to the end.
 #[derive(Debug)]
@@ -103,6 +114,8 @@ pub(crate) struct Replica {
     pub(crate) me: ReplicaId,
     pub(crate) raft: Raft,
     pub(crate) machine: Kv,
+    /// What the group remembers of its clients, as of `applied` (law 24).
+    pub(crate) sessions: Sessions,
     pub(crate) applied: Index,
     /// Bytes of entries applied since the last checkpoint began.
     pub(crate) log_bytes: usize,
@@ -113,12 +126,14 @@ pub(crate) struct Replica {
     /// The state is being read back from the present checkpoint; `machine` is none meanwhile.
     pub(crate) loading: Option<Box<Loading>>,
     pub(crate) waiters: VecDeque<Waiter>,
+    /// The entry of each request for which somebody waits, and until when.
+    pub(crate) in_flight: BTreeMap<RequestId, (LogId, Time)>,
     /// Reads confirmed up to an index that is not applied yet.
     pub(crate) unapplied_reads: Vec<(Index, Read)>,
     /// The last moment of which a quorum has told how much was committed.
     pub(crate) confirmed: Option<Confirmed>,
     /// Commands of this turn, proposed together at its end.
-    pub(crate) proposals: Vec<(Bytes, Asker)>,
+    pub(crate) proposals: Vec<Proposal>,
     pub(crate) proposal_bytes: usize,
     pub(crate) attached: Option<Attachment>,
     pub(crate) awaited: Option<Awaited>,
@@ -234,6 +249,7 @@ impl Replica {
         let mut decided = Vec::new();
         while self.waiters.front().is_some_and(|waiter| waiter.entry.index <= applied.index) {
             let waiter = self.waiters.pop_front().expect("law: a queue with a front has one to pop");
+            self.in_flight.remove(&waiter.id);
             let fate = if waiter.entry == applied { Fate::Executed } else { Fate::NeverExecuted };
             decided.push((waiter.asker, fate));
         }
@@ -243,6 +259,7 @@ impl Replica {
     /// Adds a waiter, keeping the order by index. After lost leaderships indexes may come again, so the place is
     /// searched from the back; almost always it is the back.
     pub(crate) fn wait(&mut self, waiter: Waiter) {
+        self.in_flight.insert(waiter.id, (waiter.entry, waiter.deadline));
         let place = self.waiters.iter().rposition(|other| other.entry.index <= waiter.entry.index);
         self.waiters.insert(place.map_or(0, |place| place + 1), waiter);
     }

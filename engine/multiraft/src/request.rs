@@ -7,12 +7,13 @@ use bytes::Bytes;
 use pontoon_raft::ProposalRefused;
 use pontoon_router::preferred_leader;
 use pontoon_types::limits::{CORE_REQUESTS_MAX, KEY_BYTES_MAX, REPORT_BYTES_PER_TURN};
-use pontoon_types::{Descriptor, Generation, GroupId, KeyRange, NodeId, Time};
+use pontoon_types::{Descriptor, Generation, GroupId, KeyRange, NodeId, RequestId, Time};
 use pontoon_wire::client::{Operation, Outcome, ReadLevel, Refusal, Request, RequestFrame, Routes};
 use pontoon_wire::command::Command;
 
 use crate::mutation::CoreMutation;
-use crate::replica::{Asker, Query, Read, Slot};
+use crate::replica::{Asker, Outcomes, Proposal, Query, Read, Slot, Waiter};
+use crate::sessions::{Seen, Sessions};
 use crate::{ConnectionId, Core, Effects};
 
 /// What a client of a busy core is told: try again soon.
@@ -59,9 +60,21 @@ impl Core {
                 self.report_bytes += self.reply(asker, Ok(status));
             }
             Operation::Write { group, generation, command } => {
+                let decoded = Command::decode(command.clone());
+                let decoded = decoded.map_err(|error| Refusal::Refused { why: error.to_string() })?;
+                // Law 24: the id comes first. What became of the request does not depend on where it should go by now.
+                if let Some(slot) = self.slot_of(group) {
+                    if let Some(outcomes) = self.remembered(slot, decoded.id)? {
+                        self.reply(asker, Ok(Outcome::Written(outcomes)));
+                        return Ok(());
+                    }
+                    if self.join_in_flight(slot, decoded.id, asker)? {
+                        return Ok(());
+                    }
+                }
                 let slot = self.leading_slot(group, generation)?;
-                self.admit(slot, &command)?;
-                self.gather_proposal(slot, command, asker);
+                self.admit(slot, &decoded, command.len())?;
+                self.gather_proposal(slot, Proposal { command, id: decoded.id, asker });
             }
             Operation::Get { group, generation, key, level } => {
                 short_enough(&key)?;
@@ -117,18 +130,35 @@ impl Core {
         if replica.descriptor.generation != generation && !self.config.mutated(CoreMutation::AnyGeneration) {
             return Err(stale(&replica.descriptor, replica.leader_node()));
         }
-        if self.waiting >= CORE_REQUESTS_MAX {
-            return Err(BUSY);
-        }
+        self.room()?;
         Ok(slot)
     }
 
-    /// Whether a command may become an entry now.
-    fn admit(&self, slot: Slot, command: &Bytes) -> Result<(), Refusal> {
+    /// Whether one more request may wait.
+    fn room(&self) -> Result<(), Refusal> {
+        if self.waiting < CORE_REQUESTS_MAX { Ok(()) } else { Err(BUSY) }
+    }
+
+    /// What a request came to that was executed before. The error says that it never will be executed by this attempt.
+    fn remembered(&self, slot: Slot, id: RequestId) -> Result<Option<Outcomes>, Refusal> {
+        let sessions = &self.replicas[slot].sessions;
+        answer_of(sessions.seen(id), sessions)
+    }
+
+    /// Lets a later attempt of a request wait for the entry of an earlier one.
+    fn join_in_flight(&mut self, slot: Slot, id: RequestId, asker: Asker) -> Result<bool, Refusal> {
+        let Some((entry, deadline)) = self.replicas[slot].in_flight.get(&id).copied() else { return Ok(false) };
+        self.room()?;
+        self.waiting += 1;
+        self.replicas[slot].wait(Waiter { entry, id, asker, deadline });
+        Ok(true)
+    }
+
+    /// Whether a command of so many bytes may become an entry now.
+    fn admit(&self, slot: Slot, decoded: &Command, command_bytes: usize) -> Result<(), Refusal> {
         let replica = &self.replicas[slot];
-        let decoded = Command::decode(command.clone()).map_err(|error| Refusal::Refused { why: error.to_string() })?;
         decoded.check()?;
-        let (bytes, limit_bytes) = (command.len() as u64, self.config.command_bytes_max as u64);
+        let (bytes, limit_bytes) = (command_bytes as u64, self.config.command_bytes_max as u64);
         if bytes > limit_bytes {
             return Err(Refusal::TooLarge { limit: "command_bytes_max".to_string(), limit_bytes, bytes });
         }
@@ -136,10 +166,10 @@ impl Core {
             self.check_inside(slot, operation.key())?;
         }
         let gathered = replica.proposal_bytes;
-        if self.log_full || (gathered > 0 && gathered + command.len() > self.config.proposal_bytes_max) {
+        if self.log_full || (gathered > 0 && gathered + command_bytes > self.config.proposal_bytes_max) {
             return Err(BUSY);
         }
-        match replica.raft.admit(gathered + command.len()) {
+        match replica.raft.admit(gathered + command_bytes) {
             Ok(()) => Ok(()),
             Err(ProposalRefused::NotLeader { .. }) => Err(Refusal::NotLeader { leader: replica.leader_node() }),
             Err(ProposalRefused::Full | ProposalRefused::Transferring { .. } | ProposalRefused::Leaving) => Err(BUSY),
@@ -167,7 +197,17 @@ impl Core {
     }
 }
 
-fn stale(descriptor: &Descriptor, leader: Option<NodeId>) -> Refusal {
+/// What a client hears of a request that the group has seen; nothing if it has not.
+pub(crate) fn answer_of(seen: Seen, sessions: &Sessions) -> Result<Option<Outcomes>, Refusal> {
+    match seen {
+        Seen::Never => Ok(None),
+        Seen::Applied(outcomes) => Ok(Some(outcomes)),
+        Seen::AppliedUnkept => Err(Refusal::Unknown),
+        Seen::Forgotten => Err(Refusal::Forgotten { now: sessions.now() }),
+    }
+}
+
+pub(crate) fn stale(descriptor: &Descriptor, leader: Option<NodeId>) -> Refusal {
     Refusal::StaleDescriptor { descriptor: descriptor.clone(), leader }
 }
 

@@ -5,8 +5,14 @@ use pontoon_raft::membership::Configuration;
 use pontoon_types::{Descriptor, Entry, GroupId, Index, LogId, NodeId, ReplicaId, Term, Time};
 use pontoon_wire::client::{CoreStatus, GroupRole, GroupStatus};
 
-use crate::Core;
 use crate::replica::Replica;
+use crate::sessions::Sessions;
+use crate::{Core, Kv};
+
+/// Equal for equal states: the machine and the sessions.
+pub fn state_digest(machine: &Kv, sessions: &Sessions) -> u64 {
+    machine.digest() ^ sessions.digest().rotate_left(1)
+}
 
 /// One replica, seen from outside. Reading it costs nothing but [`GroupView::digest`], which walks the state.
 #[derive(Clone, Copy)]
@@ -115,9 +121,14 @@ impl GroupView<'_> {
         self.replica.is_ready()
     }
 
-    /// Equal for equal machine states.
+    /// Equal for equal states: the machine and the sessions.
     pub fn digest(&self) -> u64 {
-        self.replica.machine.digest()
+        state_digest(&self.replica.machine, &self.replica.sessions)
+    }
+
+    /// What the group remembers of its clients.
+    pub fn sessions(&self) -> &Sessions {
+        &self.replica.sessions
     }
 
     /// How many keys the machine holds.
@@ -166,6 +177,7 @@ impl Core {
             assert!(replica.applied == replica.raft.applied(), "law: a group knows what its machine has applied");
             let indexes: Vec<_> = replica.waiters.iter().map(|waiter| waiter.entry.index).collect();
             assert!(indexes.is_sorted(), "law: waiters are sorted by index");
+            replica.sessions.check();
             let asleep = replica.raft.role() == Role::Follower && replica.raft.deadline().is_none();
             assert_eq!(replica.attached.is_some(), asleep, "law: a follower sleeps exactly while it is attached");
         }

@@ -2,9 +2,9 @@
 //!
 //! A client has several lanes, each with one operation under way, and one connection to each core it talks to;
 //! requests of its lanes that fall together share a frame. A lane is one client *process* in the sense of request
-//! identities: after an outcome that it does not know it takes a new identity, so that one process never has two
-//! operations open. What was definitely refused is tried again, elsewhere or later; what was sent and not answered is
-//! never repeated.
+//! identities, and has one operation open. What was definitely refused is tried again, elsewhere or later; what was sent
+//! and not answered is asked for again with the same id in some runs (`repeats`), and unknown in the others. After an outcome
+//! that it does not know a lane mostly takes a new identity.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pontoon_multiraft::ConnectionId;
 use pontoon_router::core_of;
-use pontoon_types::{ClientId, Descriptor, Generation, GroupId, NodeId, Time};
+use pontoon_types::{ClientId, Descriptor, Generation, GroupId, NodeId, RequestId, SessionId, SessionTime, Time};
 use pontoon_wire::client::{Operation as WireOperation, Outcome, ReadLevel, Refusal, Reply, ReplyFrame, Request};
 use pontoon_wire::command::{Command, KvOperation};
 
@@ -65,6 +65,8 @@ pub struct Pending {
     foreign: bool,
     /// What it asks for.
     pub ask: Ask,
+    /// An attempt of it may have been carried out.
+    uncertain: bool,
     /// The attempt without an answer, if one is under way, and its connection.
     attempt: Option<(u64, ConnectionId)>,
 }
@@ -77,6 +79,8 @@ pub struct Lane {
     /// The number of its present operation under that identity.
     pub sequence: u64,
     pending: Option<Pending>,
+    /// When it opened its sessions, if not at zero.
+    opened: BTreeMap<GroupId, SessionTime>,
     /// What is left to do; a lane without a script draws its operations.
     script: Option<VecDeque<Step>>,
     /// The only node that it asks, and only to read.
@@ -112,7 +116,7 @@ impl World {
             .into_iter()
             .map(|script| {
                 let process = self.next_process();
-                Lane { process, sequence: 0, pending: None, script, loyal_to: None, wake: 0 }
+                Lane { process, sequence: 0, pending: None, opened: BTreeMap::new(), script, loyal_to: None, wake: 0 }
             })
             .collect();
         self.clients.push(Client { lanes, ..Client::default() });
@@ -171,6 +175,7 @@ impl World {
             generation: if stale { Generation(0) } else { self.generation(group) },
             foreign: self.is_foreign(group, &ask),
             ask,
+            uncertain: false,
             attempt: None,
         };
         let timeout = self.queue.now() + self.options.client.timeout;
@@ -299,6 +304,10 @@ impl World {
         let what = describe(&slot.process, slot.sequence, &pending);
         let asked = Happening::Asked(attempt, client as u32, pending.group, place, what);
         self.trace.note(self.queue.now(), asked);
+        if self.asks_again() {
+            let patience = self.repeats.until_next(self.options.client.timeout);
+            self.queue.put(self.queue.now() + patience, Due::AskAgain(client, lane, attempt));
+        }
         let outgoing = &mut self.clients[client].outgoing;
         if outgoing.is_empty() {
             let wait = self.random.span(Duration::ZERO, Duration::from_micros(200));
@@ -367,6 +376,36 @@ impl World {
         Ok(())
     }
 
+    /// An attempt has had its time: another one is made, and its answer counts from now on.
+    pub(crate) fn attempt_over(&mut self, client: usize, lane: usize, attempt: u64) {
+        let slot = &mut self.clients[client].lanes[lane];
+        let Some(pending) = &mut slot.pending else { return };
+        if pending.attempt.is_some_and(|(waited_for, _)| waited_for == attempt) {
+            self.ask_again(client, lane);
+        }
+    }
+
+    /// An attempt will not be answered.
+    fn ask_again(&mut self, client: usize, lane: usize) {
+        let Some(pending) = &mut self.clients[client].lanes[lane].pending else { return };
+        (pending.uncertain, pending.attempt) = (true, None);
+        let group = pending.group;
+        self.counts.asked_again += 1;
+        self.clients[client].leaders.remove(&group);
+        let wait = self.repeats.until_next(self.options.core.election_timeout / 20);
+        self.wake_lane_after(client, lane, wait);
+    }
+
+    /// An attempt of this number may arrive once more.
+    pub(crate) fn may_come_again(&mut self, attempt: u64) {
+        let Attempt { client, lane, .. } = self.attempts[attempt as usize];
+        let pending = self.clients[client].lanes[lane].pending.as_mut();
+        let waits = |pending: &&mut Pending| pending.attempt.is_some_and(|(waited_for, _)| waited_for == attempt);
+        if let Some(pending) = pending.filter(waits) {
+            pending.uncertain = true;
+        }
+    }
+
     /// A definite refusal: nothing was done, so it may be tried again where and when the refusal says.
     fn refused(&mut self, client: usize, lane: usize, refusal: Refusal) -> Result<(), Broken> {
         self.counts.refusals += 1;
@@ -389,13 +428,26 @@ impl World {
                 self.clients[client].leaders.get(&group).copied()
             }
             Refusal::Unknown => {
+                match self.asks_again() {
+                    true => self.ask_again(client, lane),
+                    false => self.outcome_unknown(client, lane),
+                }
+                return Ok(());
+            }
+            Refusal::Forgotten { .. } if pending.uncertain => {
                 self.outcome_unknown(client, lane);
                 return Ok(());
+            }
+            Refusal::Forgotten { now } => {
+                self.counts.reopened += 1;
+                self.clients[client].lanes[lane].opened.insert(group, now);
+                self.clients[client].leaders.get(&group).copied()
             }
             Refusal::Refused { .. } if pending.foreign => {
                 self.counts.foreign += 1;
                 let slot = &mut self.clients[client].lanes[lane];
-                if let Some(Ask::Write(_)) = slot.pending.take().map(|pending| pending.ask) {
+                let definite = |pending: &Pending| matches!(pending.ask, Ask::Write(_)) && !pending.uncertain;
+                if slot.pending.take().is_some_and(|pending| definite(&pending)) {
                     self.history.refused(group, slot.process, slot.sequence);
                 }
                 self.wake_lane_after(client, lane, wait);
@@ -418,6 +470,10 @@ impl World {
     pub(crate) fn give_up(&mut self, client: usize, lane: usize, id: u64) {
         let slot = &mut self.clients[client].lanes[lane];
         let Some(pending) = slot.pending.take_if(|pending| pending.id == id) else { return };
+        if pending.attempt.is_none() && pending.uncertain {
+            slot.pending = Some(pending);
+            return self.outcome_unknown(client, lane);
+        }
         let Some((_, connection)) = pending.attempt else {
             if let Ask::Write(_) = pending.ask {
                 self.history.refused(pending.group, slot.process, slot.sequence);
@@ -429,15 +485,16 @@ impl World {
         };
         slot.pending = Some(pending);
         if self.connection_is_dead(connection) || self.random.chance(500_000) {
-            self.close_at_client(connection);
+            self.close_at_client(connection, Some((client, lane)));
             self.queue.put(self.queue.now(), Due::GoneAtNode(connection));
         } else {
             self.outcome_unknown(client, lane);
         }
     }
 
-    /// A connection is closed: whatever waits on it has an unknown outcome.
-    pub(crate) fn close_at_client(&mut self, connection: ConnectionId) {
+    /// A connection is closed: whatever waits on it has an unknown outcome, or is asked for again. The time of `given_up` is
+    /// over.
+    pub(crate) fn close_at_client(&mut self, connection: ConnectionId, given_up: Option<(usize, usize)>) {
         let Some(client) = self.connection_client(connection) else { return };
         let slot = &mut self.clients[client];
         slot.connections.retain(|_, open| *open != connection);
@@ -447,7 +504,9 @@ impl World {
                 .pending
                 .as_ref()
                 .is_some_and(|pending| pending.attempt.is_some_and(|(_, on)| on == connection));
-            if waits {
+            if waits && given_up != Some((client, lane)) && self.asks_again() {
+                self.ask_again(client, lane);
+            } else if waits {
                 self.outcome_unknown(client, lane);
             }
         }
@@ -455,10 +514,13 @@ impl World {
 
     fn outcome_unknown(&mut self, client: usize, lane: usize) {
         let process = self.next_process();
+        let keeps_identity = self.repeats.chance(self.options.repeats.keep_identity_ppm);
         let slot = &mut self.clients[client].lanes[lane];
         let Some(pending) = slot.pending.take() else { return };
-        slot.process = process;
-        slot.sequence = 0;
+        if !keeps_identity {
+            (slot.process, slot.sequence) = (process, 0);
+            slot.opened.clear();
+        }
         self.counts.unknown += 1;
         self.clients[client].leaders.remove(&pending.group);
         if let Some((attempt, _)) = pending.attempt {
@@ -510,7 +572,10 @@ impl Lane {
         let (group, generation) = (pending.group, pending.generation);
         match &pending.ask {
             Ask::Write(operations) => {
-                let command = Command { client: self.process, sequence: self.sequence, operations: operations.clone() };
+                let opened = self.opened.get(&group).copied().unwrap_or_default();
+                let session = SessionId { client: self.process, opened };
+                let id = RequestId { session, sequence: self.sequence };
+                let command = Command { id, floor: self.sequence, operations: operations.clone() };
                 WireOperation::Write { group, generation, command: command.encode() }
             }
             Ask::Get(key) => WireOperation::Get { group, generation, key: key.clone(), level: ReadLevel::Linearizable },

@@ -10,6 +10,7 @@ use crate::options::{
 };
 use crate::orders::OrderOptions;
 use crate::random::Random;
+use crate::repeats::RepeatOptions;
 
 impl Options {
     /// Draws the options of `seed` and applies what the caller wants otherwise.
@@ -35,6 +36,7 @@ impl Options {
             core,
             handicap: *random.pick(&HANDICAPS),
             orders: OrderOptions::default(),
+            repeats: RepeatOptions::default(),
             outcomes_only: overrides.outcomes_only,
             leases: overrides.leases,
             #[cfg(feature = "mutations")]
@@ -66,6 +68,7 @@ impl Options {
         draw_store(&mut random, &mut options);
         let has_spares = !options.orders.change_interval.is_zero() && random.chance(500_000);
         options.founders = if has_spares { options.nodes.min(3) } else { options.nodes };
+        options.repeats = RepeatOptions::draw(&options);
         overrides.without.iter().for_each(|part| options.switch_off(*part));
         if overrides.faults == Some(false) {
             options.handicap = Handicap::None;
@@ -111,7 +114,9 @@ fn draw_core(random: &mut Random) -> CoreOptions {
 /// Checkpoints happen in every run. So small a part of a log is kept that one who was away for a moment needs a snapshot.
 fn draw_store(random: &mut Random, options: &mut Options) {
     options.core.checkpoint_log_bytes = *random.pick(&[300, 1_000, 4_000, 16_000]);
-    options.core.chunk_bytes = *random.pick(&[100, 400, 4_096]);
+    // A state in tiny chunks would take longer than the liveness phase waits: it holds what is remembered of clients too.
+    let chunk_bytes = *random.pick(&[200, 1_000, 4_096]);
+    options.core.chunk_bytes = chunk_bytes.max(options.client.filling_max as usize);
     options.disk.store_mean = Duration::from_micros(*random.pick(&[50, 500, 5_000, 30_000]));
     options.disk.store_error_ppm = *random.pick(&[0, 0, 1_000, 20_000]);
 }

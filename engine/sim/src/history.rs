@@ -166,7 +166,7 @@ impl History {
     pub fn check(&self, invariants: &Invariants) -> Result<u64, Broken> {
         for (group, client, sequence) in &self.refused {
             let (group, client, sequence) = (*group, *client, *sequence);
-            if let Some(index) = invariants.committed_at(group, client, sequence) {
+            if let Some(index) = invariants.executed_at(group, client, sequence) {
                 return Err(Broken::RefusedButExecuted { group, client, sequence, index });
             }
         }

@@ -13,14 +13,16 @@
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 
+use pontoon_multiraft::sessions::SessionLimits;
 use pontoon_multiraft::{Configuration, CoreWrite, GroupView, Role};
 use pontoon_types::{
     Body, ClientId, Descriptor, Entry, EntryKind, GroupId, Index, LogId, Message, NodeId, ReplicaId, Term,
 };
-use pontoon_wire::command::Command;
+use pontoon_wire::client::OperationOutcome;
 use pontoon_wire::peer::PeerFrame;
 
 use crate::disk::Disk;
+use crate::once::Once;
 use crate::orders::in_force_since;
 use crate::replica_log::ReplicaLog;
 use crate::trace::{Digest, Place};
@@ -41,7 +43,7 @@ struct Truth {
     configurations: Vec<(Index, Configuration)>,
     /// The committed log, and a term at or above the one in which each entry was committed.
     committed: Vec<(LogId, Term)>,
-    commands: BTreeMap<(ClientId, u64), Index>,
+    once: Once,
     digests: BTreeMap<Index, u64>,
 }
 
@@ -115,7 +117,7 @@ pub struct Invariants {
 
 impl Invariants {
     /// A checker for these groups.
-    pub fn new(descriptors: &[Descriptor]) -> Invariants {
+    pub fn new(descriptors: &[Descriptor], sessions: SessionLimits) -> Invariants {
         let truth = |descriptor: &Descriptor| Truth {
             descriptor: descriptor.clone(),
             leaders: BTreeMap::new(),
@@ -123,7 +125,7 @@ impl Invariants {
             entries: BTreeMap::new(),
             configurations: Vec::new(),
             committed: Vec::new(),
-            commands: BTreeMap::new(),
+            once: Once::new(descriptor.group, descriptor.range.clone(), sessions),
             digests: BTreeMap::new(),
         };
         Invariants {
@@ -341,6 +343,11 @@ impl Invariants {
             return Ok(());
         }
         let truth = self.groups.get_mut(&group).expect("law: a core holds groups of its cluster");
+        let log = &self.replicas[&(place, group)].log;
+        truth.once.apply(log, applied)?;
+        if truth.once.digest_at(applied).is_some_and(|digest| digest != view.digest()) {
+            return Err(Broken::StateDiffers { group, applied, place });
+        }
         // The descriptor is a part of the state: it changes at apply (law 23).
         let mut digest = Digest::default();
         let descriptor = view.descriptor();
@@ -427,9 +434,33 @@ impl Invariants {
         Ok(())
     }
 
-    /// Where a command stands in the committed log.
-    pub fn committed_at(&self, group: GroupId, client: ClientId, sequence: u64) -> Option<Index> {
-        self.groups.get(&group)?.commands.get(&(client, sequence)).copied()
+    /// Where a request was carried out, as far as any replica has applied.
+    pub fn executed_at(&self, group: GroupId, client: ClientId, sequence: u64) -> Option<Index> {
+        self.groups.get(&group)?.once.executed_at(client, sequence)
+    }
+
+    /// A client heard that its request was carried out and came to this: it was, and did when it was.
+    pub fn acknowledged(
+        &self,
+        group: GroupId,
+        client: ClientId,
+        sequence: u64,
+        outcomes: &[OperationOutcome],
+    ) -> Result<(), Broken> {
+        match self.groups.get(&group).and_then(|truth| truth.once.outcomes(client, sequence)) {
+            None => Err(Broken::AcknowledgedNotCommitted { group, client, sequence }),
+            Some(first) if first == outcomes => Ok(()),
+            Some(first) => {
+                let what = format!("came to {first:?} and is acknowledged with {outcomes:?}");
+                Err(Broken::WrongMemory { group, client, sequence, what })
+            }
+        }
+    }
+
+    /// Entries that were not executed: because their request had been, and because it was forgotten.
+    pub fn not_executed(&self) -> (u64, u64) {
+        let sum = |of: fn(&Once) -> u64| self.groups.values().map(|truth| of(&truth.once)).sum();
+        (sum(|once| once.repeated), sum(|once| once.forgotten))
     }
 
     /// Leaders elected so far, in all groups.
@@ -515,25 +546,13 @@ impl Truth {
             {
                 self.configurations.push((entry.id.index, configuration));
             }
-            return self.execute(entry);
+            return Ok(());
         };
         if *first != entry.id {
             let (first, second) = (*first, entry.id);
             return Err(Broken::CommittedDiffers { group, index: second.index, first, second, place });
         }
         Ok(())
-    }
-
-    /// A command is committed once at most: clients repeat only what was definitely refused.
-    fn execute(&mut self, entry: &Entry) -> Result<(), Broken> {
-        let Ok(Command { client, sequence, .. }) = Command::decode(entry.payload.clone()) else { return Ok(()) };
-        match self.commands.insert((client, sequence), entry.id.index) {
-            None => Ok(()),
-            Some(first) => {
-                let (group, second) = (self.descriptor.group, entry.id.index);
-                Err(Broken::ExecutedTwice { group, client, sequence, first, second })
-            }
-        }
     }
 
     /// What is committed is durable on a quorum of a configuration by which it may have been committed.

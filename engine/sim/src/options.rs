@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::liveness::LARGEST_LOG_BYTES;
 use crate::orders::OrderOptions;
 use crate::parts::Part;
+use crate::repeats::RepeatOptions;
 
 /// Most that a clock of a run runs wrong, parts per million: what a lease may count on. More is asked for by name only
 /// ([`Overrides::drift_ppm`]).
@@ -363,6 +364,8 @@ pub struct Options {
     pub handicap: Handicap,
     /// Orders to groups.
     pub orders: OrderOptions,
+    /// Requests that come more than once.
+    pub repeats: RepeatOptions,
     /// Whether only outcomes are checked.
     pub outcomes_only: bool,
     /// Whether leases are on.
@@ -411,6 +414,7 @@ impl fmt::Display for Options {
             core,
             handicap,
             orders,
+            repeats,
             ..
         } = self;
         writeln!(
@@ -423,7 +427,7 @@ impl fmt::Display for Options {
         if self.outcomes_only {
             writeln!(f, "  only outcomes are checked")?;
         }
-        writeln!(f, "  {network:?}\n  {disk:?}\n  {process:?}\n  {client:?}\n  {core:?}\n  {orders:?}")?;
+        writeln!(f, "  {network:?}\n  {disk:?}\n  {process:?}\n  {client:?}\n  {core:?}\n  {orders:?}\n  {repeats:?}")?;
         #[cfg(feature = "mutations")]
         writeln!(f, "  mutations: {:?}, {:?}, {:?}", self.mutation, self.core_mutation, self.disk_mutation)?;
         Ok(())

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::options::{Handicap, Options};
 use crate::orders::OrderOptions;
+use crate::repeats::RepeatOptions;
 
 /// Something that a run can do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,11 +77,14 @@ pub enum Part {
     QuietRestart,
     /// Orders: other leaders, other members.
     Orders,
+    /// Requests that come more than once, and groups that remember few clients.
+    Repeats,
 }
 
 impl Part {
     /// All parts.
-    pub const ALL: [Part; 32] = [
+    pub const ALL: [Part; 33] = [
+        Part::Repeats,
         Part::Handicap,
         Part::QuietRestart,
         Part::Orders,
@@ -150,6 +154,7 @@ impl Part {
             Part::Handicap => "handicap",
             Part::QuietRestart => "quiet-restart",
             Part::Orders => "orders",
+            Part::Repeats => "repeats",
         }
     }
 
@@ -190,7 +195,7 @@ impl Options {
 
     /// Takes one part away.
     pub fn switch_off(&mut self, part: Part) {
-        let Options { network, disk, process, client, orders, .. } = self;
+        let Options { network, disk, process, client, orders, repeats, .. } = self;
         let never = Duration::ZERO;
         match part {
             Part::Loss => network.loss_ppm = 0,
@@ -233,6 +238,7 @@ impl Options {
             Part::Handicap => self.handicap = Handicap::None,
             Part::QuietRestart => process.quiet_restart = false,
             Part::Orders => *orders = OrderOptions::default(),
+            Part::Repeats => *repeats = RepeatOptions::default(),
         }
     }
 }

@@ -39,6 +39,16 @@ pub struct Counts {
     pub given_up: u64,
     /// Operations with an unknown outcome.
     pub unknown: u64,
+    /// Attempts after one without an answer.
+    pub asked_again: u64,
+    /// Frames of clients that arrived once more.
+    pub duplicates: u64,
+    /// Sessions that clients opened again.
+    pub reopened: u64,
+    /// Entries whose request had been carried out before.
+    pub repeated: u64,
+    /// Entries whose request was forgotten.
+    pub forgotten: u64,
     /// Operations on single keys in the histories.
     pub history: u64,
     /// Keys whose history was too wide to decide.
@@ -152,14 +162,20 @@ impl fmt::Display for Counts {
         )?;
         writeln!(
             f,
-            "  clients: operations {}, completed {} (writes {}, reads {}), refusals {}, given up {}, unknown {}",
+            "  clients: operations {}, completed {} (writes {}, reads {}), refusals {}, given up {}, unknown {}, asked again {}, \
+             duplicates {}, reopened {}, repeated {}, forgotten {}",
             self.operations,
             self.completed,
             self.writes_acknowledged,
             self.reads_served,
             self.refusals,
             self.given_up,
-            self.unknown
+            self.unknown,
+            self.asked_again,
+            self.duplicates,
+            self.reopened,
+            self.repeated,
+            self.forgotten
         )?;
         writeln!(f, "  histories: operations on keys {}, keys undecided {}", self.history, self.undecided)?;
         writeln!(

@@ -284,6 +284,7 @@ impl World {
             proposal_bytes_max: PROPOSAL_BYTES_PER_TURN.min(segment_bytes / 4),
             window_bytes_max: options.core_window_bytes_max,
             command_bytes_max: COMMAND_BYTES_MAX.min(segment_bytes / 8 * 5),
+            sessions: self.session_limits,
             lease,
             // The node file of a real node remembers it from the first start on.
             longest_promise: lease.map_or(Duration::ZERO, |lease| lease.length),

@@ -110,6 +110,8 @@ pub enum Happening {
     Asked(u64, u32, GroupId, Place, String),
     /// A client heard the answer of an attempt.
     Answered(u64, String),
+    /// So many bytes of writes reach a core once more.
+    ArrivedAgain(Place, usize),
     /// A client gave an operation up.
     Unknown(u64),
     /// The faults are over and the liveness phase begins.
@@ -209,6 +211,7 @@ impl fmt::Display for Happening {
             Happening::Asked(attempt, client, group, at, what) => {
                 write!(f, "client{client} asks {at} for {group}, attempt {attempt}: {what}")
             }
+            Happening::ArrivedAgain(place, bytes) => write!(f, "{bytes} bytes of writes reach {place} again"),
             Happening::Answered(attempt, what) => write!(f, "attempt {attempt} answered: {what}"),
             Happening::Unknown(attempt) => write!(f, "attempt {attempt} has an unknown outcome"),
             Happening::LivenessPhase => write!(f, "all faults are over, all nodes start"),

@@ -162,8 +162,8 @@ pub enum Broken {
         /// Its number for the write.
         sequence: u64,
     },
-    /// One command stands twice in the committed log.
-    #[error("at most once: {client} #{sequence} is committed in {group} at {first} and at {second}")]
+    /// One request is carried out twice.
+    #[error("at most once: {client} #{sequence} is carried out in {group} at {first} and at {second}")]
     ExecutedTwice {
         /// The group.
         group: GroupId,
@@ -175,6 +175,18 @@ pub enum Broken {
         first: Index,
         /// Where it stands again.
         second: Index,
+    },
+    /// What is remembered of a request is not what it came to.
+    #[error("law 24: {client} #{sequence} in {group} {what}")]
+    WrongMemory {
+        /// The group.
+        group: GroupId,
+        /// The client process.
+        client: ClientId,
+        /// Its number for the request.
+        sequence: u64,
+        /// What is wrong.
+        what: String,
     },
     /// A client was told that a write will never be done, and it was.
     #[error("a refusal is definite: {client} #{sequence} was refused and is committed in {group} at {index}")]

@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use bytes::Bytes;
+use pontoon_multiraft::sessions::SessionLimits;
 use pontoon_multiraft::{ConnectionId, Event, Reader};
 use pontoon_router::{core_of, initial_descriptors};
 use pontoon_types::{Descriptor, FetchNumber, GroupId, Incarnation, NodeId, Time};
@@ -24,6 +25,7 @@ use crate::process::{Arrival, Clock, Node, RunningCore};
 use crate::queue::Queue;
 use crate::random::Random;
 use crate::read_law::ReadLaw;
+use crate::repeats::RepeatOptions;
 use crate::report::Counts;
 use crate::trace::{Place, Trace};
 use crate::turn::message_of;
@@ -80,6 +82,10 @@ pub enum Due {
     Flush(usize),
     /// Requests reach a core.
     AtNode(ConnectionId, Bytes),
+    /// Requests reach a core once more.
+    Again(Place, Bytes),
+    /// An attempt of a lane has had its time.
+    AskAgain(usize, usize, u64),
     /// Replies reach a client.
     AtClient(ConnectionId, Bytes),
     /// A core hears that a client is gone.
@@ -104,6 +110,10 @@ pub enum Phase {
 pub struct World {
     pub(crate) options: Options,
     pub(crate) random: Random,
+    /// What groups remember, for the whole run: a part of what their logs mean.
+    pub(crate) session_limits: SessionLimits,
+    /// The stream of `repeats`.
+    pub(crate) repeats: Random,
     pub(crate) queue: Queue<Due>,
     pub(crate) trace: Trace,
     pub(crate) phase: Phase,
@@ -147,10 +157,12 @@ impl World {
             }
         }
         let history = History::new(&descriptors, options.client.keys);
-        let invariants = Invariants::new(&descriptors);
+        let invariants = Invariants::new(&descriptors, options.repeats.sessions);
         let read_law = ReadLaw::new(&descriptors);
         World {
             random,
+            session_limits: options.repeats.sessions,
+            repeats: RepeatOptions::random(options.seed),
             queue: Queue::new(),
             trace: Trace::new(keep_trace),
             phase: Phase::Faults,
@@ -244,9 +256,11 @@ impl World {
             Due::GiveUp(client, lane, id) => self.give_up(client, lane, id),
             Due::Flush(client) => self.flush(client),
             Due::AtNode(connection, bytes) => self.requests_arrive(connection, bytes),
+            Due::Again(place, bytes) => self.arrives_again(place, bytes),
+            Due::AskAgain(client, lane, attempt) => self.attempt_over(client, lane, attempt),
             Due::AtClient(connection, bytes) => self.replies_arrive(connection, bytes)?,
             Due::GoneAtNode(connection) => self.gone_at_node(connection),
-            Due::ClosedAtClient(connection) => self.close_at_client(connection),
+            Due::ClosedAtClient(connection) => self.close_at_client(connection, None),
         }
         Ok(())
     }

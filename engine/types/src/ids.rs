@@ -42,6 +42,10 @@ identifier!(
     Incarnation(u64), "inc"
 );
 identifier!(
+    /// A moment in the life of a group's sessions: how many commands it had applied. Only for what sessions remember.
+    SessionTime(u64), "s"
+);
+identifier!(
     /// The number of one append of all groups of a core to that core's log. The shell answers with the highest
     /// number that is durable; everything below it is durable too.
     CoreWriteNumber(u64), "cw"

@@ -74,6 +74,21 @@ pub const COLD_ORDERS_MAX: usize = 16;
 /// Most requests of all clients waiting on one core; above it the answer is Busy.
 pub const CORE_REQUESTS_MAX: usize = 16 << 10;
 
+/// Most sessions that a group remembers; the one used least recently makes room. As many clients as write to one group at
+/// a time, with some room. It is a part of what a group's log means: the same on all nodes.
+pub const SESSIONS_MAX: usize = 1024;
+
+/// Most outcomes that a group remembers of one session; above it the oldest is forgotten. A client can have as many
+/// requests in flight at one core. A part of what a group's log means.
+pub const SESSION_OUTCOMES_MAX: usize = CORE_REQUESTS_MAX;
+
+/// Most bytes of one remembered outcome; of a longer one only its being is remembered. A part of what a group's log means.
+pub const SESSION_OUTCOME_BYTES_MAX: usize = 64 << 10;
+
+/// Most memory that the outcomes of all sessions of a group take, bytes; above it the session used least recently makes
+/// room. A part of what a group's log means.
+pub const SESSIONS_BYTES_MAX: usize = 4 << 20;
+
 /// Most bytes waiting to be sent to one peer; above it the link is dropped and the groups probe when it is back.
 pub const LINK_BYTES_MAX: usize = 64 << 20;
 

@@ -5,7 +5,7 @@
 //! commands travel in the payload region and decode as slices of the frame; a descriptor's keys are copied out.
 
 use bytes::Bytes;
-use pontoon_types::{CoreId, Descriptor, Generation, GroupId, Incarnation, Index, LogId, NodeId, Term};
+use pontoon_types::{CoreId, Descriptor, Generation, GroupId, Incarnation, Index, LogId, NodeId, SessionTime, Term};
 
 use crate::frame::FrameError;
 use crate::v1::client as v1;
@@ -188,6 +188,13 @@ pub enum Refusal {
     TooStale {
         /// The node that leads, if known.
         leader: Option<NodeId>,
+    },
+    /// The group does not remember requests as old as this one any more, so it does not carry it out. An earlier attempt
+    /// may have been carried out.
+    #[error("the group has forgotten the session of this request, or requests as old as this one")]
+    Forgotten {
+        /// A moment at which a new session can be opened.
+        now: SessionTime,
     },
     /// The request may or may not have been carried out, now or later.
     #[error("the outcome is unknown: the request may or may not be carried out")]
@@ -413,7 +420,13 @@ impl Reply {
             Err(Refusal::StaleDescriptor { descriptor, .. }) => descriptor_bytes(descriptor),
             Err(Refusal::TooLarge { limit, .. }) => limit.len(),
             Err(Refusal::Refused { why }) => why.len(),
-            Err(Refusal::NotLeader { .. } | Refusal::Busy { .. } | Refusal::TooStale { .. } | Refusal::Unknown) => 0,
+            Err(
+                Refusal::NotLeader { .. }
+                | Refusal::Busy { .. }
+                | Refusal::TooStale { .. }
+                | Refusal::Forgotten { .. }
+                | Refusal::Unknown,
+            ) => 0,
         };
         v1::reply::REPLY_BYTES + more
     }

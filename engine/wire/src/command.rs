@@ -1,7 +1,8 @@
 //! The command: the payload of a log entry, which the built-in key-value machine applies.
 //!
 //! ```text
-//! 0 version (1)   1 client (16)   17 sequence (8)   25 operations (4)   29 the operations, one after another
+//! 0 version (1)   1 client (16)   17 opened (8)   25 sequence (8)   33 floor (8)   41 operations (4)
+//! 45 the operations, one after another
 //! put              1, key, value
 //! delete           2, key
 //! compare-and-set  3, key, optional expected, optional value
@@ -12,16 +13,19 @@
 //! changed. There is no checksum here: the log and the frames have one for each entry.
 
 use bytes::{Buf, BufMut, Bytes};
-use pontoon_types::ClientId;
 use pontoon_types::limits::{BATCH_BYTES_MAX, BATCH_OPERATIONS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use pontoon_types::{ClientId, RequestId, SessionId, SessionTime};
 
 use crate::client::Refusal;
 
 /// The layout that is written; a log may hold older ones.
 const VERSION: u8 = 1;
 
-/// Version, client, sequence and the number of operations.
-const HEADER_BYTES: usize = 29;
+/// Version, client, opened, sequence, floor and the number of operations.
+const HEADER_BYTES: usize = 45;
+
+/// Where the moment stands at which the session was opened.
+const OPENED: std::ops::Range<usize> = 17..25;
 
 /// The shortest operation: a kind and an empty key.
 const OPERATION_BYTES_MIN: usize = 5;
@@ -33,10 +37,10 @@ const COMPARE_AND_SET: u8 = 3;
 /// What a client asks a group to do, as one atomic step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
-    /// The client that asks.
-    pub client: ClientId,
-    /// The client's number for the request; with the client it names the request for ever (law 24).
-    pub sequence: u64,
+    /// Names the request for ever (law 24).
+    pub id: RequestId,
+    /// The client waits for no answer to a request with a lower sequence: they may be forgotten.
+    pub floor: u64,
     /// What to do, in order. All of it is applied at one index, or the command was never executed.
     pub operations: Vec<KvOperation>,
 }
@@ -107,8 +111,10 @@ impl Command {
     pub fn encode(&self) -> Bytes {
         let mut out = Vec::with_capacity(self.encoded_bytes());
         out.put_u8(VERSION);
-        out.put_u128_le(self.client.0);
-        out.put_u64_le(self.sequence);
+        out.put_u128_le(self.id.session.client.0);
+        out.put_u64_le(self.id.session.opened.0);
+        out.put_u64_le(self.id.sequence);
+        out.put_u64_le(self.floor);
         put_length(&mut out, self.operations.len());
         for operation in &self.operations {
             match operation {
@@ -142,7 +148,9 @@ impl Command {
             return Err(CommandError::Truncated);
         }
         let client = ClientId(bytes.get_u128_le());
-        let sequence = bytes.get_u64_le();
+        let session = SessionId { client, opened: SessionTime(bytes.get_u64_le()) };
+        let id = RequestId { session, sequence: bytes.get_u64_le() };
+        let floor = bytes.get_u64_le();
         let count = bytes.get_u32_le() as usize;
         if count > bytes.len() / OPERATION_BYTES_MIN {
             return Err(CommandError::Truncated);
@@ -161,9 +169,16 @@ impl Command {
             });
         }
         match bytes.len() {
-            0 => Ok(Command { client, sequence, operations }),
+            0 => Ok(Command { id, floor, operations }),
             bytes => Err(CommandError::Trailing { bytes }),
         }
+    }
+
+    /// The same command in another session. `encoded` is what [`Command::encode`] gave.
+    pub fn reopened(encoded: &Bytes, opened: SessionTime) -> Bytes {
+        let mut bytes = encoded.to_vec();
+        bytes[OPENED].copy_from_slice(&opened.0.to_le_bytes());
+        Bytes::from(bytes)
     }
 
     /// Holds the command against the limits, before it is proposed.

@@ -10,11 +10,17 @@ use bytes::Bytes;
 use pontoon_client::routing::RoutingCache;
 use pontoon_client::session::{Effects, Event, LinkId, Session, SessionOptions};
 use pontoon_client::{Completion, OperationOutcome, ReadLevel, Request, Response, Routes, Ticket};
-use pontoon_types::{ClientId, CoreId, Descriptor, Generation, GroupId, KeyRange, Member, NodeId, ReplicaId, Time};
+use pontoon_types::{
+    ClientId, CoreId, Descriptor, Generation, GroupId, KeyRange, Member, NodeId, ReplicaId, SessionTime, Time,
+};
 use pontoon_wire::client::{Operation, Outcome, Refusal, Reply, ReplyFrame};
+use pontoon_wire::command::Command;
 
 /// How long a request may take in these tests.
 pub const TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How long an attempt may take.
+pub const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(300);
 
 pub struct Harness {
     pub session: Session,
@@ -35,6 +41,7 @@ impl Harness {
         let options = SessionOptions {
             client: ClientId(7),
             timeout: TIMEOUT,
+            attempt_timeout: ATTEMPT_TIMEOUT,
             connect_timeout: Duration::from_millis(200),
             lanes: 1,
             inflight_max: 8,
@@ -214,6 +221,7 @@ fn describe(result: &Result<Outcome, Refusal>) -> String {
         Err(Refusal::TooLarge { .. }) => "too large".to_string(),
         Err(Refusal::Refused { .. }) => "refused".to_string(),
         Err(Refusal::TooStale { .. }) => "too stale".to_string(),
+        Err(Refusal::Forgotten { now }) => format!("forgotten at {now}"),
         Err(Refusal::Unknown) => "unknown".to_string(),
     }
 }
@@ -221,7 +229,14 @@ fn describe(result: &Result<Outcome, Refusal>) -> String {
 fn describe_operation(operation: &Operation) -> String {
     let text = |bytes: &Bytes| bytes.escape_ascii().to_string();
     match operation {
-        Operation::Write { group, generation, .. } => format!("write {group} {generation}"),
+        Operation::Write { group, generation, command } => {
+            let Command { id, .. } = Command::decode(command.clone()).unwrap();
+            let session = match id.session.opened {
+                SessionTime(0) => String::new(),
+                opened => format!(" in {opened}"),
+            };
+            format!("write {group} {generation}{session}")
+        }
         Operation::Get { group, generation, key, .. } => format!("get {group} {generation} {}", text(key)),
         Operation::Scan { group, start, end, limit, .. } => {
             format!("scan {group} [{}, {}) {limit}", text(start), end.as_ref().map_or("∞".to_string(), text))

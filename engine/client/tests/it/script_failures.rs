@@ -1,32 +1,36 @@
-//! Lost connections, silence and deadlines: what was sent and not answered is unknown, and is not sent again.
+//! Lost connections, silence and deadlines: what was sent and not answered is asked for again, by the same id.
 
-use pontoon_client::{ClientError, Request};
-use pontoon_types::{CoreId, NodeId};
-use pontoon_wire::client::{Outcome, Refusal};
+use bytes::Bytes;
+use pontoon_client::{ClientError, OperationOutcome, Request};
+use pontoon_types::{CoreId, NodeId, RequestId, SessionTime};
+use pontoon_wire::client::{Operation, Outcome, Refusal};
+use pontoon_wire::command::{Command, KvOperation};
 
-use crate::harness::{Harness, get, link, not_leader, put, written};
+use crate::harness::{Harness, descriptor, get, link, not_leader, put, routes_after_split, written};
 
-/// A lost connection: the write may have happened, the read is asked at the next member.
+/// A lost connection: both are asked for at the next member. The write may have happened, so a refusal does not end it.
 #[test]
-fn a_sent_write_is_unknown_and_a_sent_read_is_asked_again() {
+fn what_was_sent_is_asked_for_again() {
     let mut h = Harness::connected();
     h.submit(put("a"));
     h.submit(get("b"));
     h.down(1);
-    h.reply(6, Ok(Outcome::Value(None)));
-    h.pass(500);
+    h.reply(7, Ok(Outcome::Value(None)));
+    h.reply(6, Err(Refusal::Refused { why: "no".to_string() }));
     h.expect(
         "submit t1
            send n1 a4 write g2 gen1
          submit t2
            send n1 a5 get g2 gen1 b
          down n1
-           send n2 a6 get g2 gen1 b
-           done t1: sent, but not answered: the outcome is unknown
-         reply a6 ok
+           send n2 a6 write g2 gen1
+           send n2 a7 get g2 gen1 b
+         reply a7 ok
            done t2: value None
-         pass 500ms",
+         reply a6 refused
+           done t1: sent, but not answered: the outcome is unknown",
     );
+    assert_eq!(id(&h, 4), id(&h, 6));
 }
 
 /// A write that was queued for a connection which never opened has not left, so it goes elsewhere.
@@ -116,8 +120,8 @@ fn a_silent_connection_is_given_up() {
          pass 400ms
            close n1
            send n2 a7 get g2 gen1 b
-           done t1: sent, but not answered: the outcome is unknown
-           done t3: sent, but not answered: the outcome is unknown",
+           send n2 a8 write g2 gen1
+           done t1: sent, but not answered: the outcome is unknown",
     );
 }
 
@@ -177,9 +181,9 @@ fn a_status_is_not_asked_elsewhere() {
     );
 }
 
-/// The node itself does not know: final for a write, asked again for a read.
+/// The node itself does not know, yet.
 #[test]
-fn an_unknown_outcome_is_final_for_writes_only() {
+fn an_unknown_outcome_is_asked_for_again() {
     let mut h = Harness::connected();
     h.submit(put("a"));
     h.submit(get("a"));
@@ -192,10 +196,10 @@ fn an_unknown_outcome_is_final_for_writes_only() {
          submit t2
            send n1 a5 get g2 gen1 a
          reply a4 unknown
-           done t1: sent, but not answered: the outcome is unknown
          reply a5 unknown
          pass 4ms
-           send n1 a6 get g2 gen1 a",
+           send n1 a6 write g2 gen1
+           send n1 a7 get g2 gen1 a",
     );
 }
 
@@ -213,4 +217,122 @@ fn answers_that_do_not_belong_are_ignored() {
     h.submit(put("a"));
     h.reply(5, Ok(Outcome::Value(None)));
     assert!(h.done[1].result.clone().unwrap_err().is_unknown());
+}
+
+fn id(h: &Harness, attempt: usize) -> RequestId {
+    let Operation::Write { command, .. } = &h.sent[attempt - 1].2 else { panic!("attempt {attempt} is no write") };
+    Command::decode(command.clone()).unwrap().id
+}
+
+/// The node answers others, but not this: whoever comes next may know. The late answer of the first is worth nothing.
+#[test]
+fn an_attempt_without_an_answer_is_over_after_a_while() {
+    let mut h = Harness::connected();
+    h.submit(put("a"));
+    h.pass(200);
+    h.submit(put("b"));
+    h.reply(5, written());
+    h.pass(100);
+    h.reply(4, written());
+    h.reply(6, written());
+    h.expect(
+        "submit t1
+           send n1 a4 write g2 gen1
+         pass 200ms
+         submit t2
+           send n1 a5 write g2 gen1
+         reply a5 ok
+           done t2: written 1
+         pass 100ms
+           send n2 a6 write g2 gen1
+         reply a4 ok
+         reply a6 ok
+           done t1: written 1",
+    );
+    assert_eq!(id(&h, 4), id(&h, 6));
+}
+
+/// The group had to make room: the write opens another session, and those after it begin there.
+#[test]
+fn a_forgotten_session_is_opened_again() {
+    let mut h = Harness::connected();
+    h.submit(put("a"));
+    h.submit(put("b"));
+    h.reply(4, Err(Refusal::Forgotten { now: SessionTime(70) }));
+    h.reply(5, Err(Refusal::Forgotten { now: SessionTime(71) }));
+    h.submit(put("c"));
+    h.submit(put("x"));
+    h.expect(
+        "submit t1
+           send n1 a4 write g2 gen1
+         submit t2
+           send n1 a5 write g2 gen1
+         reply a4 forgotten at s70
+           send n1 a6 write g2 gen1 in s70
+         reply a5 forgotten at s71
+           send n1 a7 write g2 gen1 in s70
+         submit t3
+           send n1 a8 write g2 gen1 in s70
+         submit t4
+           send n2 a9 write g3 gen1",
+    );
+}
+
+/// What may have been carried out in a session is not sent in another one.
+#[test]
+fn a_write_that_may_have_happened_is_unknown_once_it_is_forgotten() {
+    let mut h = Harness::connected();
+    h.submit(put("a"));
+    h.down(1);
+    h.reply(5, Err(Refusal::Forgotten { now: SessionTime(70) }));
+    h.submit(put("b"));
+    h.expect(
+        "submit t1
+           send n1 a4 write g2 gen1
+         down n1
+           send n2 a5 write g2 gen1
+         reply a5 forgotten at s70
+           done t1: sent, but not answered: the outcome is unknown
+         submit t2
+           send n2 a6 write g2 gen1 in s70",
+    );
+}
+
+/// Its range is cut while a batch has no answer: it is not cut with it, and its first half knows what came of it.
+#[test]
+fn an_uncertain_batch_stays_whole() {
+    let mut h = Harness::connected();
+    let operation = |key: &'static [u8]| KvOperation::Delete { key: Bytes::from_static(key) };
+    h.submit(Request::Batch { operations: vec![operation(b"a"), operation(b"d")] });
+    h.submit(put("d"));
+    h.reply(5, Err(Refusal::StaleDescriptor { descriptor: descriptor(2, "", Some("c"), 2), leader: None }));
+    h.reply(6, Ok(routes_after_split()));
+    h.down(1);
+    let deleted = vec![OperationOutcome::Deleted { existed: true }; 2];
+    let attempt =
+        h.sent.iter().rposition(|(_, _, operation)| matches!(operation, Operation::Write { .. })).unwrap() + 1;
+    assert_eq!(id(&h, 4), id(&h, attempt));
+    h.reply(attempt, Ok(Outcome::Written(deleted)));
+    assert!(h.done.iter().any(|completion| completion.ticket.0 == 1 && completion.result.is_ok()), "{}", h.trace);
+    h.submit(Request::Batch { operations: vec![operation(b"a"), operation(b"d")] });
+    assert!(matches!(h.done.last().unwrap().result, Err(ClientError::Refused { .. })), "a new one is refused");
+}
+
+/// The floor of each write is the lowest ticket without an answer.
+#[test]
+fn the_lowest_open_ticket_travels_along() {
+    let mut h = Harness::connected();
+    let floor = |h: &Harness, attempt: usize| {
+        let Operation::Write { command, .. } = &h.sent[attempt - 1].2 else { panic!("attempt {attempt} is no write") };
+        Command::decode(command.clone()).unwrap().floor
+    };
+    for _ in 0..3 {
+        h.submit(put("a"));
+    }
+    assert_eq!([floor(&h, 4), floor(&h, 5), floor(&h, 6)], [1, 1, 1]);
+    h.reply(5, written());
+    h.submit(put("a"));
+    h.reply(4, written());
+    h.submit(put("a"));
+    assert_eq!([floor(&h, 7), floor(&h, 8)], [1, 3]);
 }

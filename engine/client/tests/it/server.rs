@@ -15,7 +15,7 @@ use pontoon_client::{
     Client, ClientError, ClientOptions, Completion, CoreStatus, KvOperation, OperationOutcome, Request,
 };
 use pontoon_client::{ReadLevel, Response, Routes};
-use pontoon_types::{ClusterId, CoreId, Descriptor, GroupId, NodeId};
+use pontoon_types::{ClusterId, CoreId, Descriptor, GroupId, NodeId, RequestId};
 use pontoon_wire::client::{Operation, Outcome, Refusal, Reply, ReplyFrame, RequestFrame};
 use pontoon_wire::command::Command;
 use pontoon_wire::frame::FrameReader;
@@ -30,6 +30,8 @@ struct Cluster {
     addresses: Vec<SocketAddr>,
     leaders: Mutex<BTreeMap<GroupId, NodeId>>,
     pairs: Mutex<BTreeMap<Bytes, Bytes>>,
+    /// What each write came to.
+    remembered: Mutex<BTreeMap<RequestId, Vec<OperationOutcome>>>,
     applied_writes: AtomicUsize,
     frames: AtomicUsize,
     /// The next frame with a write is taken, applied, and its connection dropped without an answer.
@@ -45,6 +47,7 @@ impl Cluster {
             addresses: listeners.iter().map(|listener| listener.local_addr().unwrap()).collect(),
             leaders: Mutex::new([(GroupId(2), NodeId(1)), (GroupId(3), NodeId(2))].into()),
             pairs: Mutex::default(),
+            remembered: Mutex::default(),
             applied_writes: AtomicUsize::new(0),
             frames: AtomicUsize::new(0),
             drop_after_write: AtomicBool::new(false),
@@ -126,9 +129,13 @@ impl Cluster {
         let mut pairs = self.pairs.lock().unwrap();
         Ok(match operation {
             Operation::Write { command, .. } => {
-                self.applied_writes.fetch_add(1, Ordering::SeqCst);
-                let operations = Command::decode(command).unwrap().operations;
-                Outcome::Written(operations.into_iter().map(|operation| apply(&mut pairs, operation)).collect())
+                let Command { id, operations, .. } = Command::decode(command).unwrap();
+                let mut remembered = self.remembered.lock().unwrap();
+                let execute = || {
+                    self.applied_writes.fetch_add(1, Ordering::SeqCst);
+                    operations.into_iter().map(|operation| apply(&mut pairs, operation)).collect()
+                };
+                Outcome::Written(remembered.entry(id).or_insert_with(execute).clone())
             }
             Operation::Get { key, .. } => Outcome::Value(pairs.get(&key).cloned()),
             Operation::Scan { start, end, limit, .. } => {
@@ -253,14 +260,15 @@ fn a_moved_leader_is_found() {
     assert_eq!(cluster.frames.load(Ordering::SeqCst), frames + 1);
 }
 
-/// The write was applied and its connection dropped: unknown, and applied once. The next request works.
+/// The write was applied and its connection dropped: it is asked for again, and applied once.
 #[test]
-fn a_write_without_an_answer_is_unknown_and_not_sent_again() {
+fn a_write_without_an_answer_is_asked_for_again() {
     let cluster = Cluster::start();
     let mut client = cluster.client();
     client.put("a", "1").unwrap();
     cluster.drop_after_write.store(true, Ordering::SeqCst);
-    assert_eq!(client.put("a", "2"), Err(ClientError::Unknown));
+    let swap = client.compare_and_set("a", Some(b"1"), Some(b"2")).unwrap();
+    assert!(swap.succeeded, "what it came to at first: {swap:?}");
     assert_eq!(cluster.applied_writes.load(Ordering::SeqCst), 2);
     assert_eq!(client.get("a").unwrap().as_deref(), Some(&b"2"[..]));
     client.put("a", "3").unwrap();

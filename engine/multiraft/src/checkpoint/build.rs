@@ -5,7 +5,8 @@ use pontoon_types::SnapshotMeta;
 use pontoon_types::limits::{KEY_BYTES_MAX, SNAPSHOT_CHUNK_BYTES_MAX, VALUE_BYTES_MAX};
 
 use super::chunk::{ChunkFault, PAIR_HEAD_BYTES, Section};
-use crate::Kv;
+use crate::sessions::{Sessions, SessionsStream};
+use crate::{Kv, state_digest};
 
 /// A replica's state as a checkpoint holds it.
 #[derive(Debug)]
@@ -17,12 +18,13 @@ pub struct Checkpoint {
     /// A checksum over all chunks in their order; equal for equal states.
     pub digest: u32,
     pub(crate) machine: Kv,
+    pub(crate) sessions: Sessions,
 }
 
 impl Checkpoint {
     /// A number that is equal for equal states. Walks everything: for checkers.
     pub fn state_digest(&self) -> u64 {
-        self.machine.digest()
+        state_digest(&self.machine, &self.sessions)
     }
 
     /// What the state takes, bytes.
@@ -39,6 +41,7 @@ pub struct CheckpointBuilder {
     machine: Kv,
     torn: Vec<u8>,
     last_key: Option<Box<[u8]>>,
+    sessions: SessionsStream,
     section: Option<Section>,
     chunks: u64,
     digest: crc32fast::Hasher,
@@ -65,6 +68,7 @@ impl CheckpointBuilder {
         self.digest.update(chunk);
         match section {
             Section::Pairs => self.take_pairs(piece),
+            Section::Sessions => Ok(self.sessions.take(piece)?),
         }
     }
 
@@ -88,7 +92,8 @@ impl CheckpointBuilder {
         if !self.torn.is_empty() {
             return Err(ChunkFault::Torn);
         }
-        Ok(Checkpoint { meta, chunks: self.chunks, digest: self.digest.finalize(), machine: self.machine })
+        let (digest, sessions) = (self.digest.finalize(), self.sessions.finish()?);
+        Ok(Checkpoint { meta, chunks: self.chunks, digest, machine: self.machine, sessions })
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! chunk   = section (1) | a piece of the section's stream
 //! section = 1 pairs: for each key, in order: key bytes (4) | value bytes (4) | key | value
+//!         | 2 sessions: for each piece (`sessions`): bytes (4) | piece
 //! ```
 //!
 //! Numbers are little-endian. The streams of the sections follow each other in the order of their tags, each cut into
@@ -10,14 +11,17 @@
 //! nothing special. The same state gives the same chunks on every replica, so one that lost its sender goes on with
 //! another one.
 //!
-//! A new section, such as what exactly-once requests remember, gets the next tag, a place in [`super::cut`] and one in
-//! [`super::CheckpointBuilder`].
+//! A new section gets the next tag, a place in [`super::make`] and one in [`super::CheckpointBuilder`].
+
+use crate::sessions::SessionsError;
 
 /// Which part of a replica's state a chunk belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Section {
     /// The pairs of the key-value machine.
     Pairs,
+    /// What the group remembers of its clients.
+    Sessions,
 }
 
 impl Section {
@@ -25,12 +29,13 @@ impl Section {
     pub(crate) fn tag(self) -> u8 {
         match self {
             Section::Pairs => 1,
+            Section::Sessions => 2,
         }
     }
 
     /// The section with this tag.
     pub(crate) fn of(tag: u8) -> Option<Section> {
-        (tag == 1).then_some(Section::Pairs)
+        [Section::Pairs, Section::Sessions].into_iter().find(|section| section.tag() == tag)
     }
 }
 
@@ -60,6 +65,9 @@ pub enum ChunkFault {
     /// Keys stand in their order, each once.
     #[error("the keys are not in order")]
     Keys,
+    /// The sessions cannot be read.
+    #[error(transparent)]
+    Sessions(#[from] SessionsError),
     /// The last pair is not whole.
     #[error("the chunks end inside a pair")]
     Torn,

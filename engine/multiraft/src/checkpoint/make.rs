@@ -8,18 +8,22 @@
 //! When the store says that a checkpoint is durable, and not before, the log is given up to its entry (law 19). While a peer
 //! is being sent an older one the log is kept behind that one, so that the peer can go on from there.
 //!
-//! The state that exactly-once requests will need is cut here too, as a section of its own behind the pairs.
+//! What the group remembers of its clients is a section of its own behind the pairs.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use pontoon_raft::Event as RaftEvent;
-use pontoon_types::limits::{CHECKPOINT_BEFORE_BYTES_MAX, CORE_CHECKPOINTS_MAX, STAGED_CHUNKS_MAX};
+use pontoon_types::limits::{
+    CHECKPOINT_BEFORE_BYTES_MAX, CORE_CHECKPOINTS_MAX, SNAPSHOT_CHUNK_BYTES_MAX, STAGED_CHUNKS_MAX,
+};
 use pontoon_types::{ChunkNumber, GroupId, LogId, SnapshotMeta, StagingNumber, StoreOrder, Time};
 
+use super::chunk::Section;
 use crate::Core;
 use crate::mutation::CoreMutation;
 use crate::replica::{Replica, Slot};
+use crate::sessions::SessionsCut;
 
 /// When a core makes checkpoints, and of what size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +51,7 @@ pub(crate) struct Staging {
     taken: u64,
     digest: crc32fast::Hasher,
     is_cut: bool,
+    sessions: SessionsCut,
 }
 
 /// The checkpoints of a core.
@@ -175,7 +180,9 @@ impl Core {
         replica.machine.begin_cut();
         let digest = crc32fast::Hasher::new();
         self.store.orders.push(StoreOrder::Begin { group, staging: number, meta: meta.clone() });
-        replica.staging = Some(Box::new(Staging { number, meta, chunks: 0, taken: 0, digest, is_cut: false }));
+        let sessions = SessionsCut::new(&replica.sessions);
+        replica.staging =
+            Some(Box::new(Staging { number, meta, chunks: 0, taken: 0, digest, is_cut: false, sessions }));
         self.checkpoints.writing.push(group);
         self.cut_chunks(slot);
     }
@@ -187,7 +194,7 @@ impl Core {
         let Replica { staging: Some(staging), machine, .. } = &mut self.replicas[slot] else { return };
         let (group, number) = (staging.meta.group, staging.number);
         while !staging.is_cut && staging.chunks - staging.taken < STAGED_CHUNKS_MAX as u64 {
-            let Some(bytes) = next_chunk(machine, bytes_max) else {
+            let Some(bytes) = next_chunk(machine, &mut staging.sessions, bytes_max) else {
                 staging.is_cut = true;
                 self.store.orders.push(StoreOrder::Finish { group, staging: number, chunks: staging.chunks });
                 if early {
@@ -283,6 +290,12 @@ impl Core {
 }
 
 /// The next chunk of the replica's state: section after section.
-fn next_chunk(machine: &mut crate::Kv, bytes_max: usize) -> Option<Bytes> {
-    machine.next_chunk(bytes_max)
+fn next_chunk(machine: &mut crate::Kv, sessions: &mut SessionsCut, bytes_max: usize) -> Option<Bytes> {
+    if machine.is_cutting()
+        && let Some(chunk) = machine.next_chunk(bytes_max)
+    {
+        return Some(chunk);
+    }
+    let piece = sessions.take(bytes_max.min(SNAPSHOT_CHUNK_BYTES_MAX) - 1)?;
+    Some(std::iter::once(Section::Sessions.tag()).chain(piece).collect())
 }

@@ -95,6 +95,11 @@ impl Kv {
         self.cut = None;
     }
 
+    /// Whether a cut is under way.
+    pub(crate) fn is_cutting(&self) -> bool {
+        self.cut.is_some()
+    }
+
     /// Bytes that are kept beside the state for the cut under way.
     pub fn cut_bytes(&self) -> usize {
         self.cut.as_ref().map_or(0, |cut| cut.before_bytes)

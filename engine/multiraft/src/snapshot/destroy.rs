@@ -14,7 +14,7 @@ use pontoon_wire::client::Refusal;
 use pontoon_wire::peer::{SnapshotBody, SnapshotMessage};
 
 use crate::Core;
-use crate::replica::{Replica, Slot};
+use crate::replica::{Proposal, Replica, Slot};
 
 impl Core {
     /// Tells a replica on `node` that it was removed, if a committed configuration says so.
@@ -89,7 +89,7 @@ impl Core {
         let proposals = std::mem::take(&mut replica.proposals);
         let waiters = std::mem::take(&mut replica.waiters);
         let unapplied = std::mem::take(&mut replica.unapplied_reads);
-        for (_, asker) in proposals {
+        for Proposal { asker, .. } in proposals {
             self.answer(asker, Err(Refusal::NotLeader { leader }));
         }
         for waiter in waiters {

@@ -20,6 +20,7 @@ use crate::checkpoint::{CheckpointBuilder, Present};
 use crate::core::{raft_seed, replica_of};
 use crate::mutation::CoreMutation;
 use crate::replica::Slot;
+use crate::sessions::Sessions;
 use crate::{Core, Kv};
 
 /// A state that is being read back from the store.
@@ -69,6 +70,7 @@ impl Core {
         replica.descriptor = meta.descriptor.clone();
         replica.configuration = configuration.clone();
         replica.machine = Kv::default();
+        replica.sessions = Sessions::new(self.config.sessions);
         replica.applied = last.index;
         replica.log_bytes = 0;
         replica.present = Some(Box::new(present));
@@ -81,6 +83,7 @@ impl Core {
     fn refuse_covered(&mut self, slot: Slot, through: Index) {
         while self.replicas[slot].waiters.front().is_some_and(|waiter| waiter.entry.index <= through) {
             if let Some(waiter) = self.replicas[slot].waiters.pop_front() {
+                self.replicas[slot].in_flight.remove(&waiter.id);
                 self.answer(waiter.asker, Err(Refusal::Unknown));
             }
         }
@@ -100,7 +103,7 @@ impl Core {
         let (me, group) = (meta.replica, meta.group);
         let seed = raft_seed(&self.config, group) ^ me.0;
         let raft = Raft::new(self.config.raft.clone(), me, restored, seed, now);
-        let replica = replica_of(meta.descriptor.clone(), configuration, raft, now);
+        let replica = replica_of(meta.descriptor.clone(), configuration, raft, self.config.sessions, now);
         let slot = self.replicas.insert(replica);
         self.replicas[slot].present = Some(Box::new(present));
         self.timers.grow(self.replicas.slots());
@@ -168,6 +171,9 @@ impl Core {
         match loading.builder.finish(meta) {
             Ok(checkpoint) if checkpoint.digest == digest => {
                 self.replicas[slot].machine = checkpoint.machine;
+                if !self.config.mutated(CoreMutation::ForgetInSnapshot) {
+                    self.replicas[slot].sessions = checkpoint.sessions.limited(self.config.sessions);
+                }
                 self.apply_fetched(slot, loading.fetched);
                 let applied = self.replicas[slot].applied;
                 self.step_replica(now, slot, RaftEvent::Applied(applied));
@@ -181,6 +187,7 @@ impl Core {
         let replica = &mut self.replicas[slot];
         replica.present = None;
         replica.machine = Kv::default();
+        replica.sessions = Sessions::new(self.config.sessions);
         if let Some(loading) = replica.loading.take() {
             let group = replica.descriptor.group;
             self.store.orders.push(StoreOrder::Close { group, read: loading.read });

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use pontoon_multiraft::Event;
+use pontoon_types::Index;
 use pontoon_types::limits::{FRAME_BYTES_MAX, PROPOSAL_BYTES_PER_TURN, READ_BYTES_PER_TURN};
-use pontoon_types::{ClientId, Index};
 use pontoon_wire::client::{Operation, Outcome, ReadLevel, Refusal};
 use pontoon_wire::command::{Command, KvOperation};
 
-use crate::cluster::{Cluster, bytes, n};
+use crate::cluster::{Cluster, bytes, fresh_request, n};
 
 const MEBIBYTE: usize = 1 << 20;
 
@@ -48,7 +48,7 @@ fn an_outcome_larger_than_a_frame_is_unknown_and_not_refused() {
     let (mut cluster, leader) = with_large_values(&keys);
     let before = cluster.cores[&leader].groups().next().unwrap().last().index;
     let operations = keys.iter().map(|key| failing_swap(key)).collect();
-    let command = Command { client: ClientId(1), sequence: 1, operations }.encode();
+    let command = Command { id: fresh_request(), floor: 0, operations }.encode();
     let descriptor = cluster.descriptors[0].clone();
     let write = Operation::Write { group: descriptor.group, generation: descriptor.generation, command };
     assert_eq!(cluster.ask(leader, write), Err(Refusal::Unknown));

@@ -1,6 +1,7 @@
 //! Three cores, wired back to back.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,8 +10,8 @@ use pontoon_multiraft::{
 };
 use pontoon_router::initial_descriptors;
 use pontoon_types::{
-    ClientId, ClusterId, CoreId, CoreWriteNumber, Descriptor, GroupId, HardState, Incarnation, NodeId, ReplicaId, Time,
-    Write,
+    ClientId, ClusterId, CoreId, CoreWriteNumber, Descriptor, GroupId, HardState, Incarnation, NodeId, ReplicaId,
+    RequestId, SessionId, SessionTime, Time, Write,
 };
 use pontoon_wire::client::{Operation, Outcome, ReadLevel, Refusal, Reply, ReplyFrame, Request, RequestFrame};
 use pontoon_wire::command::{Command, KvOperation};
@@ -377,8 +378,13 @@ impl Cluster {
     }
 
     pub fn write(&self, key: &str, operation: KvOperation) -> Operation {
+        self.write_as(fresh_request(), key, operation)
+    }
+
+    /// A write of a client that names its request, and waits for no other.
+    pub fn write_as(&self, id: RequestId, key: &str, operation: KvOperation) -> Operation {
         let descriptor = self.group_of(key);
-        let command = Command { client: ClientId(9), sequence: 1, operations: vec![operation] };
+        let command = Command { id, floor: 0, operations: vec![operation] };
         Operation::Write { group: descriptor.group, generation: descriptor.generation, command: command.encode() }
     }
 
@@ -409,6 +415,16 @@ fn state_of((descriptor, view): (&Descriptor, GroupView<'_>), checkpoint: Option
 /// The beginning of what something looks like.
 fn short(what: &impl std::fmt::Debug) -> String {
     format!("{what:?}").chars().take(150).collect()
+}
+
+/// A request that is like no other of this process.
+pub fn fresh_request() -> RequestId {
+    static SEQUENCE: AtomicU64 = AtomicU64::new(1);
+    request(9, 0, SEQUENCE.fetch_add(1, Ordering::Relaxed))
+}
+
+pub fn request(client: u128, opened: u64, sequence: u64) -> RequestId {
+    RequestId { session: SessionId { client: ClientId(client), opened: SessionTime(opened) }, sequence }
 }
 
 pub fn bytes(text: &str) -> Bytes {

@@ -6,9 +6,9 @@ use pontoon_multiraft::{
     Change, CheckpointConfig, CoreConfig, Event, GroupState, GroupView, MembersChange, OrderRefused,
 };
 use pontoon_types::{GroupId, Index, Member, NodeId, ReplicaId};
-use pontoon_wire::client::Outcome;
+use pontoon_wire::client::{OperationOutcome, Outcome};
 
-use crate::cluster::{Cluster, bytes, n};
+use crate::cluster::{Cluster, bytes, n, request};
 
 const SPAN: Duration = Duration::from_secs(1);
 
@@ -315,13 +315,14 @@ fn a_checkpoint_that_is_too_old_for_a_replica_without_its_state_is_made_anew() {
     let (mut cluster, _) = cluster_of(0, |config| {
         small(config);
         if config.node == n(1) {
-            config.checkpoint.log_bytes = 3_000;
+            config.checkpoint.log_bytes = 4_000;
         }
     });
     write(&mut cluster, 50);
     let offered = view(&cluster, n(1)).checkpoint().unwrap_or_default();
     cluster.restart(n(2), |state| state.checkpoint = None);
-    assert!(view(&cluster, n(2)).compacted() > offered, "{offered} is too old");
+    let compacted = view(&cluster, n(2)).compacted();
+    assert!(offered.index.0 > 0 && compacted > offered, "{offered} is older than {compacted}");
     cluster.run(Duration::from_secs(5));
     same(&mut cluster, &[n(1), n(2), n(3)]);
 }
@@ -365,4 +366,25 @@ fn a_replica_votes_only_when_it_exists() {
     cluster.cut.clear();
     cluster.run(Duration::from_secs(5));
     assert_eq!(order(&mut cluster, Change::Voter(member(4, 4))), []);
+}
+
+/// Law 24: what the group remembers of its clients travels with the state, and comes back from a checkpoint.
+#[test]
+fn a_request_is_known_behind_a_snapshot_and_a_checkpoint() {
+    let (mut cluster, _) = cluster(0);
+    cluster.isolate(n(3));
+    let delete = pontoon_wire::command::KvOperation::Delete { key: bytes("key 1") };
+    write(&mut cluster, 5);
+    let request = cluster.write_as(request(1, 0, 1), "key 1", delete);
+    let deleted = Ok(Outcome::Written(vec![OperationOutcome::Deleted { existed: true }]));
+    assert_eq!(cluster.ask(n(1), request.clone()), deleted);
+    write(&mut cluster, 60);
+    let behind = view(&cluster, n(3)).last().index;
+    cluster.cut.clear();
+    cluster.run(Duration::from_secs(5));
+    assert!(view(&cluster, n(3)).compacted().index > behind, "node 3 has a snapshot");
+    assert_eq!(cluster.ask(n(3), request.clone()), deleted);
+    cluster.restart(n(2), |_| {});
+    assert_eq!(cluster.ask(n(2), request), deleted, "node 2 starts with its checkpoint");
+    same(&mut cluster, &[n(1), n(2), n(3)]);
 }

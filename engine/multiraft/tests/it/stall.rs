@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use pontoon_multiraft::{Event, Role, STALL_AFTER};
-use pontoon_types::{ClientId, Descriptor, NodeId};
+use pontoon_types::{Descriptor, NodeId};
 use pontoon_wire::client::{Operation, Outcome, Refusal};
 use pontoon_wire::command::{Command, KvOperation};
 
-use crate::cluster::{Cluster, bytes, n};
+use crate::cluster::{Cluster, bytes, fresh_request, n};
 
 /// The time in which a group without a leader has one again.
 const ELECTION_TIMEOUT: Duration = Duration::from_secs(2);
@@ -27,7 +27,7 @@ fn stall(cluster: &mut Cluster, node: NodeId) {
 fn put_somewhere(descriptor: &Descriptor) -> Operation {
     let key = [descriptor.range.start.as_ref(), &[0]].concat().into();
     let operations = vec![KvOperation::Put { key, value: bytes("v") }];
-    let command = Command { client: ClientId(1), sequence: 1, operations };
+    let command = Command { id: fresh_request(), floor: 0, operations };
     Operation::Write { group: descriptor.group, generation: descriptor.generation, command: command.encode() }
 }
 

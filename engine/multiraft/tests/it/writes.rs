@@ -6,7 +6,7 @@ use pontoon_types::Index;
 use pontoon_wire::client::{OperationOutcome, Outcome, Refusal};
 use pontoon_wire::command::KvOperation;
 
-use crate::cluster::{CLIENT, Cluster, bytes, n};
+use crate::cluster::{CLIENT, Cluster, bytes, fresh_request, n};
 use pontoon_multiraft::Event;
 
 #[test]
@@ -58,11 +58,7 @@ fn writes_of_many_groups_in_one_turn_share_one_append_and_one_frame_per_peer() {
         .map(|descriptor| {
             let key = [descriptor.range.start.as_ref(), b"k"].concat();
             let operation = KvOperation::Put { key: key.into(), value: bytes("v") };
-            let command = pontoon_wire::command::Command {
-                client: pontoon_types::ClientId(1),
-                sequence: 1,
-                operations: vec![operation],
-            };
+            let command = pontoon_wire::command::Command { id: fresh_request(), floor: 0, operations: vec![operation] };
             pontoon_wire::client::Operation::Write {
                 group: descriptor.group,
                 generation: descriptor.generation,

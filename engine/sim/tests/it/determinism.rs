@@ -29,7 +29,7 @@ fn the_whole_trace_is_the_same_twice_and_says_what_happened() {
     let (first, second) = (run(7, &overrides), run(7, &overrides));
     assert_eq!(first.to_string(), second.to_string());
     let text = first.to_string();
-    for word in [" is leader of term 1", "AppendResponse matched", " committed ", "beacon ", "answered: Ok("] {
+    for word in [" is leader of term ", "AppendResponse matched", " committed ", "beacon ", "answered: Ok("] {
         assert!(text.contains(word), "the trace says nothing of {word:?}");
     }
 }

@@ -55,8 +55,8 @@ fn clocks_beyond_the_margin_break_no_law() {
 #[test]
 fn an_old_image_of_a_disk_is_not_noticed_yet() {
     let overrides = Overrides { nodes: Some(3), old_images: true, ..Overrides::default() };
-    let broken = (0..30).find_map(|seed| run(seed, &overrides).violation);
-    let broken = broken.expect("amnesia breaks a law").broken.to_string();
     let laws = ["one vote", "leader completeness", "committed prefix", "law 13", "the core at", "log matching"];
-    assert!(laws.iter().any(|law| broken.starts_with(law)), "{broken}");
+    let is_of_amnesia = |broken: &String| laws.iter().any(|law| broken.starts_with(law));
+    let mut broken = (0..30).filter_map(|seed| Some(run(seed, &overrides).violation?.broken.to_string()));
+    assert!(broken.any(|broken| is_of_amnesia(&broken)), "amnesia breaks a law");
 }

@@ -1,15 +1,15 @@
 //! The limits of a command, and the errors of its bytes.
 
 use bytes::Bytes;
-use pontoon_types::ClientId;
 use pontoon_types::limits::{BATCH_BYTES_MAX, BATCH_OPERATIONS_MAX, COMMAND_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use pontoon_types::{RequestId, SessionTime};
 use pontoon_wire::client::Refusal;
 use pontoon_wire::command::{Command, CommandError, KvOperation};
 
 use crate::samples;
 
 fn command(operations: Vec<KvOperation>) -> Command {
-    Command { client: ClientId(1), sequence: 1, operations }
+    Command { id: RequestId { sequence: 1, ..RequestId::default() }, floor: 1, operations }
 }
 
 fn zeros(bytes: usize) -> Bytes {
@@ -91,10 +91,10 @@ fn each_kind_of_damage_has_its_error() {
     };
     assert_eq!(Command::decode(Bytes::new()), Err(CommandError::Truncated));
     assert_eq!(with(0, 2), Err(CommandError::Version { found: 2 }));
-    assert_eq!(with(28, 0xff), Err(CommandError::Truncated), "4 billion operations");
-    assert_eq!(with(25, 5), Err(CommandError::Truncated), "one operation more than there is");
-    assert_eq!(with(25, 3), Err(CommandError::Trailing { bytes: 12 }), "one operation less than there is");
-    assert_eq!(with(29, 9), Err(CommandError::Kind { found: 9 }));
+    assert_eq!(with(44, 0xff), Err(CommandError::Truncated), "4 billion operations");
+    assert_eq!(with(41, 5), Err(CommandError::Truncated), "one operation more than there is");
+    assert_eq!(with(41, 3), Err(CommandError::Trailing { bytes: 12 }), "one operation less than there is");
+    assert_eq!(with(45, 9), Err(CommandError::Kind { found: 9 }));
     let longer = Bytes::from([whole.as_ref(), &[1, 2]].concat());
     assert_eq!(Command::decode(longer), Err(CommandError::Trailing { bytes: 2 }));
 }
@@ -105,4 +105,13 @@ fn keys_and_values_are_slices() {
     let decoded = Command::decode(bytes.clone()).unwrap();
     let range = bytes.as_ptr_range();
     assert!(decoded.operations.iter().all(|operation| range.contains(&operation.key().as_ptr())));
+}
+
+#[test]
+fn another_session_changes_nothing_else() {
+    let command = samples::command();
+    let reopened = Command::decode(Command::reopened(&command.encode(), SessionTime(1 << 40))).unwrap();
+    let mut expected = command;
+    expected.id.session.opened = SessionTime(1 << 40);
+    assert_eq!(reopened, expected);
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use pontoon_types::{
     Body, ChunkNumber, ClientId, ClusterId, CoreId, Descriptor, Entry, Generation, GroupId, Incarnation, Index,
-    KeyRange, LogId, Member, Message, NodeId, Permit, ReplicaId, Term,
+    KeyRange, LogId, Member, Message, NodeId, Permit, ReplicaId, RequestId, SessionId, SessionTime, Term,
 };
 use pontoon_wire::client::{
     CoreStatus, Counters, GroupRole, GroupStatus, Operation, OperationOutcome, Outcome, ReadLevel, Refusal, Reply,
@@ -303,6 +303,7 @@ pub(crate) fn replies() -> ReplyFrame {
         Err(Refusal::TooLarge { limit: "KEY_BYTES_MAX".to_string(), limit_bytes: 4096, bytes: 4097 }),
         Err(Refusal::Refused { why: "a key holds at least one byte".to_string() }),
         Err(Refusal::TooStale { leader: Some(NodeId(2)) }),
+        Err(Refusal::Forgotten { now: SessionTime(12) }),
         Err(Refusal::Unknown),
     ];
     let replies = results.into_iter().zip(500..).map(|(result, sequence)| Reply { sequence, result });
@@ -312,8 +313,11 @@ pub(crate) fn replies() -> ReplyFrame {
 pub(crate) fn command() -> Command {
     let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
     Command {
-        client: ClientId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10),
-        sequence: 99,
+        id: RequestId {
+            session: SessionId { client: ClientId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10), opened: SessionTime(7) },
+            sequence: 99,
+        },
+        floor: 98,
         operations: vec![
             KvOperation::Put { key: bytes("k"), value: bytes("value") },
             KvOperation::Delete { key: bytes("gone") },

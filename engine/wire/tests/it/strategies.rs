@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use pontoon_types::{
     Body, ChunkNumber, ClientId, CoreId, Descriptor, Entry, EntryKind, Generation, GroupId, Incarnation, Index,
-    KeyRange, LogId, Member, Message, NodeId, Permit, ReplicaId, Term,
+    KeyRange, LogId, Member, Message, NodeId, Permit, ReplicaId, RequestId, SessionId, SessionTime, Term,
 };
 use pontoon_wire::client::{
     CoreStatus, Counters, GroupRole, GroupStatus, Operation, OperationOutcome, Outcome, ReadLevel, Refusal, Reply,
@@ -293,6 +293,7 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         }),
         ".{0,20}".prop_map(|why| Refusal::Refused { why }),
         option::of(node()).prop_map(|leader| Refusal::TooStale { leader }),
+        any::<u64>().prop_map(|now| Refusal::Forgotten { now: SessionTime(now) }),
         Just(Refusal::Unknown),
     ]
 }
@@ -310,9 +311,10 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
         (blob(), option::of(blob()), option::of(blob()))
             .prop_map(|(key, expected, value)| KvOperation::CompareAndSet { key, expected, value }),
     ];
-    (any::<(u128, u64)>(), vec(operation, 0..6)).prop_map(|((client, sequence), operations)| Command {
-        client: ClientId(client),
-        sequence,
-        operations,
-    })
+    (any::<(u128, u64, u64, u64)>(), vec(operation, 0..6)).prop_map(
+        |((client, opened, sequence, floor), operations)| {
+            let session = SessionId { client: ClientId(client), opened: SessionTime(opened) };
+            Command { id: RequestId { session, sequence }, floor, operations }
+        },
+    )
 }

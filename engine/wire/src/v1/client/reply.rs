@@ -3,7 +3,9 @@
 //! What is large or rare stands in lists of its own, so that a reply to a small write stays small.
 
 use bytes::Bytes;
-use pontoon_types::{self as types, CoreId, Generation, GroupId, Incarnation, Index, NodeId, ReplicaId, Term};
+use pontoon_types::{
+    self as types, CoreId, Generation, GroupId, Incarnation, Index, NodeId, ReplicaId, SessionTime, Term,
+};
 use rkyv::option::ArchivedOption;
 use rkyv::rend::unaligned::{u32_ule, u64_ule};
 use rkyv::{Archive, Serialize};
@@ -46,6 +48,7 @@ enum ReplyResult {
     TooLarge { limit: String, limit_bytes: u64, bytes: u64 },
     Refused { why: String },
     TooStale { leader: Option<u64> },
+    Forgotten { now: u64 },
     Unknown,
 }
 
@@ -264,6 +267,7 @@ impl<'a> Encoder<'a> {
             }
             client::Refusal::Refused { why } => ReplyResult::Refused { why: why.clone() },
             client::Refusal::TooStale { leader } => ReplyResult::TooStale { leader: leader.map(|node| node.0) },
+            client::Refusal::Forgotten { now } => ReplyResult::Forgotten { now: now.0 },
             client::Refusal::Unknown => ReplyResult::Unknown,
         }
     }
@@ -388,6 +392,9 @@ impl Decoder<'_> {
             }),
             ArchivedReplyResult::Refused { why } => Err(client::Refusal::Refused { why: why.as_str().to_owned() }),
             ArchivedReplyResult::TooStale { leader } => Err(client::Refusal::TooStale { leader: node(leader) }),
+            ArchivedReplyResult::Forgotten { now } => {
+                Err(client::Refusal::Forgotten { now: SessionTime(now.to_native()) })
+            }
             ArchivedReplyResult::Unknown => Err(client::Refusal::Unknown),
         })
     }
