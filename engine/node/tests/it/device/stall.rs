@@ -64,7 +64,9 @@ fn case_29_a_device_that_never_answers_again_ends_the_node() {
         let mut nodes = directories(3, 16, 1);
         let mut processes = start(&mut nodes, disk);
         let load = Load::start(nodes.addresses());
-        std::thread::sleep(Duration::from_millis(500));
+        // The segments are ready by then. While one is prepared, the file system's journal may stop the core in its write
+        // too, and then nothing in the process is left that could give up.
+        std::thread::sleep(Duration::from_secs(4));
         disk.freeze(true);
         let began = Instant::now();
         let first = processes.remove(0);
