@@ -54,6 +54,7 @@ pub mod inspect;
 pub mod memory;
 pub mod repair;
 pub mod storage;
+pub mod transplant;
 
 mod append;
 mod cold;

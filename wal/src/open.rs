@@ -198,7 +198,7 @@ impl Log {
     }
 }
 
-fn new_directory(dir: &Path, options: &Options) -> Result<Directory, LogError> {
+pub(crate) fn new_directory(dir: &Path, options: &Options) -> Result<Directory, LogError> {
     Directory::create(dir).map_err(LogError::io(format!("creating {}", dir.display())))?;
     lock(dir, options)
 }

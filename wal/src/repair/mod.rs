@@ -15,8 +15,8 @@
 //!
 //! Left out: rotten payloads. They are copied as they are, known by their names, and peers give them back.
 
-mod fold;
-mod rebuild;
+pub(crate) mod fold;
+pub(crate) mod rebuild;
 
 use std::path::{Path, PathBuf};
 
@@ -81,7 +81,8 @@ impl Plan {
     }
 }
 
-fn is_unusable(verdict: &Verdict) -> bool {
+/// Whether a log has lost what no peer gives back.
+pub(crate) fn is_unusable(verdict: &Verdict) -> bool {
     let costs = |loss: &Loss| matches!(loss, Loss::Entries(..) | Loss::Descriptor(_));
     verdict.refusal.is_some() || verdict.damage.iter().any(|damage| costs(&damage.loss))
 }
@@ -104,7 +105,7 @@ pub fn rebuild_into(storage: &dyn Storage, target: &dyn Storage) -> Result<(), L
     rebuild(&layout, &fold, next_incarnation(&layout), target)
 }
 
-fn next_incarnation(layout: &Layout<'_>) -> Incarnation {
+pub(crate) fn next_incarnation(layout: &Layout<'_>) -> Incarnation {
     let seen = layout.headers().map(|(_, header)| header.incarnation);
     Incarnation(seen.fold(layout.control.incarnation, Incarnation::max).0.saturating_add(1))
 }

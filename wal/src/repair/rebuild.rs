@@ -6,9 +6,11 @@
 
 use std::sync::Arc;
 
-use pontoon_types::{Compaction, Creation, EntryKind, GroupId, Incarnation, Index, LogId, Term};
+use pontoon_types::{
+    Compaction, Creation, Entry, EntryKind, GroupId, HardState, Incarnation, Index, LogId, ReplicaId, Term,
+};
 
-use super::fold::{Fold, KeptGroup};
+use super::fold::Fold;
 use crate::LogError;
 use crate::append::{GroupBuffer, Room, segment_room};
 use crate::control::ControlFile;
@@ -41,23 +43,27 @@ pub(crate) fn rebuild(
         salt_seed: target.salt().map_err(LogError::io("drawing a salt"))?,
         ids: SegmentIds::above(layout.newest_seen()),
     };
-    let segment_bytes = origin.segment_bytes;
-    let writer = Writer::new(origin, Stream::Log, LogEnd::default());
-    let mut building = Building { layout, target, writer, buffer: GroupBuffer::new(), slots: 0, segment_bytes };
+    let mut building = Building::begin(target, origin);
     for (group, dead) in &fold.tombstones {
-        // Only what exists can be removed.
-        let creation = Creation { replica: *dead, descriptor: bytes::Bytes::new() };
-        building.create(*group, &creation)?;
-        building.say(RunHead::plain(KIND_TOMBSTONE, *group, dead.0, 0))?;
+        building.bury(*group, *dead)?;
     }
     for (group, kept) in &fold.groups {
-        building.put_group(*group, kept)?;
+        let creation = Creation { replica: kept.replica, descriptor: kept.descriptor.clone() };
+        building.begin_group(*group, &creation, kept.hard_state, kept.compacted)?;
+        if kept.must_not_vote() {
+            building.silence(*group)?;
+        }
+        for run in kept.runs.as_slice() {
+            let planned = layout.segment(run.segment).ok_or_else(|| gone(run))?;
+            let source = Source::read(layout.storage, &planned.name, layout.control.segment_bytes, run)?;
+            building.copy(*group, run.first, &source)?;
+        }
     }
-    building.finish(layout, incarnation)
+    building.finish(incarnation)
 }
 
-struct Building<'a> {
-    layout: &'a Layout<'a>,
+/// A new log on its way.
+pub(crate) struct Building<'a> {
     target: &'a dyn Storage,
     writer: Writer,
     buffer: GroupBuffer,
@@ -65,21 +71,40 @@ struct Building<'a> {
     segment_bytes: u64,
 }
 
-impl Building<'_> {
-    fn put_group(&mut self, group: GroupId, kept: &KeptGroup) -> Result<(), LogError> {
-        let creation = Creation { replica: kept.replica, descriptor: kept.descriptor.clone() };
-        self.create(group, &creation)?;
-        self.say(RunHead::hard_state(group, kept.hard_state))?;
-        if kept.compacted.index > Index(0) {
-            self.say(RunHead::compact(group, Compaction { to: kept.compacted, reset: true }))?;
-        }
-        if kept.must_not_vote() {
-            self.say(RunHead::plain(KIND_VOTE_LOST, group, 0, 0))?;
-        }
-        for run in kept.runs.as_slice() {
-            self.copy(group, run)?;
+impl<'a> Building<'a> {
+    /// A log in `target`, of which nothing is there yet.
+    pub(crate) fn begin(target: &'a dyn Storage, origin: Origin) -> Building<'a> {
+        let segment_bytes = origin.segment_bytes;
+        let writer = Writer::new(origin, Stream::Log, LogEnd::default());
+        Building { target, writer, buffer: GroupBuffer::new(), slots: 0, segment_bytes }
+    }
+
+    /// The highest replica of the group that is dead.
+    pub(crate) fn bury(&mut self, group: GroupId, dead: ReplicaId) -> Result<(), LogError> {
+        // Only what exists can be removed.
+        self.create(group, &Creation { replica: dead, descriptor: bytes::Bytes::new() })?;
+        self.say(RunHead::plain(KIND_TOMBSTONE, group, dead.0, 0))
+    }
+
+    /// What stands of a group before its entries.
+    pub(crate) fn begin_group(
+        &mut self,
+        group: GroupId,
+        creation: &Creation,
+        hard_state: HardState,
+        compacted: LogId,
+    ) -> Result<(), LogError> {
+        self.create(group, creation)?;
+        self.say(RunHead::hard_state(group, hard_state))?;
+        if compacted.index > Index(0) {
+            self.say(RunHead::compact(group, Compaction { to: compacted, reset: true }))?;
         }
         Ok(())
+    }
+
+    /// The replica of the group does not know its vote.
+    pub(crate) fn silence(&mut self, group: GroupId) -> Result<(), LogError> {
+        self.say(RunHead::plain(KIND_VOTE_LOST, group, 0, 0))
     }
 
     fn create(&mut self, group: GroupId, creation: &Creation) -> Result<(), LogError> {
@@ -105,9 +130,8 @@ impl Building<'_> {
         Ok(())
     }
 
-    /// Copies the entries of a run, in as many pieces as it takes.
-    fn copy(&mut self, group: GroupId, run: &RunPlace) -> Result<(), LogError> {
-        let source = Source::of(self.layout, run)?;
+    /// Copies the entries of a run that begins at `first`, in as many pieces as it takes.
+    pub(crate) fn copy(&mut self, group: GroupId, first: Index, source: &Source) -> Result<(), LogError> {
         let head_room = Room { directory: RUN_BYTES, payloads: 0 };
         let mut next = 0;
         while next < source.records.len() {
@@ -128,8 +152,8 @@ impl Building<'_> {
                 self.flush()?;
                 continue;
             }
-            let first = LogId::new(Index(run.first.0 + next as u64), source.term);
-            self.buffer.put_run(RunHead::entries(group, first, source.kind, count as u32));
+            let id = LogId::new(Index(first.0 + next as u64), source.term);
+            self.buffer.put_run(RunHead::entries(group, id, source.kind, count as u32));
             for record in &source.records[next..next + count] {
                 self.buffer.put_copy(source.payload(record), record.crc);
             }
@@ -155,7 +179,7 @@ impl Building<'_> {
     }
 
     /// The last group, which may say nothing: a log has a segment. Then the control file, which makes it a log.
-    fn finish(mut self, layout: &Layout<'_>, incarnation: Incarnation) -> Result<(), LogError> {
+    pub(crate) fn finish(mut self, incarnation: Incarnation) -> Result<(), LogError> {
         if !self.buffer.is_empty() || self.writer.open().is_none() {
             self.flush()?;
         }
@@ -164,7 +188,7 @@ impl Building<'_> {
         }
         let end = self.writer.end();
         let control = Control {
-            identity: layout.identity(),
+            identity: self.writer.origin().identity,
             generation: 1,
             incarnation,
             durable_seq: end.seq,
@@ -177,26 +201,29 @@ impl Building<'_> {
     }
 }
 
-/// The records and payloads of one run, read from the damaged log.
-struct Source {
-    term: Term,
-    kind: EntryKind,
-    records: Vec<Record>,
+/// The records and payloads of one run, read from the log that it comes from.
+pub(crate) struct Source {
+    pub(crate) term: Term,
+    pub(crate) kind: EntryKind,
+    pub(crate) records: Vec<Record>,
     bytes: Vec<u8>,
     /// Where `bytes` starts, from the first payload of the group of records.
     from: usize,
 }
 
 impl Source {
-    fn of(layout: &Layout<'_>, run: &RunPlace) -> Result<Source, LogError> {
-        let gone =
-            || LogError::Unreadable { why: format!("the entries from {} on are not where they were", run.first) };
-        let planned = layout.segment(run.segment).ok_or_else(gone)?;
-        let file: Arc<dyn SegmentFile> = disk::open(layout.storage, &planned.name)?;
+    /// Reads a run from the segment of this name and size.
+    pub(crate) fn read(
+        storage: &dyn Storage,
+        name: &str,
+        segment_bytes: u64,
+        run: &RunPlace,
+    ) -> Result<Source, LogError> {
+        let file: Arc<dyn SegmentFile> = disk::open(storage, name)?;
         let head = RunHead::decode(&disk::load_range(file.as_ref(), run.head_at as usize, RUN_BYTES));
-        let skipped = run.first.0.checked_sub(head.index).ok_or_else(gone)?;
+        let skipped = run.first.0.checked_sub(head.index).ok_or_else(|| gone(run))?;
         if end(run).0 > head.index + u64::from(head.count) {
-            return Err(gone());
+            return Err(gone(run));
         }
         let records_at = run.head_at as usize + RUN_BYTES + skipped as usize * RECORD_BYTES;
         let directory = disk::load_range(file.as_ref(), records_at, run.count as usize * RECORD_BYTES);
@@ -204,15 +231,38 @@ impl Source {
         let from = records.iter().map(|record| record.offset).min().unwrap_or(0);
         let until = records.iter().map(|record| record.offset + record.length).max().unwrap_or(0);
         let start = run.payloads_at as usize + from;
-        if (start + until - from) as u64 > layout.control.segment_bytes {
-            return Err(gone());
+        if (start + until - from) as u64 > segment_bytes {
+            return Err(gone(run));
         }
         let bytes = disk::load_range(file.as_ref(), start, until - from);
         Ok(Source { term: Term(head.term), kind: head.entry_kind(), records, bytes, from })
     }
 
-    fn payload(&self, record: &Record) -> &[u8] {
+    /// One entry, under an identity of its own.
+    pub(crate) fn of(entry: &Entry) -> Source {
+        let record = Record { offset: 0, length: entry.payload.len(), crc: crc32fast::hash(&entry.payload) };
+        let bytes = entry.payload.to_vec();
+        Source { term: entry.id.term, kind: entry.kind, records: vec![record], bytes, from: 0 }
+    }
+
+    /// The same identities, with nothing in them.
+    pub(crate) fn emptied(self) -> Source {
+        let record = Record { offset: 0, length: 0, crc: crc32fast::hash(&[]) };
+        let records = vec![record; self.records.len()];
+        Source { records, kind: EntryKind::Command, bytes: Vec::new(), from: 0, ..self }
+    }
+
+    pub(crate) fn payload(&self, record: &Record) -> &[u8] {
         let start = record.offset - self.from;
         &self.bytes[start..start + record.length]
     }
+
+    /// Whether a payload is what was written.
+    pub(crate) fn is_intact(&self, record: &Record) -> bool {
+        crc32fast::hash(self.payload(record)) == record.crc
+    }
+}
+
+fn gone(run: &RunPlace) -> LogError {
+    LogError::Unreadable { why: format!("the entries from {} on are not where they were", run.first) }
 }

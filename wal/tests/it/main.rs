@@ -21,3 +21,4 @@ mod model;
 mod reading;
 mod repair;
 mod space;
+mod transplant;

@@ -7,7 +7,7 @@
 //!
 //! `PONTOON_WAL_SEEDS=N` runs another number of seeds, `PONTOON_WAL_SEED=N` only that one.
 
-mod history;
+pub mod history;
 mod seen;
 
 use bytes::Bytes;
