@@ -110,8 +110,11 @@ impl Household {
         let caller = match hello.from {
             hello::Caller::Client(_) => own_bytes.map(|_| Caller::Client)?,
             hello::Caller::Peer { node, to, cores, segment_bytes: caller_bytes, .. } => {
-                if to != self.node || node == self.node || !self.nodes.contains(&node) {
+                if to != self.node || node == self.node {
                     return Err(HelloRefusal::OtherNode);
+                }
+                if !self.nodes.contains(&node) {
+                    return Err(HelloRefusal::GivenUp);
                 }
                 if cores != self.cores {
                     return Err(HelloRefusal::OtherCoreCount);

@@ -71,6 +71,15 @@ pub enum DataDirError {
         /// Who wanted it.
         expected: String,
     },
+    /// A recovery after the loss of a quorum was begun here and not ended.
+    #[error(
+        "a recovery of {} was cut short; undo it with `pontoon recover undo`, then do it again",
+        dir.display()
+    )]
+    UnfinishedRecovery {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// A log that the identity lists is not there (law 16).
     #[error(
         "log {} is missing; the node does not start without it: restore it, or remove the data directory and let the \

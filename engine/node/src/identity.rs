@@ -195,6 +195,13 @@ impl DataDir {
         self.write()
     }
 
+    /// From here on the directory is this. It holds from the first of the two writes on.
+    pub fn replace(&mut self, identity: Identity) -> Result<(), DataDirError> {
+        self.identity = identity;
+        self.write()?;
+        self.write()
+    }
+
     /// Removes the directories of the retired logs. All listed logs have been opened before, so that a node file which
     /// was put back from a backup refuses the start instead of removing the logs that count.
     pub fn remove_retired(&mut self) -> Result<(), DataDirError> {

@@ -32,6 +32,7 @@
 //! - `link`: the connection to a peer; `door`: who may come in; `connection`: who came in; `inbox`: between threads
 //! - `init`: the first start of a cluster; `identity`: the node file and the lock; `descriptor_record`: its ranges
 //! - `store`: the checkpoints, on threads of their own
+//! - `quorum_loss`: groups that begin anew with the survivors of a lost quorum, offline
 //! - `rehome`: a start with another number of cores; `trace_file`: protocol events for checkers outside
 //! - `config`, `probe`, `error`: what a node starts with, what the machine must offer, and what can go wrong
 //!
@@ -60,6 +61,7 @@ pub mod inbox;
 pub mod init;
 pub mod link;
 pub mod node;
+pub mod quorum_loss;
 pub mod rehome;
 pub mod store;
 pub mod trace_file;
@@ -78,7 +80,7 @@ pub use error::{CoreFailure, DataDirError, InitError, StartError};
 pub use inbox::Order;
 pub use init::{InitPlan, init};
 pub use node::{Node, NodeFailure, StopHandle, WaitEnd};
-pub use pontoon_multiraft::{Change, MembersChange};
+pub use pontoon_multiraft::{Change, Configuration, MembersChange};
 pub use pontoon_types::{ClusterId, NodeId};
 pub use pontoon_wal::Options as LogOptions;
 pub use pontoon_wire::client::Counters;

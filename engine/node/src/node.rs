@@ -38,6 +38,7 @@ use crate::inbox::{Delivery, Inbox, Order};
 use crate::link::Link;
 use crate::listen::listen_at;
 use crate::probe::probe;
+use crate::quorum_loss;
 use crate::recover::{RecoveredCore, descriptors, recover};
 use crate::rehome::rehome;
 use crate::store::Store;
@@ -179,6 +180,7 @@ impl Node {
     /// Starts a node and returns when all its cores run.
     pub fn start(config: NodeConfig) -> Result<Node, StartError> {
         let mut data_dir = DataDir::open(&config.data_dir)?;
+        quorum_loss::check_start(&config.data_dir)?;
         let identity = data_dir.identity();
         check_expectations(&config, identity)?;
         let own = identity.nodes.iter().find(|(node, _)| *node == identity.node);

@@ -178,3 +178,8 @@ pub const STORE_READS_MAX: usize = 256;
 /// Most groups of which a core hears at once that their old entries hold the log. It hears of the others when these have
 /// made their checkpoints.
 pub const LOG_PRESSURE_GROUPS_MAX: usize = 4096;
+
+/// How far a recovery after the loss of a quorum jumps ahead with terms, replicas and generations. The lost nodes may have
+/// counted on without a word to a survivor, one for each election or change: so far they did not get in the life of a
+/// cluster.
+pub const RECOVERY_JUMP: u64 = 1_000_000;

@@ -109,6 +109,12 @@ pub enum HelloRefusal {
     /// The core ended by itself.
     #[error("the core has stopped after a failure, which is in the node's log; start the node again")]
     CoreStopped,
+    /// The calling node is none of the cluster's, or not any more.
+    #[error(
+        "the node does not know the caller as a node of its cluster: it was given up in a recovery after the loss of a \
+         quorum, and its data directory must not be used again"
+    )]
+    GivenUp,
     /// What the calling core sends may be larger than what the log of this one can hold.
     #[error(
         "the log of the caller has segments of {caller_bytes} bytes, that of the node has {own_bytes}, which is too small for \
@@ -134,6 +140,7 @@ impl HelloRefusal {
             HelloRefusal::Full => 6,
             HelloRefusal::CoreStopped => 7,
             HelloRefusal::LargerSegments { .. } => 8,
+            HelloRefusal::GivenUp => 9,
         }
     }
 
@@ -149,6 +156,7 @@ impl HelloRefusal {
             6 => HelloRefusal::Full,
             7 => HelloRefusal::CoreStopped,
             8 => HelloRefusal::LargerSegments { caller_bytes, own_bytes },
+            9 => HelloRefusal::GivenUp,
             _ => return Err(FrameError::Value { field: "refusal" }),
         }))
     }

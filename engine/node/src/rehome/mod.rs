@@ -207,7 +207,8 @@ fn place(group: GroupId, cores: u16) -> usize {
     usize::from(core_of(group, cores).0)
 }
 
-fn draw_uuid() -> Result<u128, DataDirError> {
+/// A name for a log that no other log has.
+pub(crate) fn draw_uuid() -> Result<u128, DataDirError> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)
         .map_err(|error| DataDirError::io("/dev/urandom".as_ref(), "read", std::io::Error::other(error.to_string())))?;

@@ -35,13 +35,13 @@ fn value(id: u64, round: u64, bytes: usize) -> Bytes {
     Bytes::from(value)
 }
 
-fn connect(addresses: &[SocketAddr]) -> Client {
+pub fn connect(addresses: &[SocketAddr]) -> Client {
     Client::connect(addresses, ClientOptions { timeout: PATIENCE, ..ClientOptions::default() }).unwrap()
 }
 
 /// Overwrites all keys, each once in a round, until so many bytes were written, never two writes of one key at a time. Returns
 /// the round that each key has.
-fn overwrite(client: &mut Client, first_round: u64, bytes: u64, value_bytes: usize) -> u64 {
+pub fn overwrite(client: &mut Client, first_round: u64, bytes: u64, value_bytes: usize) -> u64 {
     let rounds = bytes.div_ceil(KEYS * value_bytes as u64);
     let last = first_round + rounds;
     let mut next: VecDeque<(u64, u64)> =
@@ -80,7 +80,7 @@ fn overwrite(client: &mut Client, first_round: u64, bytes: u64, value_bytes: usi
 }
 
 #[track_caller]
-fn verify(client: &mut Client, round: u64, value_bytes: usize) {
+pub fn verify(client: &mut Client, round: u64, value_bytes: usize) {
     for id in 0..KEYS {
         let found = client.get(key(id)).unwrap_or_else(|error| {
             let state: Vec<_> = (1..=3).map(|node| status(client, node)).collect();
@@ -92,7 +92,7 @@ fn verify(client: &mut Client, round: u64, value_bytes: usize) {
 }
 
 #[track_caller]
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let give_up = Instant::now() + 2 * PATIENCE;
     while !is_so() {
         assert!(Instant::now() < give_up, "{what}");
@@ -100,11 +100,11 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-fn status(client: &mut Client, node: u64) -> Option<CoreStatus> {
+pub fn status(client: &mut Client, node: u64) -> Option<CoreStatus> {
     client.status(NodeId(node), CoreId(0)).ok()
 }
 
-fn counters(client: &mut Client, node: u64) -> Counters {
+pub fn counters(client: &mut Client, node: u64) -> Counters {
     status(client, node).map(|status| status.counters).unwrap_or_default()
 }
 

@@ -83,7 +83,7 @@ fn each_caller_hears_why_it_is_refused() {
         (peer(ClusterId(0), 2, 1, 2), Some(HelloRefusal::OtherCluster)),
         (peer(cluster, 2, 3, 2), Some(HelloRefusal::OtherNode)),
         (peer(cluster, 1, 1, 2), Some(HelloRefusal::OtherNode)),
-        (peer(cluster, 9, 1, 2), Some(HelloRefusal::OtherNode)),
+        (peer(cluster, 9, 1, 2), Some(HelloRefusal::GivenUp)),
         (peer(cluster, 2, 1, 1), Some(HelloRefusal::OtherCoreCount)),
         (peer_with(cluster, 2, 1, 2, 64 << 10), None),
         (

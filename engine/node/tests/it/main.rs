@@ -16,6 +16,7 @@ mod kill_under_load;
 mod log;
 mod memory;
 mod no_io_uring;
+mod recover;
 mod rehome;
 mod replies;
 mod restart;

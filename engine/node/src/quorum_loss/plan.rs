@@ -1,0 +1,260 @@
+//! What becomes of one group when a part of its members is lost for good: a pure function of what the survivors hold.
+//!
+//! # Which groups
+//!
+//! A group that can still decide is left alone, because a recovery throws away what only the lost members know. It can
+//! decide when survivors that vote are a quorum of the configuration in force where the most complete log is, or when one
+//! of them would win an election among them by Raft's own rules.
+//!
+//! # Which log
+//!
+//! The one with the highest last entry, compared as elections compare logs. Among the survivors nobody has a committed entry
+//! that it lacks, by the argument of the paper (section 5.4.3): whoever wrote its last term was elected with everything that
+//! was committed before.
+//!
+//! # What may be missing
+//!
+//! What was acknowledged was on a quorum. If the lost members are no quorum without the survivors, in none of the
+//! configurations that a survivor knows, then each quorum has a survivor in it and nothing that was acknowledged is missing.
+//! There is one way round that: somebody had a survivor removed from the group, and no survivor has heard of it. If the lost
+//! members are a quorum, they may have acknowledged writes of which no survivor has ever heard, and nobody can say how many.
+//! A replica that does not know its vote any more (a repaired log) counts as lost here: its log may have been longer.
+//!
+//! The other way round: entries behind what is known to be committed are kept though nothing shows that they ever were. A
+//! client that heard "unknown" of such a write will find it done.
+//!
+//! # Who goes on
+//!
+//! All survivors that were members, as voters under replicas that never were. Nothing that was ever sent names them, and
+//! nothing that they send names a replica of before: an old member that comes back is neither heard nor asked (law 11).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pontoon_multiraft::Configuration;
+use pontoon_types::limits::RECOVERY_JUMP;
+use pontoon_types::{ClusterId, Generation, GroupId, HardState, Index, LogId, Member, NodeId, ReplicaId, Term};
+
+/// A replica of a group as a survivor holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SurvivingReplica {
+    /// Which one.
+    pub replica: ReplicaId,
+    /// Its term and vote.
+    pub hard_state: HardState,
+    /// What it voted is not known: it never votes.
+    pub vote_lost: bool,
+    /// Everything up to here is committed, as a checkpoint or a compacted log shows.
+    pub committed: LogId,
+    /// Its last entry.
+    pub last: LogId,
+    /// The members as of `committed`, and then those of each later entry that names them. The last are in force.
+    pub configurations: Vec<Configuration>,
+    /// The highest version of the descriptor that it may know.
+    pub generation: Generation,
+    /// Why nobody can go on from it, if so.
+    pub unusable: Option<String>,
+}
+
+impl SurvivingReplica {
+    /// The members in force.
+    pub fn members(&self) -> &Configuration {
+        self.configurations.last().expect("law: a replica knows its members as of its checkpoint or of its beginning")
+    }
+}
+
+/// What becomes of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupPlan {
+    /// The group.
+    pub group: GroupId,
+    /// What the survivors hold of it. At least one does.
+    pub survivors: BTreeMap<NodeId, SurvivingReplica>,
+    /// The survivor with the most complete log.
+    pub base: NodeId,
+    /// The voters in force that are not among the survivors.
+    pub lost: Vec<Member>,
+    /// Everything up to here is known to be committed.
+    pub committed: LogId,
+    /// What is done.
+    pub verdict: Verdict,
+}
+
+/// What is done with a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing: it can decide without the lost members.
+    LeftAlone(String),
+    /// Nothing: there is nothing to go on from.
+    Refused(String),
+    /// It begins anew with the survivors.
+    Recover(Recovery),
+}
+
+/// How a group begins anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovery {
+    /// The survivors as voters, under new replicas.
+    pub configuration: Configuration,
+    /// The entry with that configuration, behind the last one of the base.
+    pub entry: LogId,
+    /// The version of the descriptor.
+    pub generation: Generation,
+    /// The lost members may have acknowledged writes that no survivor has.
+    pub may_miss: bool,
+}
+
+impl GroupPlan {
+    /// The survivor from which the group goes on.
+    pub fn base(&self) -> &SurvivingReplica {
+        &self.survivors[&self.base]
+    }
+
+    /// How it begins anew, if it does.
+    pub fn recovery(&self) -> Option<&Recovery> {
+        match &self.verdict {
+            Verdict::Recover(recovery) => Some(recovery),
+            Verdict::LeftAlone(_) | Verdict::Refused(_) => None,
+        }
+    }
+
+    /// How many entries are kept though nothing shows that they were committed.
+    pub fn unproven_entries(&self) -> u64 {
+        self.base().last.index.0.saturating_sub(self.committed.index.0)
+    }
+}
+
+/// What becomes of all groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The nodes whose directories are at hand.
+    pub survivors: Vec<NodeId>,
+    /// The other nodes of the cluster.
+    pub lost: Vec<NodeId>,
+    /// The nodes of the cluster afterwards: the survivors, and lost ones only if a group that does not begin anew may need
+    /// them.
+    pub nodes: Vec<NodeId>,
+    /// The groups that survivors hold, in the order of their numbers.
+    pub groups: Vec<GroupPlan>,
+    /// Groups that the cluster began with and no survivor holds. Nothing is known of them.
+    pub absent: Vec<GroupId>,
+}
+
+impl Plan {
+    /// The plan for a cluster of these nodes.
+    pub fn of(
+        cluster: ClusterId,
+        nodes: &BTreeSet<NodeId>,
+        survivors: Vec<NodeId>,
+        groups: Vec<GroupPlan>,
+        absent: Vec<GroupId>,
+    ) -> Plan {
+        let lost: Vec<NodeId> = nodes.iter().filter(|node| !survivors.contains(node)).copied().collect();
+        let needed = |node: &NodeId| {
+            let others = groups.iter().filter(|group| group.recovery().is_none());
+            let mut members = others.flat_map(|group| group.survivors.values().flat_map(|of| &of.configurations));
+            !absent.is_empty() || members.any(|of| of.replica_on(*node).is_some())
+        };
+        let nodes = nodes.iter().filter(|node| survivors.contains(node) || needed(node)).copied().collect();
+        Plan { cluster, survivors, lost, nodes, groups, absent }
+    }
+}
+
+/// Decides about a group of which at least one survivor holds a replica.
+pub fn plan(group: GroupId, survivors: BTreeMap<NodeId, SurvivingReplica>) -> GroupPlan {
+    let base = most_complete(&survivors);
+    let members = survivors[&base].members();
+    let is_here = |member: &Member| survivors.get(&member.node).is_some_and(|of| of.replica == member.replica);
+    let voters = members.members().iter().filter(|(_, standing)| standing.votes()).map(|(member, _)| *member);
+    let lost = voters.filter(|member| !is_here(member)).collect();
+    let committed = survivors.values().map(|of| of.committed).max().unwrap_or_default();
+    let verdict = verdict(&survivors, base);
+    GroupPlan { group, base, lost, committed, verdict, survivors }
+}
+
+/// Of equal logs one that can be gone on from, then the lowest node.
+fn most_complete(survivors: &BTreeMap<NodeId, SurvivingReplica>) -> NodeId {
+    let rank = |(node, of): &(&NodeId, &SurvivingReplica)| (of.last, of.unusable.is_none(), std::cmp::Reverse(**node));
+    let best = survivors.iter().max_by_key(rank);
+    *best.expect("law: a group is planned for when a survivor holds it").0
+}
+
+fn verdict(survivors: &BTreeMap<NodeId, SurvivingReplica>, base: NodeId) -> Verdict {
+    let of_base = &survivors[&base];
+    let members = of_base.members();
+    if is_quorum(members, survivors, |_| true) {
+        let why = "a majority of its voters survives, of both halves if it is joint: start the nodes, and it elects a \
+                   leader";
+        return Verdict::LeftAlone(why.to_string());
+    }
+    if let Some(node) = survivors.keys().copied().find(|node| could_win(survivors, *node)) {
+        let why = format!("its replica on {node} can be elected by survivors: start the nodes");
+        return Verdict::LeftAlone(why);
+    }
+    if let Some(why) = &of_base.unusable {
+        return Verdict::Refused(format!("the most complete log is that of {base}, and {why}"));
+    }
+    let terms = survivors.values().map(|of| of.hard_state.term.max(of.last.term).0);
+    let generations = survivors.values().map(|of| of.generation.0);
+    let ahead = |numbers: Option<u64>| numbers.and_then(|highest| highest.checked_add(RECOVERY_JUMP));
+    let numbers = (new_members(survivors, base), ahead(terms.max()), ahead(generations.max()));
+    let (Some(configuration), Some(term), Some(generation)) = numbers else {
+        return Verdict::Refused("its numbers are used up".to_string());
+    };
+    let mut known = survivors.values().flat_map(|of| &of.configurations);
+    Verdict::Recover(Recovery {
+        configuration,
+        entry: LogId::new(of_base.last.index.next(), Term(term)),
+        generation: Generation(generation),
+        may_miss: known.any(|members| can_decide_apart(members, survivors)),
+    })
+}
+
+/// Whether survivors that vote, and of which `counts` holds, are a quorum.
+fn is_quorum(
+    members: &Configuration,
+    survivors: &BTreeMap<NodeId, SurvivingReplica>,
+    counts: impl Fn(&SurvivingReplica) -> bool,
+) -> bool {
+    members.is_quorum(|replica| {
+        let of = members.node_of(replica).and_then(|node| survivors.get(&node));
+        of.is_some_and(|of| of.replica == replica && !of.vote_lost && counts(of))
+    })
+}
+
+/// Whether the survivor's replica would be elected if all survivors were started.
+fn could_win(survivors: &BTreeMap<NodeId, SurvivingReplica>, node: NodeId) -> bool {
+    let of = &survivors[&node];
+    let is_candidate = !of.vote_lost && of.members().is_voter(of.replica);
+    is_candidate && is_quorum(of.members(), survivors, |other| other.last <= of.last)
+}
+
+/// Whether those that are lost, or have forgotten, can have decided without any other survivor.
+fn can_decide_apart(members: &Configuration, survivors: &BTreeMap<NodeId, SurvivingReplica>) -> bool {
+    members.is_quorum(|replica| {
+        let of = members.node_of(replica).and_then(|node| survivors.get(&node));
+        of.is_none_or(|of| of.replica != replica || of.vote_lost)
+    })
+}
+
+/// The base, and the survivors that it knows as members, each under a replica above every one that was ever named.
+fn new_members(survivors: &BTreeMap<NodeId, SurvivingReplica>, base: NodeId) -> Option<Configuration> {
+    let known = survivors[&base].members();
+    let named = survivors.values().flat_map(|of| of.configurations.iter().map(Configuration::highest));
+    let highest = named.chain(survivors.values().map(|of| of.replica)).max()?;
+    let first = highest.0.checked_add(RECOVERY_JUMP)?;
+    let stays = |node: NodeId, of: &SurvivingReplica| node == base || known.node_of(of.replica) == Some(node);
+    let nodes = survivors.iter().filter(|(node, of)| stays(**node, of)).map(|(node, _)| *node);
+    let members = nodes.zip(first..).map(|(node, replica)| Member { node, replica: ReplicaId(replica) });
+    Configuration::of_voters(members).ok()
+}
+
+/// What of an index is known in a log: the term of the entry, if it is there.
+pub fn term_at(compacted: LogId, starts: &[LogId], last: Index, index: Index) -> Option<Term> {
+    if index == compacted.index {
+        return Some(compacted.term);
+    }
+    let place = starts.partition_point(|start| start.index <= index).checked_sub(1)?;
+    (index > compacted.index && index <= last).then(|| starts[place].term)
+}

@@ -1,0 +1,4 @@
+//! Groups that have lost a quorum for good begin anew with the survivors.
+
+mod nodes;
+mod plan;
