@@ -1,7 +1,7 @@
 //! `pontoon`: the operator's binary.
 //!
-//! It initialises data directories, talks to running nodes with the real client, runs the simulator, and looks into
-//! logs. Each subcommand is one file under `command`. What goes wrong is one line on standard error that says what to
+//! It initialises data directories, talks to running nodes with the real client, runs the simulator, looks into
+//! logs, and saves what a lost quorum has left. Each subcommand is one file under `command`. What goes wrong is one line on standard error that says what to
 //! do, and the exit code that [`failure`] assigns.
 
 mod command;
@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::command::{init, keys, sim, status, wal};
+use crate::command::{init, keys, recover, sim, status, wal};
 
 /// Operates Pontoon: initialises nodes, reads and writes keys, shows the state, simulates.
 #[derive(Parser)]
@@ -42,6 +42,8 @@ enum Command {
     Sim(sim::Sim),
     /// Look into the logs of a node, check them, and save what a damaged one still holds.
     Wal(wal::Wal),
+    /// Let groups that lost a quorum of their members for good begin anew with the survivors. Prints a plan first.
+    Recover(recover::Recover),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Command::Scan(scan) => scan.run(),
         Command::Sim(sim) => sim.run(),
         Command::Wal(wal) => wal.run(),
+        Command::Recover(recover) => recover.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

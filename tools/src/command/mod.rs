@@ -2,6 +2,7 @@
 
 pub mod init;
 pub mod keys;
+pub mod recover;
 pub mod sim;
 pub mod status;
 pub mod wal;

@@ -42,8 +42,10 @@ enum Command {
 
 /// How to print.
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Output {
+pub enum Output {
+    /// For people.
     Table,
+    /// For programs.
     Json,
 }
 
