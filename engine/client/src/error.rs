@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pontoon_types::{Descriptor, NodeId};
 use pontoon_wire::client::Refusal;
+use pontoon_wire::order::OrderReason;
 
 /// Why a request was not carried out. Everything except [`ClientError::Unknown`] means: nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +49,14 @@ pub enum ClientError {
         /// The reason, as a sentence.
         why: String,
     },
+    /// An order was not carried out, and why.
+    #[error("the order is refused: {why}; {}", .reason.advice())]
+    OrderRefused {
+        /// The kind of reason.
+        reason: OrderReason,
+        /// The reason, a clause.
+        why: String,
+    },
     /// No node that could answer was reachable, so the request never left.
     #[error("not reachable: {why}")]
     Unreachable {
@@ -82,6 +91,7 @@ impl From<Refusal> for ClientError {
             }
             Refusal::TooLarge { limit, limit_bytes, bytes } => ClientError::TooLarge { limit, limit_bytes, bytes },
             Refusal::Refused { why } => ClientError::Refused { why },
+            Refusal::Order { reason, why } => ClientError::OrderRefused { reason, why },
             Refusal::TooStale { leader } => ClientError::TooStale { leader },
             Refusal::Forgotten { .. } => {
                 ClientError::Refused { why: "the group has forgotten the session of this request".to_string() }

@@ -1,9 +1,10 @@
 //! What a caller asks and what it hears.
 
 use bytes::Bytes;
-use pontoon_types::{CoreId, NodeId};
+use pontoon_types::{CoreId, GroupId, NodeId};
 use pontoon_wire::client::{CoreStatus, OperationOutcome, ReadLevel, Routes};
 use pontoon_wire::command::KvOperation;
+use pontoon_wire::order::{GroupMembers, Order};
 
 use crate::ClientError;
 
@@ -56,6 +57,18 @@ pub enum Request {
         /// Most pairs wanted.
         limit: u32,
     },
+    /// Changes the members of a group, or its leader.
+    Order {
+        /// The group.
+        group: GroupId,
+        /// How.
+        order: Order,
+    },
+    /// Asks the leader of a group for its members.
+    Members {
+        /// The group.
+        group: GroupId,
+    },
     /// Asks one core what it holds and what it counted.
     Status {
         /// The node.
@@ -81,6 +94,10 @@ pub enum Response {
         /// Where to go on, when the scan stopped at a limit before its end.
         next: Option<Bytes>,
     },
+    /// An order is done.
+    Ordered,
+    /// The members of a group.
+    Members(Box<GroupMembers>),
     /// A copy of the routing table.
     Routes(Box<Routes>),
     /// The state of one core.

@@ -91,11 +91,21 @@ impl RoutingCache {
         self.table.lookup(key)
     }
 
+    /// The descriptor of the range of this group, if there is one.
+    pub fn descriptor_of(&self, group: GroupId) -> Option<&Descriptor> {
+        self.table.by_group(group)
+    }
+
     /// Where to ask for `key`: at the leader as far as it is known, else at the next member that is worth asking. The
     /// error is the time at which the first member is worth asking again.
     pub fn route(&mut self, key: &[u8], now: Time) -> Result<Route, Time> {
-        let descriptor = self.table.lookup(key);
-        let group = descriptor.group;
+        let group = self.table.lookup(key).group;
+        self.route_to_leader(group, now).expect("law: a table finds its own groups")
+    }
+
+    /// The same for a group; none if no range has it.
+    pub fn route_to_leader(&mut self, group: GroupId, now: Time) -> Option<Result<Route, Time>> {
+        let descriptor = self.table.by_group(group)?;
         let preferred =
             self.leaders.get(&group).copied().unwrap_or_else(|| pontoon_router::preferred_leader(descriptor));
         let first = descriptor.members.iter().position(|member| member.node == preferred).unwrap_or(0);
@@ -113,12 +123,12 @@ impl RoutingCache {
                     if route.node != preferred {
                         self.leaders.insert(group, route.node);
                     }
-                    return Ok(route);
+                    return Some(Ok(route));
                 }
                 Err(until) => earliest = Some(earliest.map_or(until, |time: Time| time.min(until))),
             }
         }
-        Err(earliest.unwrap_or(now + DOWN_MAX))
+        Some(Err(earliest.unwrap_or(now + DOWN_MAX)))
     }
 
     /// Where to ask for `key` when any replica will do: the members in turn, beginning with the one after the leader, so

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use pontoon_types::limits::{COMMAND_BYTES_MAX, FRAME_BYTES_MAX};
-use pontoon_types::{ClientId, CoreId, Descriptor, GroupId, NodeId, SessionTime, Time};
+use pontoon_types::{ClientId, CoreId, Descriptor, Generation, GroupId, NodeId, SessionTime, Time};
 use pontoon_wire::client::{self as wire, Operation, Outcome, Refusal, Reply, ReplyFrame, RequestFrame};
 
 use crate::routing::{Repair, RoutingCache};
@@ -259,6 +259,13 @@ impl Session {
             Target::Replica { key } => {
                 self.cache.route_to_replica(key, pending.attempts, now).map(|route| (route.node, route.core))
             }
+            Target::Group(group) => match self.cache.route_to_leader(*group, now) {
+                Some(route) => route.map(|route| (route.node, route.core)),
+                None => {
+                    let why = format!("no range has group {group}");
+                    return self.complete(slot, Err(ClientError::Refused { why }), effects);
+                }
+            },
             Target::Core { node, core } if self.cache.address(*node).is_none() || core.0 >= self.cache.cores() => {
                 let why = format!("the cluster has no core {core} of node {node}");
                 return self.complete(slot, Err(ClientError::Refused { why }), effects);
@@ -361,19 +368,26 @@ impl Session {
             }
             Refusal::StaleDescriptor { descriptor, leader } => match self.cache.accept(descriptor, *leader) {
                 Repair::Done => true,
-                Repair::Nothing => false,
+                Repair::Nothing => {
+                    // One that has no replica and knows no better cannot say more the next time.
+                    if let (Some(group), None) = (group, *leader) {
+                        self.cache.not_leader(group, link.node, None);
+                    }
+                    false
+                }
                 Repair::NeedsRoutes => {
                     self.refresh(now, effects);
                     false
                 }
             },
+            Refusal::Order { reason, .. } if reason.passes() => false,
             Refusal::Busy { .. } | Refusal::TooStale { .. } => false,
             Refusal::Unknown => {
                 self.unanswered(slot);
                 false
             }
             Refusal::Forgotten { now } if self.reopen(slot, group, *now) => true,
-            Refusal::Forgotten { .. } | Refusal::TooLarge { .. } | Refusal::Refused { .. } => {
+            Refusal::Forgotten { .. } | Refusal::TooLarge { .. } | Refusal::Refused { .. } | Refusal::Order { .. } => {
                 return self.complete(slot, Err(refusal.into()), effects);
             }
         };
@@ -566,6 +580,10 @@ fn operation_for(
                 work.reopen(opened.get(group).copied().unwrap_or_default());
             }
             (work.operation(*group, *generation, range.end.as_ref()), Some(*group))
+        }
+        Target::Group(group) => {
+            let generation = cache.descriptor_of(group).map_or(Generation(0), |descriptor| descriptor.generation);
+            (work.operation(group, generation, None), Some(group))
         }
         Target::Core { .. } => (Operation::Status, None),
         Target::Anyone => (Operation::Routes, None),

@@ -9,6 +9,7 @@ use pontoon_types::limits::{KEY_BYTES_MAX, SCAN_BYTES_MAX, SCAN_PAIRS_MAX};
 use pontoon_types::{ClientId, CoreId, Generation, GroupId, NodeId, RequestId, SessionId, SessionTime};
 use pontoon_wire::client::{Operation, Outcome, ReadLevel};
 use pontoon_wire::command::{Command, KvOperation};
+use pontoon_wire::order::Order;
 
 use crate::{ClientError, Request, Response, Ticket};
 
@@ -20,6 +21,10 @@ pub(crate) enum Work {
     Get { key: Bytes, level: ReadLevel },
     /// A read of many keys.
     Scan(Scan),
+    /// An order to the leader of a group.
+    Order { group: GroupId, order: Order },
+    /// A question to the leader of a group.
+    Members { group: GroupId },
     /// A question to one core.
     Status { node: NodeId, core: CoreId },
     /// A question to anyone.
@@ -44,6 +49,8 @@ pub(crate) enum Target<'a> {
     Keys { first: &'a [u8], last: Option<&'a [u8]> },
     /// Any replica of the range of `key`, best one that does not lead.
     Replica { key: &'a [u8] },
+    /// The leader of a group.
+    Group(GroupId),
     /// One core of one node.
     Core { node: NodeId, core: CoreId },
     /// Any node.
@@ -81,6 +88,8 @@ impl Work {
                 let limit = limit as usize;
                 Ok(Work::Scan(Scan { cursor: start, end, step_end: None, limit, pairs: Vec::new(), found_bytes: 0 }))
             }
+            Request::Order { group, order } => Ok(Work::Order { group, order }),
+            Request::Members { group } => Ok(Work::Members { group }),
             Request::Status { node, core } => Ok(Work::Status { node, core }),
             Request::Routes => Ok(Work::Routes),
         }
@@ -110,7 +119,7 @@ impl Work {
 
     /// Whether an attempt without an answer may have changed something.
     pub(crate) fn is_write(&self) -> bool {
-        matches!(self, Work::Write { .. })
+        matches!(self, Work::Write { .. } | Work::Order { .. })
     }
 
     /// Changes to the session that was opened then. Only for a write of which no attempt can have been carried out.
@@ -134,6 +143,7 @@ impl Work {
             Work::Get { key, level: ReadLevel::Linearizable } => Target::Keys { first: key, last: None },
             Work::Get { key, .. } => Target::Replica { key },
             Work::Scan(scan) => Target::Keys { first: &scan.cursor, last: None },
+            Work::Order { group, .. } | Work::Members { group } => Target::Group(*group),
             Work::Status { node, core } => Target::Core { node: *node, core: *core },
             Work::Routes => Target::Anyone,
         }
@@ -145,7 +155,7 @@ impl Work {
             Work::Write { command, .. } => command.len(),
             Work::Get { key, .. } => key.len(),
             Work::Scan(scan) => scan.cursor.len() + scan.end.as_ref().map_or(0, Bytes::len),
-            Work::Status { .. } | Work::Routes => 0,
+            Work::Order { .. } | Work::Members { .. } | Work::Status { .. } | Work::Routes => 0,
         }
     }
 
@@ -167,6 +177,8 @@ impl Work {
                     level: ReadLevel::Linearizable,
                 }
             }
+            Work::Order { order, .. } => Operation::Order { group, generation: Some(generation), order: order.clone() },
+            Work::Members { .. } => Operation::Members { group, generation: Some(generation) },
             Work::Status { .. } => Operation::Status,
             Work::Routes => Operation::Routes,
         }
@@ -178,10 +190,12 @@ impl Work {
             (Work::Write { .. }, Outcome::Written(outcomes)) => Response::Written(outcomes),
             (Work::Get { .. }, Outcome::Value(value)) => Response::Value(value),
             (Work::Scan(scan), Outcome::Pairs { pairs, next }) => return scan.answer(pairs, next),
+            (Work::Order { .. }, Outcome::Ordered) => Response::Ordered,
+            (Work::Members { .. }, Outcome::Members(members)) => Response::Members(Box::new(members)),
             (Work::Status { .. }, Outcome::Status(status)) => Response::Status(Box::new(status)),
             (Work::Routes, Outcome::Routes(routes)) => Response::Routes(Box::new(routes)),
             // A node that answers something else is wrong about the request; a write may have happened all the same.
-            (Work::Write { .. }, _) => return Progress::Done(Err(ClientError::Unknown)),
+            (Work::Write { .. } | Work::Order { .. }, _) => return Progress::Done(Err(ClientError::Unknown)),
             _ => {
                 let why = "the node answered another question".to_string();
                 return Progress::Done(Err(ClientError::Refused { why }));

@@ -307,6 +307,7 @@ impl Core {
         self.raft_effects = effects;
         self.memory.changed(held, self.replicas[slot].raft.window_bytes());
         self.review_residents(slot);
+        self.review_orders(slot);
         self.attach(now, slot);
         self.replicas[slot].await_commit(now, self.config.support_timeout * STUCK_SUPPORT_TIMEOUTS);
         while let Some((slot, peer)) = self.unreachable.pop() {
@@ -354,6 +355,7 @@ impl Core {
         for _ in 0..TIMERS_PER_TURN {
             let Some(slot) = self.timers.expire(now) else { break };
             self.expire_requests(now, slot);
+            self.expire_orders(now, slot);
             if self.replicas[slot].is_stuck(now) {
                 self.give_up(now, &[slot]);
             }
@@ -484,6 +486,7 @@ pub(crate) fn replica_of(
         confirmed: None,
         proposals: Vec::new(),
         proposal_bytes: 0,
+        orders: Vec::new(),
         attached: None,
         awaited: None,
         leads: None,

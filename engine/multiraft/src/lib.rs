@@ -30,6 +30,7 @@
 //! - `liveness`: support, attachment and paced campaigns (laws 7, 8 and 10)
 //! - `health`, `stall`: what a core does that is slow, or whose disk does not answer (law 10)
 //! - `members`: who belongs to a group, and who leads it, when somebody asks for a change
+//! - `order`: the orders of operators, who name nodes and wait for an answer
 //! - `lease`: reads of a leader without asking anybody, off by default (laws 1 to 4 and 9)
 //! - `send`: outgoing messages gathered for each peer and packed into frames
 //! - `trace`: what happens to a group, for checkers outside
@@ -62,6 +63,7 @@ mod liveness;
 mod members;
 mod memory;
 mod mutation;
+mod order;
 mod peer;
 mod propose;
 mod read;
@@ -87,7 +89,7 @@ pub use lease::LeaseConfig;
 pub use members::OrderRefused;
 #[cfg(feature = "mutations")]
 pub use mutation::CoreMutation;
-pub use pontoon_raft::membership::{Change, Configuration};
+pub use pontoon_raft::membership::{Change, Configuration, Standing};
 pub use pontoon_raft::{ChangeRefused, MembersChange, TransferRefused};
 pub use pontoon_raft::{Config as RaftConfig, Fetch, Identities, Reader, Role, Unfetched};
 pub use stall::STALL_AFTER;

@@ -10,11 +10,12 @@
 //! one with each (law 23). So it is the same at the same applied index on every node, and after a restart. A client with
 //! the old one is told the new one.
 //!
-//! Left out: an answer when an order is done. It is done when the descriptor, or the leader, says so.
+//! What is here is what a core does with changes of replicas by name. An operator names nodes and waits for an answer:
+//! `order` makes changes of that.
 
 use pontoon_raft::membership::{Change, Configuration};
 use pontoon_raft::{ChangeRefused, Event as RaftEvent, MembersChange, Raft, TransferRefused};
-use pontoon_types::{Descriptor, Generation, GroupId, NodeId, ReplicaId, Time};
+use pontoon_types::{Descriptor, Generation, GroupId, NodeId, ReplicaId, Term, Time};
 
 use crate::Core;
 use crate::mutation::CoreMutation;
@@ -38,14 +39,33 @@ pub enum OrderRefused {
         highest: ReplicaId,
     },
     /// A voter that does not exist yet would count, and could not vote (law 21).
-    #[error("{0} is new; add it as a learner first, and promote it when it has caught up")]
-    NotLearner(ReplicaId),
+    #[error("{0} has no replica of the group yet, and a new one cannot vote")]
+    NotLearner(NodeId),
     /// It may not exist yet.
-    #[error("{0} has not been heard of as one that has caught up; try again later")]
-    NotCaughtUp(ReplicaId),
+    #[error("the replica on {0} has not been heard of as one that has caught up")]
+    NotCaughtUp(NodeId),
     /// A new replica needs a node.
     #[error("{0} is no node of the cluster")]
     NoNode(NodeId),
+    /// One node, two places.
+    #[error("{0} is named twice")]
+    NodeTwice(NodeId),
+    /// The members have changed since.
+    #[error("the order was given for {generation} of the members, which are at {now} by now")]
+    OtherGeneration {
+        /// For which it was given.
+        generation: Generation,
+        /// The present one.
+        now: Generation,
+    },
+    /// The leader has changed since.
+    #[error("the order was given for the leader of term {term}, and it is term {now} by now")]
+    OtherTerm {
+        /// For which it was given.
+        term: Term,
+        /// The present one.
+        now: Term,
+    },
     /// The change is not possible, or not now.
     #[error(transparent)]
     Change(#[from] ChangeRefused),
@@ -74,23 +94,26 @@ impl Core {
     }
 
     /// Whether the member exists if it is to vote, and may come to life if it does not.
-    fn check_member(&self, raft: &Raft, change: &Change) -> Result<(), OrderRefused> {
+    pub(crate) fn check_member(&self, raft: &Raft, change: &Change) -> Result<(), OrderRefused> {
         let (Change::Voter(member) | Change::Learner(member)) = change else { return Ok(()) };
         let current = raft.configuration();
         let (replica, highest) = (member.replica, current.highest());
         let votes = matches!(change, Change::Voter(_));
         if let Some(standing) = current.standing(replica) {
             let exists = standing.votes() || raft.replicates_to(replica);
-            return if exists || !votes { Ok(()) } else { Err(OrderRefused::NotCaughtUp(replica)) };
+            return if exists || !votes { Ok(()) } else { Err(OrderRefused::NotCaughtUp(member.node)) };
+        }
+        let is_here = member.node == self.config.node;
+        if !is_here && self.peer_of(member.node).is_none() {
+            return Err(OrderRefused::NoNode(member.node));
         }
         if votes {
-            return Err(OrderRefused::NotLearner(replica));
+            return Err(OrderRefused::NotLearner(member.node));
         }
         if replica <= highest && !self.config.mutated(CoreMutation::ReviveDead) {
             return Err(OrderRefused::UsedReplica { replica, highest });
         }
-        let is_here = member.node == self.config.node;
-        if is_here || self.peer_of(member.node).is_some() { Ok(()) } else { Err(OrderRefused::NoNode(member.node)) }
+        Ok(())
     }
 
     /// Tells those that an applied configuration has removed.

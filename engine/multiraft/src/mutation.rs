@@ -71,6 +71,8 @@ pub enum CoreMutation {
     UninitialisedVotes,
     /// A snapshot that is not what was offered is taken.
     AnyDigest,
+    /// An order is said to be done when it is begun.
+    OrderDoneAtOnce,
     /// Support comes and goes by chance. It is a hint, so nothing unsafe may follow.
     LieAboutSupport,
     /// A promise does not forbid to follow what is asked in a higher term (law 1).
@@ -96,7 +98,7 @@ pub enum CoreMutation {
 #[cfg(feature = "mutations")]
 impl CoreMutation {
     /// Those that do harm without leases, all of them.
-    pub const ALL: [CoreMutation; 28] = [
+    pub const ALL: [CoreMutation; 29] = [
         CoreMutation::JoinOpenRound,
         CoreMutation::ReuseRoundId,
         CoreMutation::ConfirmAnyTerm,
@@ -125,6 +127,7 @@ impl CoreMutation {
         CoreMutation::SkipAfterRestart,
         CoreMutation::CompactBeforeStored,
         CoreMutation::InstallBeforeStored,
+        CoreMutation::OrderDoneAtOnce,
     ];
 }
 

@@ -10,6 +10,7 @@ use pontoon_types::{Descriptor, Index, LogId, Member, NodeId, ReplicaId, Request
 use pontoon_wire::client::{OperationOutcome, Refusal};
 
 use crate::checkpoint::{Present, Staging};
+use crate::order::OrderWaiter;
 use crate::sessions::Sessions;
 use crate::snapshot::Loading;
 use crate::{ConnectionId, Kv};
@@ -135,6 +136,8 @@ pub(crate) struct Replica {
     /// Commands of this turn, proposed together at its end.
     pub(crate) proposals: Vec<Proposal>,
     pub(crate) proposal_bytes: usize,
+    /// Orders of operators that are not answered, in the order of their deadlines.
+    pub(crate) orders: Vec<OrderWaiter>,
     pub(crate) attached: Option<Attachment>,
     pub(crate) awaited: Option<Awaited>,
     /// The term in which this replica leads.
@@ -202,7 +205,8 @@ impl Replica {
         let waiter = self.waiters.front().map(|waiter| waiter.deadline);
         let read = self.unapplied_reads.first().map(|(_, read)| read.deadline);
         let awaited = self.awaited.map(|awaited| awaited.until);
-        [self.raft.deadline(), waiter, read, awaited].into_iter().flatten().min()
+        let order = self.orders.first().map(|order| order.deadline);
+        [self.raft.deadline(), waiter, read, awaited, order].into_iter().flatten().min()
     }
 
     /// Takes note of a confirmed moment.

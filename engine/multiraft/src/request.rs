@@ -59,6 +59,14 @@ impl Core {
                 let status = self.report_allowed().map(|()| Outcome::Status(self.status()))?;
                 self.report_bytes += self.reply(asker, Ok(status));
             }
+            Operation::Order { group, generation, order } => {
+                let slot = self.leading_slot(group, generation)?;
+                self.accept_order(now, asker, slot, order)?;
+            }
+            Operation::Members { group, generation } => {
+                let members = self.members_of(self.leading_slot(group, generation)?);
+                self.reply(asker, Ok(Outcome::Members(members)));
+            }
             Operation::Write { group, generation, command } => {
                 let decoded = Command::decode(command.clone());
                 let decoded = decoded.map_err(|error| Refusal::Refused { why: error.to_string() })?;
@@ -72,7 +80,7 @@ impl Core {
                         return Ok(());
                     }
                 }
-                let slot = self.leading_slot(group, generation)?;
+                let slot = self.leading_slot(group, Some(generation))?;
                 self.admit(slot, &decoded, command.len())?;
                 self.gather_proposal(slot, Proposal { command, id: decoded.id, asker });
             }
@@ -101,7 +109,7 @@ impl Core {
     }
 
     /// The replica that leads `group` here, if the client's idea of the range is current and there is room.
-    fn leading_slot(&self, group: GroupId, generation: Generation) -> Result<Slot, Refusal> {
+    fn leading_slot(&self, group: GroupId, generation: Option<Generation>) -> Result<Slot, Refusal> {
         let slot = self.serving_slot(group, generation)?;
         let replica = &self.replicas[slot];
         if replica.leads.is_none() {
@@ -113,13 +121,13 @@ impl Core {
     /// The replica of `group` here that may serve a read of this level.
     fn reading_slot(&self, group: GroupId, generation: Generation, level: ReadLevel) -> Result<Slot, Refusal> {
         match level {
-            ReadLevel::Linearizable => self.leading_slot(group, generation),
-            ReadLevel::Follower | ReadLevel::Stale { .. } => self.serving_slot(group, generation),
+            ReadLevel::Linearizable => self.leading_slot(group, Some(generation)),
+            ReadLevel::Follower | ReadLevel::Stale { .. } => self.serving_slot(group, Some(generation)),
         }
     }
 
-    /// The replica of `group` here, if the client's idea of the range is current and there is room.
-    fn serving_slot(&self, group: GroupId, generation: Generation) -> Result<Slot, Refusal> {
+    /// The replica of `group` here, if the client's idea of the range is current, or it has none, and there is room.
+    fn serving_slot(&self, group: GroupId, generation: Option<Generation>) -> Result<Slot, Refusal> {
         let Some(slot) = self.slot_of(group) else {
             return Err(match self.routing.by_group(group) {
                 Some(descriptor) => stale(descriptor, None),
@@ -127,7 +135,8 @@ impl Core {
             });
         };
         let replica = &self.replicas[slot];
-        if replica.descriptor.generation != generation && !self.config.mutated(CoreMutation::AnyGeneration) {
+        let is_outdated = generation.is_some_and(|generation| generation != replica.descriptor.generation);
+        if is_outdated && !self.config.mutated(CoreMutation::AnyGeneration) {
             return Err(stale(&replica.descriptor, replica.leader_node()));
         }
         self.room()?;

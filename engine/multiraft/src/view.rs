@@ -1,7 +1,7 @@
 //! What a checker or a status table sees of a group.
 
 use pontoon_raft::Role;
-use pontoon_raft::membership::Configuration;
+use pontoon_raft::membership::{Configuration, Standing};
 use pontoon_types::{Descriptor, Entry, GroupId, Index, LogId, NodeId, ReplicaId, Term, Time};
 use pontoon_wire::client::{CoreStatus, GroupRole, GroupStatus};
 
@@ -142,7 +142,9 @@ impl GroupView<'_> {
     }
 
     fn status(&self) -> GroupStatus {
+        let is_learner = self.configuration().standing(self.replica()) == Some(Standing::Learner);
         let role = match self.role() {
+            Role::Follower if is_learner => GroupRole::Learner,
             Role::Follower => GroupRole::Follower,
             Role::PreCandidate => GroupRole::PreCandidate,
             Role::Candidate => GroupRole::Candidate,

@@ -9,10 +9,11 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::mpsc::Sender;
 
 use crossbeam_queue::ArrayQueue;
-use pontoon_multiraft::MembersChange;
-use pontoon_types::{GroupId, NodeId, StoreAnswer};
+use pontoon_types::StoreAnswer;
+use pontoon_wire::client::{Operation, Outcome, Refusal};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::door::Parcel;
@@ -24,17 +25,20 @@ pub enum Delivery {
     Connection(Parcel),
     /// The store's answer to one of the core's orders.
     Store(StoreAnswer),
-    /// An order about a group.
-    Order(Order),
+    /// A question of the program around the node.
+    Question(Question),
 }
 
-/// What the owner of a node orders its cores to do.
-#[derive(Clone, Debug)]
-pub enum Order {
-    /// Change the members of a group.
-    ChangeMembers(GroupId, MembersChange),
-    /// Hand the leadership of a group over.
-    TransferLeader(GroupId, NodeId),
+/// What the program around a node hears of a question.
+pub type Answer = Result<Outcome, Refusal>;
+
+/// A question of the program around a node.
+#[derive(Debug)]
+pub struct Question {
+    /// What is asked.
+    pub operation: Operation,
+    /// Where the answer goes.
+    pub answer: Sender<Answer>,
 }
 
 /// A bounded queue into one core.

@@ -22,8 +22,9 @@ use pontoon_multiraft::{Core, CoreConfig, RaftConfig};
 use pontoon_router::core_of;
 use pontoon_types::{ClusterId, CoreId, Descriptor, GroupId, NodeId};
 use pontoon_wal::Log;
-use pontoon_wire::client::Counters;
+use pontoon_wire::client::{Counters, Operation};
 use pontoon_wire::hello::{Caller, Hello};
+use pontoon_wire::order::Order;
 
 use crate::config::{NodeConfig, check_cores};
 use crate::core_loop::{CoreLoop, MemoryUse, Parts};
@@ -34,7 +35,7 @@ use crate::driver::epoll::EpollDriver;
 use crate::error::{CoreFailure, DataDirError, StartError};
 use crate::executor;
 use crate::identity::{DataDir, Identity};
-use crate::inbox::{Delivery, Inbox, Order};
+use crate::inbox::{Answer, Delivery, Inbox, Question};
 use crate::link::Link;
 use crate::listen::listen_at;
 use crate::probe::probe;
@@ -261,14 +262,23 @@ impl Node {
         self.cores.iter().map(|core| *core.memory.lock().unwrap_or_else(PoisonError::into_inner)).collect()
     }
 
-    /// Hands an order about a group to the core of that group. Only the node that leads the group carries it out; what is
-    /// refused is said in the log of the process. False when the core has ended or has too much before it.
-    pub fn order(&self, order: Order) -> bool {
-        let group = match &order {
-            Order::ChangeMembers(group, _) | Order::TransferLeader(group, _) => *group,
-        };
+    /// Gives an order to the core of a group, as a client would. The answer comes when it is done, and is
+    /// [`Outcome::Ordered`](pontoon_wire::client::Outcome::Ordered) then; a node that does not lead the group says who does. None
+    /// when the core has ended or has too much before it; when it ends before it answers, the channel does too.
+    pub fn order(&self, group: GroupId, order: Order) -> Option<Receiver<Answer>> {
+        self.ask(group, Operation::Order { group, generation: None, order })
+    }
+
+    /// Asks the core of a group for its members; the rest is as with [`Node::order`].
+    pub fn members(&self, group: GroupId) -> Option<Receiver<Answer>> {
+        self.ask(group, Operation::Members { group, generation: None })
+    }
+
+    fn ask(&self, group: GroupId, operation: Operation) -> Option<Receiver<Answer>> {
         let core = core_of(group, self.cores.len() as u16);
-        self.cores[usize::from(core.0)].inbox.push(Delivery::Order(order)).is_ok()
+        let (answer, answered) = mpsc::channel();
+        let question = Delivery::Question(Question { operation, answer });
+        self.cores[usize::from(core.0)].inbox.push(question).is_ok().then_some(answered)
     }
 
     /// A way to end [`Node::wait`].

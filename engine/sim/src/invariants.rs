@@ -14,11 +14,12 @@ use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 
 use pontoon_multiraft::sessions::SessionLimits;
-use pontoon_multiraft::{Configuration, CoreWrite, GroupView, Role};
+use pontoon_multiraft::{Configuration, CoreWrite, GroupView, Role, Standing};
 use pontoon_types::{
     Body, ClientId, Descriptor, Entry, EntryKind, GroupId, Index, LogId, Message, NodeId, ReplicaId, Term,
 };
 use pontoon_wire::client::OperationOutcome;
+use pontoon_wire::order::Order;
 use pontoon_wire::peer::PeerFrame;
 
 use crate::disk::Disk;
@@ -481,12 +482,46 @@ impl Invariants {
         known.or_else(|| truth.descriptor.node_of(*leader))
     }
 
+    /// Whether what an operator has ordered has come about, at the moment of the order or later.
+    pub fn is_carried_out(&self, group: GroupId, order: &Order) -> bool {
+        let Some(truth) = self.groups.get(&group) else { return false };
+        match order {
+            Order::Members { generation, voters, learners } => {
+                let founders = Configuration::of_voters(truth.descriptor.members.iter().copied()).ok();
+                let committed = truth.configurations.iter().map(|(_, configuration)| configuration);
+                let seen = generation.0.saturating_sub(truth.descriptor.generation.0) as usize;
+                let mut since = founders.iter().chain(committed).skip(seen);
+                since.any(|configuration| has_members(configuration, voters, learners))
+            }
+            Order::Transfer { term, to } => {
+                let known = |replica| truth.configurations.iter().find_map(|(_, known)| known.node_of(replica));
+                let node_of = |replica| known(replica).or_else(|| truth.descriptor.node_of(replica));
+                // Who won and lost an election within one turn was never seen to lead, but has voted for itself.
+                let mut stood = truth.votes.iter().filter(|((voter, at), vote)| voter == *vote && at >= term);
+                truth.leaders.range(*term..).any(|(_, leader)| node_of(*leader) == Some(*to))
+                    || stood.any(|((voter, _), _)| node_of(*voter) == Some(*to))
+            }
+        }
+    }
+
     /// The members of a group as far as they are committed.
     pub fn members(&self, group: GroupId) -> Option<Configuration> {
         let truth = self.groups.get(&group)?;
         let committed = truth.configurations.last().map(|(_, configuration)| configuration.clone());
         committed.or_else(|| Configuration::of_voters(truth.descriptor.members.iter().copied()).ok())
     }
+}
+
+/// Whether a configuration is simple and has exactly these members.
+fn has_members(configuration: &Configuration, voters: &[NodeId], learners: &[NodeId]) -> bool {
+    let named = voters.len() + learners.len();
+    let stands = |node: &NodeId, wanted| {
+        configuration.replica_on(*node).and_then(|replica| configuration.standing(replica)) == Some(wanted)
+    };
+    !configuration.is_joint()
+        && configuration.members().len() == named
+        && voters.iter().all(|node| stands(node, Standing::Voter))
+        && learners.iter().all(|node| stands(node, Standing::Learner))
 }
 
 impl Replica {

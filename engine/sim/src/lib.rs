@@ -44,6 +44,7 @@ pub mod liveness;
 pub mod network;
 pub mod network_faults;
 pub mod once;
+mod operator;
 pub mod options;
 pub mod oracle;
 mod orders;

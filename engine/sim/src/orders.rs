@@ -7,6 +7,8 @@
 //! have none, one by one and through joint configurations, left by the leader or by another order. In some runs there are
 //! more nodes than replicas.
 //!
+//! Half of them come from operators (`operator`).
+//!
 //! The checkers follow: what is committed is durable on a quorum of a configuration that was in force (`invariants`), and
 //! replicas that have applied the same have the same descriptor (law 23). Reads of a group whose members have changed are
 //! checked by the histories alone.
@@ -55,6 +57,9 @@ impl World {
         let Some((group, place)) = self.draw_led() else { return };
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
         let to = *self.random.pick(&nodes);
+        if self.operators.are_asked() {
+            return self.operator_transfers(group, place, to);
+        }
         self.order(place, Event::TransferLeader { group, to });
     }
 
@@ -88,6 +93,9 @@ impl World {
             (false, _) => MembersChange::Simple(changes),
         };
         self.read_law.members_change(group);
+        if self.operators.are_asked() {
+            return self.operator_changes(group, place, &current);
+        }
         self.order(place, Event::ChangeMembers { group, change });
     }
 

@@ -99,12 +99,18 @@ impl World {
             return;
         }
         self.counts.duplicates += 1;
+        let id = self.one_way(place);
+        self.trace.note(self.queue.now(), Happening::ArrivedAgain(place, bytes.len()));
+        self.push(place, Event::ClientFrame { connection: id, bytes });
+    }
+
+    /// A connection to a core on which nothing comes back.
+    pub(crate) fn one_way(&mut self, place: Place) -> ConnectionId {
         let id = ConnectionId(self.connections.len() as u64);
         let incarnation = self.nodes[&place.node].incarnation;
         let (last_up, last_down) = (Time(0), Time(0));
         let dead = Connection { client: 0, place, incarnation, closed: false, dead: true, last_up, last_down };
         self.connections.push(dead);
-        self.trace.note(self.queue.now(), Happening::ArrivedAgain(place, bytes.len()));
-        self.push(place, Event::ClientFrame { connection: id, bytes });
+        id
     }
 }

@@ -149,6 +149,8 @@ pub struct Counts {
     pub orders: u64,
     /// Of these, those that a core refused.
     pub orders_refused: u64,
+    /// Of these, those that an operator heard to be done.
+    pub orders_done: u64,
     /// Configurations applied by the replica that was furthest at the end, in all groups.
     pub configurations: u64,
 }
@@ -181,7 +183,7 @@ impl fmt::Display for Counts {
         writeln!(
             f,
             "  faults: frames {} (lost {}, doubled {}, changed {}, refused {}), links broken {}, partitions {}, \
-             crashes {} (power cuts {}), stops {}, pauses {}, late {}, narrow {}, strange {}, ignored {}, foreign {}, orders {} (refused {}), configurations {}",
+             crashes {} (power cuts {}), stops {}, pauses {}, late {}, narrow {}, strange {}, ignored {}, foreign {}, orders {} (refused {}, done {}), configurations {}",
             self.frames,
             self.frames_lost,
             self.frames_duplicated,
@@ -200,6 +202,7 @@ impl fmt::Display for Counts {
             self.foreign,
             self.orders,
             self.orders_refused,
+            self.orders_done,
             self.configurations
         )?;
         writeln!(

@@ -96,6 +96,7 @@ impl World {
         if self.cores.contains_key(&place) {
             let acknowledged = effects.client_frames.iter().any(|(_, bytes)| acknowledges_a_write(bytes));
             for (connection, bytes) in effects.client_frames {
+                self.operator_hears(place, connection, &bytes)?;
                 self.send_to_client(connection, bytes);
             }
             if acknowledged {

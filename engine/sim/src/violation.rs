@@ -203,6 +203,16 @@ pub enum Broken {
     /// A client heard something that cannot be an answer to what it asked.
     #[error("replies: {0}")]
     BadReply(String),
+    /// An operator was told that an order is done.
+    #[error("orders are done when they are said to be: {place} says so of {order} for {group}")]
+    OrderNotDone {
+        /// Who said it.
+        place: Place,
+        /// The group.
+        group: GroupId,
+        /// The order.
+        order: String,
+    },
     /// A leader that may serve reads alone, and a later leader.
     #[error("leases: {holder} holds a lease for {group} in term {term}, and {leader} leads it in term {later}")]
     LeaseBroken {

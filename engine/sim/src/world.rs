@@ -20,6 +20,7 @@ use crate::faults::Fault;
 use crate::history::History;
 use crate::invariants::{Disks, Invariants};
 use crate::network::{Flight, IN_FLIGHT_BYTES_MAX, Network};
+use crate::operator::Operators;
 use crate::options::Options;
 use crate::process::{Arrival, Clock, Node, RunningCore};
 use crate::queue::Queue;
@@ -114,6 +115,7 @@ pub struct World {
     pub(crate) session_limits: SessionLimits,
     /// The stream of `repeats`.
     pub(crate) repeats: Random,
+    pub(crate) operators: Operators,
     pub(crate) queue: Queue<Due>,
     pub(crate) trace: Trace,
     pub(crate) phase: Phase,
@@ -163,6 +165,7 @@ impl World {
             random,
             session_limits: options.repeats.sessions,
             repeats: RepeatOptions::random(options.seed),
+            operators: Operators::new(options.seed),
             queue: Queue::new(),
             trace: Trace::new(keep_trace),
             phase: Phase::Faults,

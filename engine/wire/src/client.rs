@@ -8,6 +8,7 @@ use bytes::Bytes;
 use pontoon_types::{CoreId, Descriptor, Generation, GroupId, Incarnation, Index, LogId, NodeId, SessionTime, Term};
 
 use crate::frame::FrameError;
+use crate::order::{GroupMembers, Order, OrderReason};
 use crate::v1::client as v1;
 
 /// Requests of one client, in the order in which it sent them.
@@ -64,6 +65,22 @@ pub enum Operation {
         /// Who may answer, and how old the answer may be.
         level: ReadLevel,
     },
+    /// Change the members of a group, or its leader.
+    Order {
+        /// The group.
+        group: GroupId,
+        /// The generation of the descriptor by which the client looks for its leader; none for one that knows where to ask.
+        generation: Option<Generation>,
+        /// How.
+        order: Order,
+    },
+    /// Tell the members of a group. Its leader answers, without asking the others whether it still leads.
+    Members {
+        /// The group.
+        group: GroupId,
+        /// The generation of the descriptor by which the client looks for its leader; none for one that knows where to ask.
+        generation: Option<Generation>,
+    },
     /// Tell all ranges, their leaders and the nodes' addresses.
     Routes,
     /// Tell the state of this core and its groups.
@@ -116,6 +133,10 @@ pub enum Outcome {
         /// Where to go on, if the part ended before the range or the limit did.
         next: Option<Bytes>,
     },
+    /// An order is done.
+    Ordered,
+    /// The members of a group.
+    Members(GroupMembers),
     /// All ranges.
     Routes(Routes),
     /// The state of a core.
@@ -180,6 +201,14 @@ pub enum Refusal {
     /// The request can never be carried out as it is.
     #[error("the request is refused: {why}")]
     Refused {
+        /// The reason, a clause.
+        why: String,
+    },
+    /// An order that is not carried out.
+    #[error("the order is refused: {why}")]
+    Order {
+        /// The kind of reason.
+        reason: OrderReason,
         /// The reason, a clause.
         why: String,
     },
@@ -275,6 +304,8 @@ pub enum GroupRole {
     Candidate = 3,
     /// Leads.
     Leader = 4,
+    /// Receives entries and does not vote.
+    Learner = 5,
 }
 
 impl std::fmt::Display for GroupRole {
@@ -284,6 +315,7 @@ impl std::fmt::Display for GroupRole {
             GroupRole::PreCandidate => "pre-candidate",
             GroupRole::Candidate => "candidate",
             GroupRole::Leader => "leader",
+            GroupRole::Learner => "learner",
         })
     }
 }
@@ -348,9 +380,8 @@ pub struct Counters {
 impl GroupRole {
     /// The role behind a number on the wire.
     pub(crate) fn from_code(code: u8) -> Option<GroupRole> {
-        [GroupRole::Follower, GroupRole::PreCandidate, GroupRole::Candidate, GroupRole::Leader]
-            .into_iter()
-            .find(|role| *role as u8 == code)
+        use GroupRole::*;
+        [Follower, PreCandidate, Candidate, Leader, Learner].into_iter().find(|role| *role as u8 == code)
     }
 }
 
@@ -379,7 +410,11 @@ impl Request {
             Operation::Write { command, .. } => command.len(),
             Operation::Get { key, .. } => key.len(),
             Operation::Scan { start, end, .. } => start.len() + optional_bytes(end),
-            Operation::Routes | Operation::Status => 0,
+            Operation::Order { order: Order::Members { voters, learners, .. }, .. } => {
+                (voters.len() + learners.len()) * v1::NODE_BYTES
+            }
+            Operation::Order { order: Order::Transfer { .. }, .. } => 0,
+            Operation::Members { .. } | Operation::Routes | Operation::Status => 0,
         };
         v1::REQUEST_BYTES + payload
     }
@@ -413,13 +448,15 @@ impl Reply {
                 let pairs = pairs.iter().map(|(key, value)| v1::reply::PAIR_BYTES + key.len() + value.len());
                 pairs.sum::<usize>() + optional_bytes(next)
             }
+            Ok(Outcome::Ordered) => 0,
+            Ok(Outcome::Members(group)) => v1::reply::MEMBERS_BYTES + group.members.len() * v1::reply::STANDING_BYTES,
             Ok(Outcome::Routes(routes)) => routes_bytes(routes),
             Ok(Outcome::Status(status)) => {
                 v1::reply::STATUS_BYTES + status.groups.len() * v1::reply::GROUP_STATUS_BYTES
             }
             Err(Refusal::StaleDescriptor { descriptor, .. }) => descriptor_bytes(descriptor),
             Err(Refusal::TooLarge { limit, .. }) => limit.len(),
-            Err(Refusal::Refused { why }) => why.len(),
+            Err(Refusal::Refused { why } | Refusal::Order { why, .. }) => why.len(),
             Err(
                 Refusal::NotLeader { .. }
                 | Refusal::Busy { .. }

@@ -22,6 +22,7 @@ pub mod client;
 pub mod command;
 pub mod frame;
 pub mod hello;
+pub mod order;
 pub mod peer;
 
 mod cursor;

@@ -15,6 +15,7 @@ use pontoon_types::{
 };
 use pontoon_wire::client::{Operation, Outcome, Refusal, Reply, ReplyFrame};
 use pontoon_wire::command::Command;
+use pontoon_wire::order::Order;
 
 /// How long a request may take in these tests.
 pub const TIMEOUT: Duration = Duration::from_millis(500);
@@ -220,6 +221,7 @@ fn describe(result: &Result<Outcome, Refusal>) -> String {
         Err(Refusal::Busy { retry_after_ms }) => format!("busy {retry_after_ms}ms"),
         Err(Refusal::TooLarge { .. }) => "too large".to_string(),
         Err(Refusal::Refused { .. }) => "refused".to_string(),
+        Err(Refusal::Order { reason, .. }) => format!("order refused: {reason:?}"),
         Err(Refusal::TooStale { .. }) => "too stale".to_string(),
         Err(Refusal::Forgotten { now }) => format!("forgotten at {now}"),
         Err(Refusal::Unknown) => "unknown".to_string(),
@@ -241,6 +243,11 @@ fn describe_operation(operation: &Operation) -> String {
         Operation::Scan { group, start, end, limit, .. } => {
             format!("scan {group} [{}, {}) {limit}", text(start), end.as_ref().map_or("∞".to_string(), text))
         }
+        Operation::Order { group, generation, order } => match order {
+            Order::Members { generation: of, .. } => format!("members {group} {} for {of}", generation.unwrap()),
+            Order::Transfer { term, to } => format!("transfer {group} {} for {term} to {to}", generation.unwrap()),
+        },
+        Operation::Members { group, generation } => format!("members {group} {}?", generation.unwrap()),
         Operation::Routes => "routes".to_string(),
         Operation::Status => "status".to_string(),
     }

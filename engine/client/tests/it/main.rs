@@ -6,6 +6,7 @@
 mod harness;
 mod properties;
 mod script_failures;
+mod script_orders;
 mod script_refusals;
 mod script_scans;
 mod server;

@@ -129,7 +129,7 @@ fn a_split_range_makes_the_whole_table_be_asked_for() {
     );
 }
 
-/// A descriptor that is not newer changes nothing: the request is tried again after a pause.
+/// A descriptor that is not newer changes nothing. Whoever sent it knows no better, so the next member is asked after a pause.
 #[test]
 fn an_old_descriptor_changes_nothing() {
     let mut h = Harness::connected();
@@ -142,7 +142,7 @@ fn an_old_descriptor_changes_nothing() {
            send n1 a4 write g2 gen1
          reply a4 stale, now g2 [, m)
          pass 4ms
-           send n1 a5 write g2 gen1",
+           send n2 a5 write g2 gen1",
     );
 }
 

@@ -20,6 +20,7 @@ use pontoon_wire::client::{Operation, Outcome, Refusal, Reply, ReplyFrame, Reque
 use pontoon_wire::command::Command;
 use pontoon_wire::frame::FrameReader;
 use pontoon_wire::hello::{HELLO_BYTES, Hello, HelloRefusal, Welcome};
+use pontoon_wire::order::GroupMembers;
 
 use crate::harness::descriptor;
 
@@ -124,7 +125,7 @@ impl Cluster {
                     return Err(Refusal::NotLeader { leader: Some(leader) });
                 }
             }
-            Operation::Routes | Operation::Status => {}
+            Operation::Order { .. } | Operation::Members { .. } | Operation::Routes | Operation::Status => {}
         }
         let mut pairs = self.pairs.lock().unwrap();
         Ok(match operation {
@@ -144,6 +145,8 @@ impl Cluster {
                 let pairs = inside.by_ref().take(limit as usize).collect();
                 Outcome::Pairs { pairs, next: inside.next().map(|(key, _)| key) }
             }
+            Operation::Order { .. } => Outcome::Ordered,
+            Operation::Members { group, .. } => Outcome::Members(GroupMembers { group, ..GroupMembers::default() }),
             Operation::Routes => Outcome::Routes(Routes {
                 node,
                 cores: 1,

@@ -89,11 +89,15 @@ impl Core {
         let proposals = std::mem::take(&mut replica.proposals);
         let waiters = std::mem::take(&mut replica.waiters);
         let unapplied = std::mem::take(&mut replica.unapplied_reads);
+        let orders = std::mem::take(&mut replica.orders);
         for Proposal { asker, .. } in proposals {
             self.answer(asker, Err(Refusal::NotLeader { leader }));
         }
         for waiter in waiters {
             self.answer(waiter.asker, Err(Refusal::Unknown));
+        }
+        for order in orders {
+            self.answer(order.asker, Err(Refusal::Unknown));
         }
         for (_, read) in unapplied {
             self.answer(read.asker, Err(read.refusal(leader)));

@@ -11,6 +11,7 @@ mod leases;
 mod liveness;
 mod lost;
 mod members;
+mod orders;
 mod reads;
 mod repeated;
 mod requests;

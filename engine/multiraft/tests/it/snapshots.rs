@@ -357,12 +357,12 @@ fn a_replica_votes_only_when_it_exists() {
         std::mem::take(&mut cluster.refused_orders)
     };
     let refused = order(&mut cluster, Change::Voter(member(4, 4)));
-    assert_eq!(refused, [(group, OrderRefused::NotLearner(ReplicaId(4)))]);
+    assert_eq!(refused, [(group, OrderRefused::NotLearner(n(4)))]);
     cluster.isolate(n(4));
     assert_eq!(order(&mut cluster, Change::Learner(member(4, 4))), []);
     cluster.run(SPAN);
     let refused = order(&mut cluster, Change::Voter(member(4, 4)));
-    assert_eq!(refused, [(group, OrderRefused::NotCaughtUp(ReplicaId(4)))]);
+    assert_eq!(refused, [(group, OrderRefused::NotCaughtUp(n(4)))]);
     cluster.cut.clear();
     cluster.run(Duration::from_secs(5));
     assert_eq!(order(&mut cluster, Change::Voter(member(4, 4))), []);

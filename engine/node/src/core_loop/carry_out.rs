@@ -7,6 +7,7 @@ use pontoon_multiraft::Event;
 use pontoon_types::Time;
 use pontoon_wal::LogError;
 
+use super::questions::PROGRAM;
 use super::segment_wait::SegmentWait;
 use super::{CoreLoop, SEAL_AFTER};
 use crate::connection::Closed;
@@ -26,9 +27,6 @@ impl<D: Driver> CoreLoop<D> {
         }
         self.fetches.ask(&mut self.effects.fetches);
         self.hand_on_orders(now);
-        for (group, why) in self.effects.refused_orders.drain(..) {
-            tracing::warn!("an order about {group} was refused: {why}");
-        }
         self.send_to_peers(now);
         self.start_sync(now)?;
         self.send_to_clients(now);
@@ -148,6 +146,10 @@ impl<D: Driver> CoreLoop<D> {
 
     fn send_to_clients(&mut self, now: Time) {
         for (connection, frame) in self.effects.client_frames.drain(..) {
+            if connection == PROGRAM {
+                self.questions.answer(frame);
+                continue;
+            }
             let socket = SocketId(connection.0);
             if let Some(connection) = self.connections.get_mut(&socket) {
                 connection.push(frame);

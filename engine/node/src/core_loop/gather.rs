@@ -11,7 +11,7 @@ use crate::connection::{Caller, Closed, Connection};
 use crate::door::{Admitted, Parcel};
 use crate::driver::{Driver, Ready, SocketId};
 use crate::error::CoreFailure;
-use crate::inbox::{Delivery, Order};
+use crate::inbox::Delivery;
 use crate::link::Change;
 
 impl<D: Driver> CoreLoop<D> {
@@ -35,12 +35,7 @@ impl<D: Driver> CoreLoop<D> {
             match delivery {
                 Delivery::Connection(parcel) => self.take_over(now, parcel),
                 Delivery::Store(answer) => self.store_answered(now, answer),
-                Delivery::Order(Order::ChangeMembers(group, change)) => {
-                    self.step(now, Event::ChangeMembers { group, change });
-                }
-                Delivery::Order(Order::TransferLeader(group, to)) => {
-                    self.step(now, Event::TransferLeader { group, to });
-                }
+                Delivery::Question(question) => self.take_question(now, question),
             }
         }
     }

@@ -21,12 +21,13 @@
 //! - All sockets belong to the driver and close with it.
 //!
 //! `gather` is the first half of a turn, `carry_out` the second; `fetch` reads old entries back from the log, `store`
-//! speaks with the store of the checkpoints, `stall` watches the sync in flight, `clock` the clock, `rot` hands on what the log has found damaged.
+//! speaks with the store of the checkpoints, `stall` watches the sync in flight, `clock` the clock, `questions` answers the program around the node, `rot` hands on what the log has found damaged.
 
 mod carry_out;
 mod clock;
 mod fetch;
 mod gather;
+mod questions;
 mod rot;
 mod segment_wait;
 mod stall;
@@ -55,6 +56,7 @@ use crate::trace_file::TraceFile;
 use clock::ClockWatch;
 use fetch::Fetches;
 pub use fetch::MemoryUse;
+use questions::Questions;
 use segment_wait::SegmentWait;
 use stall::StallWatch;
 use store::StoreSide;
@@ -119,6 +121,7 @@ pub struct CoreLoop<D: Driver> {
     sync: SyncState,
     clock: Option<ClockWatch>,
     fetches: Fetches,
+    questions: Questions,
     log_full: bool,
     counters: Counters,
     shown: Arc<Mutex<Counters>>,
@@ -184,6 +187,7 @@ impl<D: Driver> CoreLoop<D> {
             },
             clock: parts.watches_clock.then(ClockWatch::default),
             fetches: Fetches::default(),
+            questions: Questions::default(),
             log_full: false,
             counters: Counters::default(),
             shown: parts.counters,

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use pontoon::{Change, LogOptions, MembersChange, Node, NodeConfig, Order};
+use pontoon::{LogOptions, Node, NodeConfig, Order, Outcome};
 use pontoon_client::{Client, ClientOptions, CoreStatus, Request, Response, Ticket};
-use pontoon_types::{CoreId, GroupId, Member, NodeId, ReplicaId};
+use pontoon_types::{CoreId, GroupId, NodeId};
 use pontoon_wire::client::{Counters, GroupRole};
 
 use crate::support::{Directories, PATIENCE, Process, directories_with};
@@ -218,20 +218,22 @@ fn a_replica_is_removed_and_a_new_one_comes_to_life_in_its_place() {
     // A follower, so that the one that leads stays the same.
     let led_by = leader(&mut client);
     let gone = if led_by == 3 { 2 } else { 3 };
-    let order = |running: &[Node], change| {
-        let order = Order::ChangeMembers(group, MembersChange::Simple(vec![change]));
-        assert!(running[led_by as usize - 1].order(order));
+    let stay: Vec<NodeId> = (1..=3).map(NodeId).filter(|node| *node != NodeId(gone)).collect();
+    let order = |running: &[Node], voters: &[NodeId], learners: &[NodeId]| {
+        let leader = &running[led_by as usize - 1];
+        let Ok(Outcome::Members(now)) = leader.members(group).unwrap().recv().unwrap() else { panic!("no members") };
+        let (generation, voters, learners) = (now.generation, voters.to_vec(), learners.to_vec());
+        leader.order(group, Order::Members { generation, voters, learners }).unwrap().recv().unwrap()
     };
-    order(&running, Change::Remove(ReplicaId(gone)));
+    assert_eq!(order(&running, &stay, &[]), Ok(Outcome::Ordered));
     until("the replica is gone", || of(&mut client, gone).is_none());
     let round = overwrite(&mut client, round + 1, 2 << 20, 16 << 10);
-    let new = Member { node: NodeId(gone), replica: ReplicaId(9) };
-    order(&running, Change::Learner(new));
+    assert_eq!(order(&running, &stay, &[NodeId(gone)]), Ok(Outcome::Ordered));
     until("a learner has the state", || {
         let committed = of(&mut client, led_by).map(|it| it.committed);
         of(&mut client, gone).is_some_and(|it| Some(it.applied) == committed)
     });
-    order(&running, Change::Voter(new));
+    until("it votes", || order(&running, &[1, 2, 3].map(NodeId), &[]) == Ok(Outcome::Ordered));
     assert!(counters(&mut client, gone).snapshots_received >= 1);
     // It is there after a start, and counts: the other follower ends.
     let round = overwrite(&mut client, round + 1, 2 << 20, 16 << 10);

@@ -39,13 +39,13 @@ fn round_of(value: &[u8]) -> u64 {
 
 /// What the load knows: for each key the newest acknowledged round, and the newest one sent.
 #[derive(Default)]
-struct Known {
+pub struct Known {
     acknowledged: BTreeMap<u64, u64>,
     sent: BTreeMap<u64, u64>,
 }
 
 /// Writes until told to stop, one write in flight for each key, each with a value of its own.
-fn load(endpoints: Vec<SocketAddr>, stop: Arc<AtomicBool>) -> JoinHandle<Known> {
+pub fn load(endpoints: Vec<SocketAddr>, stop: Arc<AtomicBool>) -> JoinHandle<Known> {
     load_of(endpoints, stop, 0)
 }
 
@@ -86,7 +86,7 @@ fn load_of(endpoints: Vec<SocketAddr>, stop: Arc<AtomicBool>, bytes: usize) -> J
 }
 
 /// Every acknowledged round is there, or a later one that was sent.
-fn verify(endpoints: &[SocketAddr], known: &Known) {
+pub fn verify(endpoints: &[SocketAddr], known: &Known) {
     assert!(known.acknowledged.len() as u64 == KEYS, "the load reached {} keys", known.acknowledged.len());
     let mut client = Client::connect(endpoints, ClientOptions::default()).unwrap();
     for (id, acknowledged) in &known.acknowledged {

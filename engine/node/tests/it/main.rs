@@ -14,6 +14,7 @@ mod identity;
 mod inbox;
 mod kill_under_load;
 mod log;
+mod members;
 mod memory;
 mod no_io_uring;
 mod recover;

@@ -66,8 +66,8 @@ pub(super) fn put_all(members: &mut History, entries: &[Entry], lost: &[Index]) 
 }
 
 impl Raft {
-    /// What would be in force after this change, if this leader may make it now.
-    pub fn admit_change(&self, change: &MembersChange) -> Result<Configuration, ChangeRefused> {
+    /// Whether this leader may change the members now, whatever the change.
+    pub fn may_change_members(&self) -> Result<(), ChangeRefused> {
         let State::Leader(leadership) = &self.state else {
             return Err(ChangeRefused::NotLeader { leader: self.leader() });
         };
@@ -84,6 +84,12 @@ impl Raft {
         if self.members.at() > self.log.committed() && !self.config.mutated(Mutation::ChangeBeforeOwnCommit) {
             return Err(ChangeRefused::InFlight { at: self.members.at() });
         }
+        Ok(())
+    }
+
+    /// What would be in force after this change, if this leader may make it now.
+    pub fn admit_change(&self, change: &MembersChange) -> Result<Configuration, ChangeRefused> {
+        self.may_change_members()?;
         let current = self.members.current();
         Ok(match change {
             MembersChange::Simple(changes) if is_third_voter(current, changes) => current.enter_joint(changes, true),

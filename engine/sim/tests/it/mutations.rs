@@ -139,6 +139,11 @@ fn of_core(mutation: CoreMutation) -> Case {
             seeds_max: 20,
             laws: &["order of pointers", "the core at"],
         },
+        OrderDoneAtOnce => Case {
+            overrides: Overrides { core_mutation: Some(mutation), ..Overrides::default() },
+            seeds_max: 40,
+            laws: &["orders"],
+        },
         // Not found by the simulator: it orders no replica that has died, only learners are new, and its stores keep what they
         // were given.
         ReviveDead | UninitialisedVotes | AnyDigest => leased(0),

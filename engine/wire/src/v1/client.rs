@@ -3,13 +3,16 @@
 pub(crate) mod reply;
 
 use bytes::Bytes;
-use pontoon_types::{Generation, GroupId};
+use pontoon_types::{Generation, GroupId, NodeId, Term};
+use rkyv::rend::unaligned::u64_ule;
+use rkyv::vec::ArchivedVec;
 use rkyv::{Archive, Serialize};
 
 use super::Parts;
 use crate::client;
 use crate::cursor::Cursor;
 use crate::frame::{self, FrameError, FrameKind, Opened};
+use crate::order;
 
 #[derive(Archive, Serialize)]
 struct RequestFrame {
@@ -27,8 +30,16 @@ enum Operation {
     Write { group: u64, generation: u64, command: u32 },
     Get { group: u64, generation: u64, key: u32, level: ReadLevel },
     Scan { group: u64, generation: u64, start: u32, end: Option<u32>, limit: u32, level: ReadLevel },
+    Order { group: u64, generation: Option<u64>, order: Order },
+    Members { group: u64, generation: Option<u64> },
     Routes,
     Status,
+}
+
+#[derive(Archive, Serialize)]
+enum Order {
+    Members { generation: u64, voters: Vec<u64>, learners: Vec<u64> },
+    Transfer { term: u64, to: u64 },
 }
 
 #[derive(Archive, Serialize)]
@@ -43,6 +54,9 @@ pub(crate) const FRAME_BYTES: usize = frame::HEADER_BYTES + size_of::<ArchivedRe
 
 /// What a request adds to a frame, its bytes in the payload left aside.
 pub(crate) const REQUEST_BYTES: usize = size_of::<ArchivedRequest>();
+
+/// What a node that an order names adds to a frame.
+pub(crate) const NODE_BYTES: usize = size_of::<u64_ule>();
 
 /// Appends the frame to `out`.
 pub(crate) fn encode(value: &client::RequestFrame, out: &mut Vec<u8>) {
@@ -77,8 +91,40 @@ fn encode_operation<'a>(operation: &'a client::Operation, parts: &mut Parts<'a>)
             limit: *limit,
             level: encode_level(*level),
         },
+        client::Operation::Order { group, generation, order } => Operation::Order {
+            group: group.0,
+            generation: generation.map(|generation| generation.0),
+            order: encode_order(order),
+        },
+        client::Operation::Members { group, generation } => {
+            Operation::Members { group: group.0, generation: generation.map(|generation| generation.0) }
+        }
         client::Operation::Routes => Operation::Routes,
         client::Operation::Status => Operation::Status,
+    }
+}
+
+fn encode_order(order: &order::Order) -> Order {
+    let numbers = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
+    match order {
+        order::Order::Members { generation, voters, learners } => {
+            Order::Members { generation: generation.0, voters: numbers(voters), learners: numbers(learners) }
+        }
+        order::Order::Transfer { term, to } => Order::Transfer { term: term.0, to: to.0 },
+    }
+}
+
+fn decode_order(order: &ArchivedOrder) -> order::Order {
+    let nodes = |numbers: &ArchivedVec<u64_ule>| numbers.iter().map(|number| NodeId(number.to_native())).collect();
+    match order {
+        ArchivedOrder::Members { generation, voters, learners } => order::Order::Members {
+            generation: Generation(generation.to_native()),
+            voters: nodes(voters),
+            learners: nodes(learners),
+        },
+        ArchivedOrder::Transfer { term, to } => {
+            order::Order::Transfer { term: Term(term.to_native()), to: NodeId(to.to_native()) }
+        }
     }
 }
 
@@ -134,6 +180,15 @@ fn decode_operation(operation: &ArchivedOperation, payload: &mut Cursor) -> Resu
             end: end.as_ref().map(|end| payload.take(end.to_native())).transpose()?,
             limit: limit.to_native(),
             level: decode_level(level),
+        },
+        ArchivedOperation::Order { group, generation, order } => client::Operation::Order {
+            group: GroupId(group.to_native()),
+            generation: generation.as_ref().map(|generation| Generation(generation.to_native())),
+            order: decode_order(order),
+        },
+        ArchivedOperation::Members { group, generation } => client::Operation::Members {
+            group: GroupId(group.to_native()),
+            generation: generation.as_ref().map(|generation| Generation(generation.to_native())),
         },
         ArchivedOperation::Routes => client::Operation::Routes,
         ArchivedOperation::Status => client::Operation::Status,

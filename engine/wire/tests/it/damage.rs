@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 use pontoon_types::limits::FRAME_BYTES_MAX;
+use pontoon_types::{Index, NodeId, ReplicaId};
 use pontoon_wire::client::{Outcome, Refusal, Reply, ReplyFrame, RequestFrame};
 use pontoon_wire::frame::{FrameError, FrameReader};
+use pontoon_wire::order::{GroupMember, GroupMembers, MemberStanding, OrderReason};
 use pontoon_wire::peer::PeerFrame;
 use proptest::prelude::*;
 
@@ -140,8 +142,29 @@ fn a_role_without_a_meaning_is_refused() {
     replies.replies.retain(|reply| matches!(reply.result, Ok(Outcome::Status(_))));
     let frame = samples::encoded(|out| replies.encode(out));
     // Group 4 of the sample is a candidate.
-    let damaged = with_metadata(&frame, &[4, 0, 0, 0, 0, 0, 0, 0, 3], &[4, 0, 0, 0, 0, 0, 0, 0, 5]);
+    let damaged = with_metadata(&frame, &[4, 0, 0, 0, 0, 0, 0, 0, 3], &[4, 0, 0, 0, 0, 0, 0, 0, 6]);
     assert_eq!(ReplyFrame::decode(damaged), Err(FrameError::Value { field: "role" }));
+}
+
+#[test]
+fn a_standing_and_a_reason_without_a_meaning_are_refused() {
+    let frame_of = |result| {
+        let frame = ReplyFrame { replies: vec![Reply { sequence: 1, result }] };
+        samples::encoded(|out| frame.encode(out))
+    };
+    let member = GroupMember {
+        node: NodeId(7),
+        replica: ReplicaId(9),
+        standing: MemberStanding::Learner,
+        matched: Index(1),
+        follows: true,
+    };
+    let members = frame_of(Ok(Outcome::Members(GroupMembers { members: vec![member], ..GroupMembers::default() })));
+    let damaged = with_metadata(&members, &[9, 0, 0, 0, 0, 0, 0, 0, 5], &[9, 0, 0, 0, 0, 0, 0, 0, 6]);
+    assert_eq!(ReplyFrame::decode(damaged), Err(FrameError::Value { field: "standing" }));
+    let refusal = frame_of(Err(Refusal::Order { reason: OrderReason::GivenUp, why: String::new() }));
+    let damaged = with_metadata(&refusal, &[1, 0, 0, 0, 0, 0, 0, 0, 12, 10], &[1, 0, 0, 0, 0, 0, 0, 0, 12, 11]);
+    assert_eq!(ReplyFrame::decode(damaged), Err(FrameError::Value { field: "reason" }));
 }
 
 #[test]
@@ -173,14 +196,15 @@ fn lists_that_end_too_early_or_too_late_are_refused() {
 
 #[test]
 fn lists_that_no_reply_owns_are_refused() {
-    const UNKNOWN: u8 = 10;
+    const UNKNOWN: u8 = 15;
     for reply in samples::replies().replies {
         let kind = match &reply.result {
             Ok(Outcome::Written(_)) => 0,
             Ok(Outcome::Pairs { pairs, .. }) if !pairs.is_empty() => 2,
-            Ok(Outcome::Routes(_)) => 3,
-            Ok(Outcome::Status(_)) => 4,
-            Err(Refusal::StaleDescriptor { .. }) => 6,
+            Ok(Outcome::Members(_)) => 4,
+            Ok(Outcome::Routes(_)) => 5,
+            Ok(Outcome::Status(_)) => 6,
+            Err(Refusal::StaleDescriptor { .. }) => 8,
             _ => continue,
         };
         let (frame, sequence) = (ReplyFrame { replies: vec![reply.clone()] }, reply.sequence.to_le_bytes());

@@ -11,6 +11,7 @@ use pontoon_wire::client::{
 };
 use pontoon_wire::command::{Command, KvOperation};
 use pontoon_wire::hello::{Caller, Hello, HelloRefusal, Welcome};
+use pontoon_wire::order::{GroupMember, GroupMembers, MemberStanding, Order, OrderReason};
 use pontoon_wire::peer::{
     Beacon, Claim, ClaimPage, ClaimSummary, Health, IndexAnswer, IndexQuestion, Listing, PeerFrame, Promise,
     ReadConfirmation, ReadRound, SnapshotBody, SnapshotMessage, SnapshotOffer, SupportLeft,
@@ -194,6 +195,17 @@ pub(crate) fn requests() -> RequestFrame {
             limit: 1000,
             level: ReadLevel::Linearizable,
         },
+        Operation::Order {
+            group,
+            generation: Some(generation),
+            order: Order::Members {
+                generation,
+                voters: vec![NodeId(1), NodeId(2), NodeId(4)],
+                learners: vec![NodeId(3)],
+            },
+        },
+        Operation::Order { group, generation: None, order: Order::Transfer { term: Term(5), to: NodeId(4) } },
+        Operation::Members { group, generation: Some(generation) },
         Operation::Routes,
         Operation::Status,
     ];
@@ -259,6 +271,25 @@ fn group_status(group: u64, role: GroupRole) -> GroupStatus {
     }
 }
 
+fn group_members() -> GroupMembers {
+    let member = |standing: MemberStanding| GroupMember {
+        node: NodeId(standing as u64),
+        replica: ReplicaId(10 + standing as u64),
+        standing,
+        matched: Index(40 + standing as u64),
+        follows: standing == MemberStanding::Voter,
+    };
+    GroupMembers {
+        group: GroupId(2),
+        generation: Generation(3),
+        leader: NodeId(1),
+        term: Term(5),
+        last: Index(41),
+        is_changing: true,
+        members: MemberStanding::ALL.map(member).into(),
+    }
+}
+
 pub(crate) fn replies() -> ReplyFrame {
     let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
     let open = Descriptor { range: KeyRange { start: Bytes::new(), end: None }, ..descriptor() };
@@ -294,8 +325,11 @@ pub(crate) fn replies() -> ReplyFrame {
                 group_status(3, GroupRole::PreCandidate),
                 group_status(4, GroupRole::Candidate),
                 group_status(5, GroupRole::Leader),
+                group_status(6, GroupRole::Learner),
             ],
         })),
+        Ok(Outcome::Ordered),
+        Ok(Outcome::Members(group_members())),
         Err(Refusal::NotLeader { leader: Some(NodeId(2)) }),
         Err(Refusal::NotLeader { leader: None }),
         Err(Refusal::StaleDescriptor { descriptor: descriptor(), leader: Some(NodeId(1)) }),
@@ -305,6 +339,7 @@ pub(crate) fn replies() -> ReplyFrame {
         Err(Refusal::TooStale { leader: Some(NodeId(2)) }),
         Err(Refusal::Forgotten { now: SessionTime(12) }),
         Err(Refusal::Unknown),
+        Err(Refusal::Order { reason: OrderReason::NotReady, why: "n4 does not answer".to_string() }),
     ];
     let replies = results.into_iter().zip(500..).map(|(result, sequence)| Reply { sequence, result });
     ReplyFrame { replies: replies.collect() }

@@ -10,6 +10,7 @@ use pontoon_wire::client::{
     ReplyFrame, Request, RequestFrame, Routes,
 };
 use pontoon_wire::command::{Command, KvOperation};
+use pontoon_wire::order::{GroupMember, GroupMembers, MemberStanding, Order, OrderReason};
 use pontoon_wire::peer::{
     Beacon, Claim, ClaimPage, ClaimSummary, Health, IndexAnswer, IndexQuestion, Listing, PeerFrame, Promise,
     ReadConfirmation, ReadRound, SnapshotBody, SnapshotMessage, SnapshotOffer, SupportLeft,
@@ -211,6 +212,15 @@ pub(crate) fn request_frame() -> impl Strategy<Value = RequestFrame> {
                 Operation::Scan { group, generation, start, end, limit, level }
             }
         ),
+        (any::<u64>(), option::of(any::<u64>()), order()).prop_map(|(group, generation, order)| Operation::Order {
+            group: GroupId(group),
+            generation: generation.map(Generation),
+            order,
+        }),
+        (any::<u64>(), option::of(any::<u64>())).prop_map(|(group, generation)| Operation::Members {
+            group: GroupId(group),
+            generation: generation.map(Generation),
+        }),
         Just(Operation::Routes),
         Just(Operation::Status),
     ];
@@ -220,6 +230,32 @@ pub(crate) fn request_frame() -> impl Strategy<Value = RequestFrame> {
 
 fn node() -> impl Strategy<Value = NodeId> {
     any::<u64>().prop_map(NodeId)
+}
+
+fn order() -> impl Strategy<Value = Order> {
+    prop_oneof![
+        (any::<u64>(), vec(node(), 0..6), vec(node(), 0..6)).prop_map(|(generation, voters, learners)| {
+            Order::Members { generation: Generation(generation), voters, learners }
+        }),
+        (any::<u64>(), node()).prop_map(|(term, to)| Order::Transfer { term: Term(term), to }),
+    ]
+}
+
+fn group_members() -> impl Strategy<Value = GroupMembers> {
+    let standing = proptest::sample::select(MemberStanding::ALL.as_slice());
+    let member =
+        (any::<(u64, u64, u64, bool)>(), standing).prop_map(|((node, replica, matched, follows), standing)| {
+            GroupMember { node: NodeId(node), replica: ReplicaId(replica), standing, matched: Index(matched), follows }
+        });
+    (any::<[u64; 5]>(), any::<bool>(), vec(member, 0..6)).prop_map(|(n, is_changing, members)| GroupMembers {
+        group: GroupId(n[0]),
+        generation: Generation(n[1]),
+        leader: NodeId(n[2]),
+        term: Term(n[3]),
+        last: Index(n[4]),
+        is_changing,
+        members,
+    })
 }
 
 fn descriptor() -> impl Strategy<Value = Descriptor> {
@@ -250,14 +286,17 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         vec(operation, 0..4).prop_map(Outcome::Written),
         option::of(blob()).prop_map(Outcome::Value),
         (vec((blob(), blob()), 0..4), option::of(blob())).prop_map(|(pairs, next)| Outcome::Pairs { pairs, next }),
+        Just(Outcome::Ordered),
+        group_members().prop_map(Outcome::Members),
         routes.prop_map(Outcome::Routes),
         status().prop_map(Outcome::Status),
     ]
 }
 
 fn status() -> impl Strategy<Value = CoreStatus> {
-    let roles = [GroupRole::Follower, GroupRole::PreCandidate, GroupRole::Candidate, GroupRole::Leader];
-    let group = (any::<[u64; 10]>(), 0..4usize, option::of(node())).prop_map(move |(n, role, leader)| GroupStatus {
+    use GroupRole::*;
+    let roles = [Follower, PreCandidate, Candidate, Leader, Learner];
+    let group = (any::<[u64; 10]>(), 0..5usize, option::of(node())).prop_map(move |(n, role, leader)| GroupStatus {
         group: GroupId(n[0]),
         role: roles[role],
         term: Term(n[1]),
@@ -295,6 +334,8 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         option::of(node()).prop_map(|leader| Refusal::TooStale { leader }),
         any::<u64>().prop_map(|now| Refusal::Forgotten { now: SessionTime(now) }),
         Just(Refusal::Unknown),
+        (proptest::sample::select(OrderReason::ALL.as_slice()), ".{0,20}")
+            .prop_map(|(reason, why)| Refusal::Order { reason, why }),
     ]
 }
 

@@ -14,6 +14,7 @@ use super::super::{LogId, Parts, Shares, length};
 use crate::client;
 use crate::cursor::Cursor;
 use crate::frame::{self, FrameError, FrameKind, Opened};
+use crate::order::{self, MemberStanding, OrderReason};
 
 #[derive(Archive, Default, Serialize)]
 struct ReplyFrame {
@@ -24,6 +25,7 @@ struct ReplyFrame {
     members: Vec<Member>,
     routes: Vec<Routes>,
     statuses: Vec<CoreStatus>,
+    group_members: Vec<GroupMembers>,
 }
 
 #[derive(Archive, Serialize)]
@@ -38,7 +40,9 @@ enum ReplyResult {
     Written { outcomes: u32 },
     Value { value: Option<u32> },
     Pairs { pairs: u32, next: Option<u32> },
-    // The next of the frame's routes, or statuses.
+    Ordered,
+    // The next of the frame's members of groups, routes, or statuses.
+    Members,
     Routes,
     Status,
     NotLeader { leader: Option<u64> },
@@ -47,6 +51,7 @@ enum ReplyResult {
     Busy { retry_after_ms: u32 },
     TooLarge { limit: String, limit_bytes: u64, bytes: u64 },
     Refused { why: String },
+    Order { reason: u8, why: String },
     TooStale { leader: Option<u64> },
     Forgotten { now: u64 },
     Unknown,
@@ -119,6 +124,26 @@ struct GroupStatus {
     log_bytes: u64,
 }
 
+#[derive(Archive, Serialize)]
+struct GroupMembers {
+    group: u64,
+    generation: u64,
+    leader: u64,
+    term: u64,
+    last: u64,
+    is_changing: bool,
+    members: Vec<GroupMember>,
+}
+
+#[derive(Archive, Serialize)]
+struct GroupMember {
+    node: u64,
+    replica: u64,
+    standing: u8,
+    matched: u64,
+    follows: bool,
+}
+
 /// Declares the counters once, for both directions.
 macro_rules! counters {
     ($($name:ident),* $(,)?) => {
@@ -188,6 +213,12 @@ pub(crate) const DESCRIPTOR_BYTES: usize = size_of::<ArchivedDescriptor>() + siz
 /// What a member adds to a frame.
 pub(crate) const MEMBER_BYTES: usize = size_of::<ArchivedMember>();
 
+/// What the members of a group add to a frame, the members left aside.
+pub(crate) const MEMBERS_BYTES: usize = size_of::<ArchivedGroupMembers>();
+
+/// What one of them adds.
+pub(crate) const STANDING_BYTES: usize = size_of::<ArchivedGroupMember>();
+
 /// What routes add to a frame, their nodes and descriptors left aside.
 pub(crate) const ROUTES_BYTES: usize = size_of::<ArchivedRoutes>();
 
@@ -243,6 +274,11 @@ impl<'a> Encoder<'a> {
                 }
                 ReplyResult::Pairs { pairs: length(pairs.len()), next: self.parts.add_option(next) }
             }
+            client::Outcome::Ordered => ReplyResult::Ordered,
+            client::Outcome::Members(group) => {
+                self.metadata.group_members.push(encode_members(group));
+                ReplyResult::Members
+            }
             client::Outcome::Routes(routes) => {
                 self.routes(routes);
                 ReplyResult::Routes
@@ -266,6 +302,7 @@ impl<'a> Encoder<'a> {
                 ReplyResult::TooLarge { limit: limit.clone(), limit_bytes: *limit_bytes, bytes: *bytes }
             }
             client::Refusal::Refused { why } => ReplyResult::Refused { why: why.clone() },
+            client::Refusal::Order { reason, why } => ReplyResult::Order { reason: *reason as u8, why: why.clone() },
             client::Refusal::TooStale { leader } => ReplyResult::TooStale { leader: leader.map(|node| node.0) },
             client::Refusal::Forgotten { now } => ReplyResult::Forgotten { now: now.0 },
             client::Refusal::Unknown => ReplyResult::Unknown,
@@ -312,6 +349,28 @@ impl<'a> Encoder<'a> {
     }
 }
 
+fn encode_members(group: &order::GroupMembers) -> GroupMembers {
+    GroupMembers {
+        group: group.group.0,
+        generation: group.generation.0,
+        leader: group.leader.0,
+        term: group.term.0,
+        last: group.last.0,
+        is_changing: group.is_changing,
+        members: group
+            .members
+            .iter()
+            .map(|member| GroupMember {
+                node: member.node.0,
+                replica: member.replica.0,
+                standing: member.standing as u8,
+                matched: member.matched.0,
+                follows: member.follows,
+            })
+            .collect(),
+    }
+}
+
 fn encode_status(status: &client::CoreStatus) -> CoreStatus {
     CoreStatus {
         node: status.node.0,
@@ -348,6 +407,7 @@ pub(crate) fn decode(bytes: Bytes) -> Result<client::ReplyFrame, FrameError> {
         members: Shares(&metadata.members),
         routes: Shares(&metadata.routes),
         statuses: Shares(&metadata.statuses),
+        group_members: Shares(&metadata.group_members),
         payload: opened.payload(),
     };
     let mut replies = Vec::with_capacity(metadata.replies.len());
@@ -367,6 +427,7 @@ struct Decoder<'a> {
     members: Shares<'a, ArchivedMember>,
     routes: Shares<'a, ArchivedRoutes>,
     statuses: Shares<'a, ArchivedCoreStatus>,
+    group_members: Shares<'a, ArchivedGroupMembers>,
     payload: Cursor,
 }
 
@@ -376,6 +437,8 @@ impl Decoder<'_> {
             ArchivedReplyResult::Written { outcomes } => Ok(self.written(outcomes.to_native())?),
             ArchivedReplyResult::Value { value } => Ok(client::Outcome::Value(self.optional(value)?)),
             ArchivedReplyResult::Pairs { pairs, next } => Ok(self.pairs(pairs.to_native(), next)?),
+            ArchivedReplyResult::Ordered => Ok(client::Outcome::Ordered),
+            ArchivedReplyResult::Members => Ok(client::Outcome::Members(decode_members(self.group_members.one()?)?)),
             ArchivedReplyResult::Routes => Ok(client::Outcome::Routes(self.routes()?)),
             ArchivedReplyResult::Status => Ok(client::Outcome::Status(decode_status(self.statuses.one()?)?)),
             ArchivedReplyResult::NotLeader { leader } => Err(client::Refusal::NotLeader { leader: node(leader) }),
@@ -391,6 +454,10 @@ impl Decoder<'_> {
                 bytes: bytes.to_native(),
             }),
             ArchivedReplyResult::Refused { why } => Err(client::Refusal::Refused { why: why.as_str().to_owned() }),
+            ArchivedReplyResult::Order { reason, why } => Err(client::Refusal::Order {
+                reason: OrderReason::from_code(*reason).ok_or(FrameError::Value { field: "reason" })?,
+                why: why.as_str().to_owned(),
+            }),
             ArchivedReplyResult::TooStale { leader } => Err(client::Refusal::TooStale { leader: node(leader) }),
             ArchivedReplyResult::Forgotten { now } => {
                 Err(client::Refusal::Forgotten { now: SessionTime(now.to_native()) })
@@ -475,8 +542,31 @@ impl Decoder<'_> {
         self.members.finish()?;
         self.routes.finish()?;
         self.statuses.finish()?;
+        self.group_members.finish()?;
         self.payload.finish()
     }
+}
+
+fn decode_members(archived: &ArchivedGroupMembers) -> Result<order::GroupMembers, FrameError> {
+    let mut members = Vec::with_capacity(archived.members.len());
+    for member in archived.members.iter() {
+        members.push(order::GroupMember {
+            node: NodeId(member.node.to_native()),
+            replica: ReplicaId(member.replica.to_native()),
+            standing: MemberStanding::from_code(member.standing).ok_or(FrameError::Value { field: "standing" })?,
+            matched: Index(member.matched.to_native()),
+            follows: member.follows,
+        });
+    }
+    Ok(order::GroupMembers {
+        group: GroupId(archived.group.to_native()),
+        generation: Generation(archived.generation.to_native()),
+        leader: NodeId(archived.leader.to_native()),
+        term: Term(archived.term.to_native()),
+        last: Index(archived.last.to_native()),
+        is_changing: archived.is_changing,
+        members,
+    })
 }
 
 fn decode_status(status: &ArchivedCoreStatus) -> Result<client::CoreStatus, FrameError> {
