@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use pontoon_client::ClientError;
+use pontoon_client::{ClientError, OrderReason};
 use pontoon_wal::LogError;
 
 /// Internal errors, and answers that are a plain "no".
@@ -59,6 +59,12 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
         let code = match error {
             ClientError::TooLarge { .. } => USAGE,
+            // What passes, or depends on what others have done meanwhile, is worth another try.
+            ClientError::OrderRefused { reason, .. } => match reason {
+                OrderReason::Changed | OrderReason::GivenUp => UNHEALTHY,
+                reason if reason.passes() => UNHEALTHY,
+                _ => USAGE,
+            },
             ClientError::Unreachable { .. } | ClientError::Io(_) => ENVIRONMENT,
             ClientError::NotLeader { .. } | ClientError::TooStale { .. } | ClientError::Busy { .. } => UNHEALTHY,
             _ => INTERNAL,

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::command::{init, keys, recover, sim, status, wal};
+use crate::command::{init, keys, members, recover, sim, status, wal};
 
 /// Operates Pontoon: initialises nodes, reads and writes keys, shows the state, simulates.
 #[derive(Parser)]
@@ -28,6 +28,10 @@ enum Command {
     Init(init::Init),
     /// Show what every node leads, holds and has counted. Exits with 10 when a node or a leader is missing.
     Status(status::Status),
+    /// Show the members of a group, or change them.
+    Members(members::Members),
+    /// Hand the leadership of a group over to another node.
+    Transfer(members::Transfer),
     /// Print the value of a key. Exits with 1 when there is none.
     Get(keys::Get),
     /// Set a key.
@@ -50,6 +54,8 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Init(init) => init.run(),
         Command::Status(status) => status.run(),
+        Command::Members(members) => members.run(),
+        Command::Transfer(transfer) => transfer.run(),
         Command::Get(get) => get.run(),
         Command::Put(put) => put.run(),
         Command::Delete(delete) => delete.run(),

@@ -2,6 +2,7 @@
 
 pub mod init;
 pub mod keys;
+pub mod members;
 pub mod recover;
 pub mod sim;
 pub mod status;
@@ -36,6 +37,16 @@ pub struct Cluster {
 impl Cluster {
     /// A client of the cluster.
     pub fn connect(&self) -> Result<Client, Failure> {
+        self.connect_with(ClientOptions::default())
+    }
+
+    /// One that lets a node work at a request for longer: an order is answered when it is done.
+    pub fn connect_for_orders(&self) -> Result<Client, Failure> {
+        let attempt_timeout = Duration::from_millis(self.timeout_ms / 2);
+        self.connect_with(ClientOptions { attempt_timeout, ..ClientOptions::default() })
+    }
+
+    fn connect_with(&self, options: ClientOptions) -> Result<Client, Failure> {
         let mut endpoints: Vec<SocketAddr> = Vec::new();
         for endpoint in &self.endpoints {
             let addresses = endpoint
@@ -44,7 +55,7 @@ impl Cluster {
             endpoints.extend(addresses);
         }
         let timeout = Duration::from_millis(self.timeout_ms);
-        let options = ClientOptions { timeout, connect_timeout: timeout, ..ClientOptions::default() };
+        let options = ClientOptions { timeout, connect_timeout: timeout, ..options };
         Ok(Client::connect(&endpoints, options)?)
     }
 }

@@ -131,15 +131,6 @@ fn led(status: &CoreStatus) -> usize {
     status.groups.iter().filter(|group| group.role == GroupRole::Leader).count()
 }
 
-fn role_name(role: GroupRole) -> &'static str {
-    match role {
-        GroupRole::Follower => "follower",
-        GroupRole::PreCandidate => "pre-candidate",
-        GroupRole::Candidate => "candidate",
-        GroupRole::Leader => "leader",
-    }
-}
-
 fn group_table(answers: &[Answer]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header([
@@ -162,7 +153,7 @@ fn group_table(answers: &[Answer]) -> Table {
         table.add_row([
             group.group.to_string(),
             node.to_string(),
-            role_name(group.role).to_string(),
+            group.role.to_string(),
             group.term.to_string(),
             group.leader.map_or("-".to_string(), |leader| leader.to_string()),
             group.last.to_string(),
@@ -204,7 +195,7 @@ fn as_json((node, address, core, answer): &Answer) -> Value {
                 .map(|group| {
                     json!({
                         "group": group.group.0,
-                        "role": role_name(group.role),
+                        "role": group.role.to_string(),
                         "term": group.term.0,
                         "leader": group.leader.map(|leader| leader.0),
                         "last": group.last.index.0,

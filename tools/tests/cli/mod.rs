@@ -1,5 +1,6 @@
 //! The operator's binary as an operator uses it: real processes of `pontoon` against real nodes.
 
+mod members;
 mod recover;
 mod rot;
 mod wal;
