@@ -32,6 +32,8 @@ enum Command {
     Members(members::Members),
     /// Hand the leadership of a group over to another node.
     Transfer(members::Transfer),
+    /// Make a node more or less eager to lead a group.
+    Prefer(members::Prefer),
     /// Print the value of a key. Exits with 1 when there is none.
     Get(keys::Get),
     /// Set a key.
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Status(status) => status.run(),
         Command::Members(members) => members.run(),
         Command::Transfer(transfer) => transfer.run(),
+        Command::Prefer(prefer) => prefer.run(),
         Command::Get(get) => get.run(),
         Command::Put(put) => put.run(),
         Command::Delete(delete) => delete.run(),

@@ -94,6 +94,14 @@ impl Client {
         Ok(now)
     }
 
+    /// Makes a node's replica of a group more or less eager to lead, from 0, which campaigns first, to 8, until that node ends.
+    pub fn prefer(&mut self, node: NodeId, group: GroupId, priority: u8) -> Result<(), ClientError> {
+        match self.call(Request::Prefer { node, group, priority })? {
+            Response::Ordered => Ok(()),
+            _ => Err(ClientError::Unknown),
+        }
+    }
+
     /// Hands the leadership of a group over to a node.
     pub fn transfer_leader(&mut self, group: GroupId, to: NodeId) -> Result<(), ClientError> {
         let now = self.members(group)?;

@@ -64,6 +64,15 @@ pub enum Request {
         /// How.
         order: Order,
     },
+    /// Makes a node's replica of a group more or less eager to lead, until that node ends.
+    Prefer {
+        /// The node.
+        node: NodeId,
+        /// The group.
+        group: GroupId,
+        /// From 0, which campaigns first, to 8.
+        priority: u8,
+    },
     /// Asks the leader of a group for its members.
     Members {
         /// The group.
@@ -94,7 +103,7 @@ pub enum Response {
         /// Where to go on, when the scan stopped at a limit before its end.
         next: Option<Bytes>,
     },
-    /// An order is done.
+    /// An order is done, or a preference taken.
     Ordered,
     /// The members of a group.
     Members(Box<GroupMembers>),

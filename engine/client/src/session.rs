@@ -270,6 +270,11 @@ impl Session {
                 let why = format!("the cluster has no core {core} of node {node}");
                 return self.complete(slot, Err(ClientError::Refused { why }), effects);
             }
+            Target::On { node, .. } if self.cache.address(*node).is_none() => {
+                let why = format!("the cluster has no node {node}");
+                return self.complete(slot, Err(ClientError::Refused { why }), effects);
+            }
+            Target::On { node, group } => Ok((*node, pontoon_router::core_of(*group, self.cache.cores()))),
             Target::Core { node, core } => Ok((*node, *core)),
             Target::Anyone => self.cache.any_node(now).map(|node| (node, CoreId(0))),
         };
@@ -430,7 +435,7 @@ impl Session {
             .collect();
         for (slot, was_sent) in affected {
             let lost = ClientError::Unreachable { why: format!("{}: {why}", link.node) };
-            let bound = self.slots.get(slot).is_some_and(|pending| matches!(pending.work, Work::Status { .. }));
+            let bound = self.slots.get(slot).is_some_and(|pending| pending.work.is_bound());
             if was_sent {
                 self.unanswered(slot);
             }
@@ -475,7 +480,7 @@ impl Session {
         let Some(slot) = self.slots.find(attempt) else { return };
         let Some(Pending { place: Place::Sent(link, group), work, .. }) = self.slots.get(slot) else { return };
         let (link, group) = (*link, *group);
-        if matches!(work, Work::Status { .. }) {
+        if work.is_bound() {
             return;
         }
         if self.links.get(&link).is_some_and(|state| state.heard + self.options.attempt_timeout <= now) {
@@ -585,6 +590,7 @@ fn operation_for(
             let generation = cache.descriptor_of(group).map_or(Generation(0), |descriptor| descriptor.generation);
             (work.operation(group, generation, None), Some(group))
         }
+        Target::On { group, .. } => (work.operation(group, Generation(0), None), None),
         Target::Core { .. } => (Operation::Status, None),
         Target::Anyone => (Operation::Routes, None),
     }

@@ -25,6 +25,8 @@ pub(crate) enum Work {
     Order { group: GroupId, order: Order },
     /// A question to the leader of a group.
     Members { group: GroupId },
+    /// How eager a node is to lead a group.
+    Prefer { node: NodeId, group: GroupId, priority: u8 },
     /// A question to one core.
     Status { node: NodeId, core: CoreId },
     /// A question to anyone.
@@ -51,6 +53,8 @@ pub(crate) enum Target<'a> {
     Replica { key: &'a [u8] },
     /// The leader of a group.
     Group(GroupId),
+    /// The replica of a group on this node.
+    On { node: NodeId, group: GroupId },
     /// One core of one node.
     Core { node: NodeId, core: CoreId },
     /// Any node.
@@ -90,6 +94,7 @@ impl Work {
             }
             Request::Order { group, order } => Ok(Work::Order { group, order }),
             Request::Members { group } => Ok(Work::Members { group }),
+            Request::Prefer { node, group, priority } => Ok(Work::Prefer { node, group, priority }),
             Request::Status { node, core } => Ok(Work::Status { node, core }),
             Request::Routes => Ok(Work::Routes),
         }
@@ -122,6 +127,11 @@ impl Work {
         matches!(self, Work::Write { .. } | Work::Order { .. })
     }
 
+    /// Whether nobody but the one who was asked can answer.
+    pub(crate) fn is_bound(&self) -> bool {
+        matches!(self, Work::Status { .. } | Work::Prefer { .. })
+    }
+
     /// Changes to the session that was opened then. Only for a write of which no attempt can have been carried out.
     pub(crate) fn reopen(&mut self, at: SessionTime) {
         if let Work::Write { command, opened, .. } = self
@@ -144,6 +154,7 @@ impl Work {
             Work::Get { key, .. } => Target::Replica { key },
             Work::Scan(scan) => Target::Keys { first: &scan.cursor, last: None },
             Work::Order { group, .. } | Work::Members { group } => Target::Group(*group),
+            Work::Prefer { node, group, .. } => Target::On { node: *node, group: *group },
             Work::Status { node, core } => Target::Core { node: *node, core: *core },
             Work::Routes => Target::Anyone,
         }
@@ -155,7 +166,7 @@ impl Work {
             Work::Write { command, .. } => command.len(),
             Work::Get { key, .. } => key.len(),
             Work::Scan(scan) => scan.cursor.len() + scan.end.as_ref().map_or(0, Bytes::len),
-            Work::Order { .. } | Work::Members { .. } | Work::Status { .. } | Work::Routes => 0,
+            Work::Order { .. } | Work::Members { .. } | Work::Prefer { .. } | Work::Status { .. } | Work::Routes => 0,
         }
     }
 
@@ -179,6 +190,7 @@ impl Work {
             }
             Work::Order { order, .. } => Operation::Order { group, generation: Some(generation), order: order.clone() },
             Work::Members { .. } => Operation::Members { group, generation: Some(generation) },
+            Work::Prefer { priority, .. } => Operation::Prefer { group, priority: *priority },
             Work::Status { .. } => Operation::Status,
             Work::Routes => Operation::Routes,
         }
@@ -190,7 +202,7 @@ impl Work {
             (Work::Write { .. }, Outcome::Written(outcomes)) => Response::Written(outcomes),
             (Work::Get { .. }, Outcome::Value(value)) => Response::Value(value),
             (Work::Scan(scan), Outcome::Pairs { pairs, next }) => return scan.answer(pairs, next),
-            (Work::Order { .. }, Outcome::Ordered) => Response::Ordered,
+            (Work::Order { .. } | Work::Prefer { .. }, Outcome::Ordered) => Response::Ordered,
             (Work::Members { .. }, Outcome::Members(members)) => Response::Members(Box::new(members)),
             (Work::Status { .. }, Outcome::Status(status)) => Response::Status(Box::new(status)),
             (Work::Routes, Outcome::Routes(routes)) => Response::Routes(Box::new(routes)),

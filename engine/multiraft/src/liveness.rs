@@ -298,7 +298,8 @@ impl Core {
     /// Lets the follower campaign when its turn comes, unless the group has a leader, or another candidate, by then.
     pub(crate) fn schedule_campaign(&mut self, now: Time, slot: Slot, gone: NodeId) {
         let rank = self.campaign_rank(slot, gone);
-        self.campaign_at(now + CAMPAIGN_DELAY + RANK_DELAY * rank, slot);
+        let patience = self.replicas[slot].raft.patience();
+        self.campaign_at(now + CAMPAIGN_DELAY + RANK_DELAY * rank + patience, slot);
     }
 
     fn campaign_at(&mut self, at: Time, slot: Slot) {

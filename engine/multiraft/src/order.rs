@@ -11,6 +11,12 @@
 //! A leader that loses its term while members change cannot know what becomes of that: the answer is "unknown", and asking
 //! again tells.
 //!
+//! # Who leads next
+//!
+//! Which member campaigns first when a leader is lost can be said to each replica (`prefer`): an eager one goes before the
+//! others, whatever their turn is. Left out: it is in memory only, nobody shows it, and a leader that hands over or comes
+//! to life takes no notice of it.
+//!
 //! # Why asking again does no harm
 //!
 //! What is as asked for already is answered as done, what is on its way to it is waited for. Anything else is carried out
@@ -18,7 +24,7 @@
 //! comes late, when others have decided otherwise, changes nothing.
 
 use pontoon_raft::membership::{Change, Configuration, MembershipRefused, Phase, Standing};
-use pontoon_raft::{ChangeRefused, Event as RaftEvent, MembersChange, TransferRefused};
+use pontoon_raft::{ChangeRefused, Event as RaftEvent, MembersChange, Priority, TransferRefused};
 use pontoon_types::limits::MEMBERS_MAX;
 use pontoon_types::{Generation, Member, NodeId, ReplicaId, Term, Time};
 use pontoon_wire::client::{Outcome, Refusal};
@@ -77,6 +83,16 @@ impl Core {
                 self.timers.arm(slot, self.replicas[slot].deadline());
             }
         }
+        Ok(())
+    }
+
+    /// Makes a replica this eager to lead. A hint, and forgotten at the next start.
+    pub(crate) fn prefer(&mut self, now: Time, slot: Slot, priority: u8) -> Result<(), Refusal> {
+        if priority > Priority::LAST.0 {
+            let why = format!("{priority} is no priority; they go from 0 to {}", Priority::LAST.0);
+            return Err(Refusal::Refused { why });
+        }
+        self.step_replica(now, slot, RaftEvent::Prefer(Priority(priority)));
         Ok(())
     }
 

@@ -67,6 +67,11 @@ impl Core {
                 let members = self.members_of(self.leading_slot(group, generation)?);
                 self.reply(asker, Ok(Outcome::Members(members)));
             }
+            Operation::Prefer { group, priority } => {
+                let slot = self.serving_slot(group, None)?;
+                self.prefer(now, slot, priority)?;
+                self.reply(asker, Ok(Outcome::Ordered));
+            }
             Operation::Write { group, generation, command } => {
                 let decoded = Command::decode(command.clone());
                 let decoded = decoded.map_err(|error| Refusal::Refused { why: error.to_string() })?;

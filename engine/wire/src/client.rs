@@ -81,6 +81,13 @@ pub enum Operation {
         /// The generation of the descriptor by which the client looks for its leader; none for one that knows where to ask.
         generation: Option<Generation>,
     },
+    /// Be this eager to lead a group, until the node ends. It decides who campaigns first and never who wins.
+    Prefer {
+        /// The group, of which this core has a replica.
+        group: GroupId,
+        /// From 0, which campaigns first, to 8, which waits for two shortest election timeouts more.
+        priority: u8,
+    },
     /// Tell all ranges, their leaders and the nodes' addresses.
     Routes,
     /// Tell the state of this core and its groups.
@@ -133,7 +140,7 @@ pub enum Outcome {
         /// Where to go on, if the part ended before the range or the limit did.
         next: Option<Bytes>,
     },
-    /// An order is done.
+    /// An order is done, or a preference taken.
     Ordered,
     /// The members of a group.
     Members(GroupMembers),
@@ -414,7 +421,7 @@ impl Request {
                 (voters.len() + learners.len()) * v1::NODE_BYTES
             }
             Operation::Order { order: Order::Transfer { .. }, .. } => 0,
-            Operation::Members { .. } | Operation::Routes | Operation::Status => 0,
+            Operation::Members { .. } | Operation::Prefer { .. } | Operation::Routes | Operation::Status => 0,
         };
         v1::REQUEST_BYTES + payload
     }

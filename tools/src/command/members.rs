@@ -1,6 +1,6 @@
-//! `pontoon members` and `pontoon transfer`: who belongs to a group, and who leads it.
+//! `pontoon members`, `transfer` and `prefer`: who belongs to a group, and who leads it.
 //!
-//! Both look first, say what they are going to do, and then do it. What is refused or cut short can be asked for again: it
+//! The first two look first, say what they are going to do, and then do it. What is refused or cut short can be asked for again: it
 //! goes on from the members as they are then.
 
 use std::io::Write;
@@ -60,6 +60,31 @@ pub struct Transfer {
     /// The node that is to lead.
     #[arg(long, value_name = "NODE", value_parser = node)]
     to: NodeId,
+}
+
+/// Makes a node more or less eager to lead a group.
+///
+/// It decides who campaigns first when a leader is lost, and never who wins. The node forgets it when it ends.
+#[derive(Args)]
+pub struct Prefer {
+    #[command(flatten)]
+    cluster: Cluster,
+    /// The group, as `pontoon status --groups` shows it: g2, or 2.
+    #[arg(value_parser = group)]
+    group: GroupId,
+    /// The node.
+    #[arg(long, value_name = "NODE", value_parser = node)]
+    node: NodeId,
+    /// From 0, which campaigns first, to 8, which waits for two election timeouts more.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=8))]
+    priority: u8,
+}
+
+impl Prefer {
+    /// Runs the command.
+    pub fn run(&self) -> Result<(), Failure> {
+        Ok(self.cluster.connect()?.prefer(self.node, self.group, self.priority)?)
+    }
 }
 
 impl Members {

@@ -66,6 +66,9 @@ fn a_leadership_is_handed_over() {
     let again = cluster.run("transfer", &["g3", "--to", &format!("n{to}")]);
     assert_eq!((code(&again), out(&again)), (0, format!("n{to} leads g3 already\n")));
 
+    let prefer = |priority: &str| cluster.run("prefer", &["g3", "--node", &to.to_string(), "--priority", priority]);
+    assert_eq!((code(&prefer("8")), code(&prefer("9"))), (0, 2));
+
     let voters = format!("{leader},{to}");
     assert_eq!(code(&cluster.run("members", &["g3", "--set", &voters, "--learners", &learner.to_string()])), 0);
     assert_eq!(nodes(&cluster.members("g3"), "learner"), [learner]);

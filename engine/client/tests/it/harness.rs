@@ -248,6 +248,7 @@ fn describe_operation(operation: &Operation) -> String {
             Order::Transfer { term, to } => format!("transfer {group} {} for {term} to {to}", generation.unwrap()),
         },
         Operation::Members { group, generation } => format!("members {group} {}?", generation.unwrap()),
+        Operation::Prefer { group, priority } => format!("prefer {group} {priority}"),
         Operation::Routes => "routes".to_string(),
         Operation::Status => "status".to_string(),
     }

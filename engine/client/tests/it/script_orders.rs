@@ -126,3 +126,27 @@ fn a_new_member_is_found() {
            done t1: told",
     );
 }
+
+/// A preference is for one node: nobody else is asked, and one that does not answer is named.
+#[test]
+fn a_preference_is_told_to_the_node_that_it_is_about() {
+    let mut h = Harness::connected();
+    let prefer = |node| Request::Prefer { node: NodeId(node), group: GroupId(2), priority: 8 };
+    h.submit(prefer(2));
+    h.reply(4, Ok(Outcome::Ordered));
+    h.submit(prefer(2));
+    h.down(2);
+    h.submit(prefer(9));
+    h.expect(
+        "submit t1
+           send n2 a4 prefer g2 8
+         reply a4 ok
+           done t1: told
+         submit t2
+           send n2 a5 prefer g2 8
+         down n2
+           done t2: not reachable: n2: reset
+         submit t3
+           done t3: refused: the cluster has no node n9",
+    );
+}

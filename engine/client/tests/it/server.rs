@@ -125,7 +125,11 @@ impl Cluster {
                     return Err(Refusal::NotLeader { leader: Some(leader) });
                 }
             }
-            Operation::Order { .. } | Operation::Members { .. } | Operation::Routes | Operation::Status => {}
+            Operation::Order { .. }
+            | Operation::Members { .. }
+            | Operation::Prefer { .. }
+            | Operation::Routes
+            | Operation::Status => {}
         }
         let mut pairs = self.pairs.lock().unwrap();
         Ok(match operation {
@@ -145,7 +149,7 @@ impl Cluster {
                 let pairs = inside.by_ref().take(limit as usize).collect();
                 Outcome::Pairs { pairs, next: inside.next().map(|(key, _)| key) }
             }
-            Operation::Order { .. } => Outcome::Ordered,
+            Operation::Order { .. } | Operation::Prefer { .. } => Outcome::Ordered,
             Operation::Members { group, .. } => Outcome::Members(GroupMembers { group, ..GroupMembers::default() }),
             Operation::Routes => Outcome::Routes(Routes {
                 node,

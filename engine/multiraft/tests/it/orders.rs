@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use pontoon_multiraft::{CheckpointConfig, CoreConfig};
+use pontoon_multiraft::{CheckpointConfig, CoreConfig, Role};
 use pontoon_types::limits::{MEMBERS_MAX, TRANSFER_LAG_ENTRIES_MAX};
 use pontoon_types::{Generation, GroupId, NodeId, Term};
 use pontoon_wire::client::{CoreStatus, GroupRole, Operation, Outcome, Refusal};
@@ -454,4 +454,23 @@ fn a_change_whose_leader_is_lost_is_unknown_until_it_is_asked_for_again() {
               #2 done
             gen3 led by n1: n1 voter, n2 voter",
     );
+}
+
+/// Who campaigns first when a leader is lost does not depend on whose turn it is, but on who was told to wait.
+#[test]
+fn the_most_eager_one_leads_next() {
+    for (last, next) in [(2, 3), (3, 2)] {
+        let mut s = Script::new();
+        for (node, priority) in [(last, 8), (next, 0)] {
+            let preferred = s.cluster.ask(n(node), Operation::Prefer { group: s.group, priority });
+            assert_eq!(preferred, Ok(Outcome::Ordered));
+        }
+        s.cluster.isolate(n(1));
+        s.run(2_500);
+        let leads = |node: u64| s.cluster.cores[&n(node)].groups().next().unwrap().role() == Role::Leader;
+        assert!(leads(next) && !leads(last), "n{next} leads, n{last} was told to wait");
+    }
+    let mut s = Script::new();
+    let refused = s.cluster.ask(n(2), Operation::Prefer { group: s.group, priority: 9 });
+    assert!(matches!(refused, Err(Refusal::Refused { .. })), "{refused:?}");
 }

@@ -268,8 +268,7 @@ impl Raft {
     fn restart_election_deadline(&mut self, step: &Step) {
         let wait = self.random.span(self.config.election_timeout_min, self.config.election_timeout_max);
         // An eager replica goes first. The others follow soon enough if it cannot.
-        let patience = self.config.election_timeout_min * u32::from(self.priority.0) / 4;
-        self.election_deadline = Some(step.now + wait + patience);
+        self.election_deadline = Some(step.now + wait + self.patience());
     }
 
     fn write_hard_state(&mut self, hard_state: HardState) {

@@ -1,5 +1,7 @@
 //! What others may ask a replica. Nothing here changes it.
 
+use std::time::Duration;
+
 use pontoon_types::{Entry, Index, LogId, Member, ReplicaId, Term};
 
 use super::{Raft, State};
@@ -114,6 +116,11 @@ impl Raft {
             _ => &[],
         };
         peers.iter().map(|peer| (peer.id, peer.matched))
+    }
+
+    /// How much longer this replica waits than the most eager one before it campaigns.
+    pub fn patience(&self) -> Duration {
+        self.config.election_timeout_min * u32::from(self.priority.0) / 4
     }
 
     /// The role.

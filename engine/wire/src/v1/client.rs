@@ -32,6 +32,7 @@ enum Operation {
     Scan { group: u64, generation: u64, start: u32, end: Option<u32>, limit: u32, level: ReadLevel },
     Order { group: u64, generation: Option<u64>, order: Order },
     Members { group: u64, generation: Option<u64> },
+    Prefer { group: u64, priority: u8 },
     Routes,
     Status,
 }
@@ -99,6 +100,7 @@ fn encode_operation<'a>(operation: &'a client::Operation, parts: &mut Parts<'a>)
         client::Operation::Members { group, generation } => {
             Operation::Members { group: group.0, generation: generation.map(|generation| generation.0) }
         }
+        client::Operation::Prefer { group, priority } => Operation::Prefer { group: group.0, priority: *priority },
         client::Operation::Routes => Operation::Routes,
         client::Operation::Status => Operation::Status,
     }
@@ -190,6 +192,9 @@ fn decode_operation(operation: &ArchivedOperation, payload: &mut Cursor) -> Resu
             group: GroupId(group.to_native()),
             generation: generation.as_ref().map(|generation| Generation(generation.to_native())),
         },
+        ArchivedOperation::Prefer { group, priority } => {
+            client::Operation::Prefer { group: GroupId(group.to_native()), priority: *priority }
+        }
         ArchivedOperation::Routes => client::Operation::Routes,
         ArchivedOperation::Status => client::Operation::Status,
     })

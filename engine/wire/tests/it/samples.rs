@@ -206,6 +206,7 @@ pub(crate) fn requests() -> RequestFrame {
         },
         Operation::Order { group, generation: None, order: Order::Transfer { term: Term(5), to: NodeId(4) } },
         Operation::Members { group, generation: Some(generation) },
+        Operation::Prefer { group, priority: 8 },
         Operation::Routes,
         Operation::Status,
     ];

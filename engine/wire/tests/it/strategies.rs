@@ -221,6 +221,7 @@ pub(crate) fn request_frame() -> impl Strategy<Value = RequestFrame> {
             group: GroupId(group),
             generation: generation.map(Generation),
         }),
+        any::<(u64, u8)>().prop_map(|(group, priority)| Operation::Prefer { group: GroupId(group), priority }),
         Just(Operation::Routes),
         Just(Operation::Status),
     ];
