@@ -45,6 +45,7 @@ fn each_refusal_comes_back() {
         HelloRefusal::OtherCoreCount,
         HelloRefusal::Full,
         HelloRefusal::CoreStopped,
+        HelloRefusal::GivenUp,
         HelloRefusal::LargerSegments { caller_bytes: 32 << 20, own_bytes: 1 << 20 },
     ];
     for refusal in refusals.into_iter().map(Some).chain([None]) {
@@ -59,7 +60,7 @@ fn values_without_a_meaning_are_refused() {
     hello[24] = 3;
     assert_eq!(Hello::decode(&sealed(hello)), Err(FrameError::Value { field: "caller" }));
     let mut welcome = samples::welcome().encode();
-    welcome[32] = 9;
+    welcome[32] = 10;
     assert_eq!(Welcome::decode(&sealed(welcome)), Err(FrameError::Value { field: "refusal" }));
 }
 
