@@ -19,13 +19,13 @@ if [ "${1:-}" = --install ]; then
 fi
 
 missing() {
-    for tool in mkfs.ext4 mkfs.xfs nbdkit nbdfuse fusermount3; do
+    for tool in mkfs.ext4 mkfs.xfs fsfreeze nbdkit nbdfuse fusermount3; do
         command -v "$tool" >/dev/null || echo "$tool"
     done
 }
 fetch() {
     apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq e2fsprogs xfsprogs nbdkit libnbd-bin fuse3 >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq e2fsprogs xfsprogs util-linux nbdkit libnbd-bin fuse3 >/dev/null
 }
 if $install && [ "$(id -u)" = 0 ] && [ -n "$(missing)" ]; then
     # Without them the tests say what is missing; that is no failure.

@@ -289,6 +289,16 @@ pub enum CoreFailure {
         /// How long it was waited for.
         after: std::time::Duration,
     },
+    /// The core's thread is held by the kernel, or gets no processor.
+    #[error(
+        "a turn of the core has not ended after {} s; nothing was acknowledged since. Check the file system and the disk, \
+         then end the process and start the node again",
+        after.as_secs()
+    )]
+    Away {
+        /// How long it was waited for.
+        after: std::time::Duration,
+    },
     /// An invariant does not hold. The state in memory is not trusted any more.
     #[error("a law was broken: {0}; the node stops so that nothing false is acknowledged. Please report it")]
     Law(String),

@@ -33,6 +33,7 @@
 //! - `init`: the first start of a cluster; `identity`: the node file and the lock; `descriptor_record`: its ranges
 //! - `store`: the checkpoints, on threads of their own
 //! - `quorum_loss`: groups that begin anew with the survivors of a lost quorum, offline
+//! - `watch`: cores that do not come back from a turn
 //! - `rehome`: a start with another number of cores; `trace_file`: protocol events for checkers outside
 //! - `config`, `probe`, `error`: what a node starts with, what the machine must offer, and what can go wrong
 //!
@@ -65,6 +66,7 @@ pub mod quorum_loss;
 pub mod rehome;
 pub mod store;
 pub mod trace_file;
+pub mod watch;
 pub mod write_limits;
 
 mod descriptor_record;

@@ -5,8 +5,9 @@
 //!
 //! A core is what fails, not a node: when its log is fenced, its disk does not answer or a law is broken, it stops alone. Its
 //! sockets close, so its beacons end and its groups get leaders elsewhere; who asks for it is told; the other cores go
-//! on. Only when the core that accepts connections has failed, or all have, [`Node::wait`] returns, and whoever runs the
-//! node decides (`pontoond` exits). [`Node::stop`] says which core was the first to fail, however long ago that was.
+//! on. One that the kernel does not let go ([`crate::watch`]) keeps its sockets, but says nothing through them. Only when
+//! the core that accepts connections has failed, or all have, [`Node::wait`] returns, and whoever runs the node decides
+//! (`pontoond` exits). [`Node::stop`] says which core was the first to fail, however long ago that was.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -27,7 +28,7 @@ use pontoon_wire::hello::{Caller, Hello};
 use pontoon_wire::order::Order;
 
 use crate::config::{NodeConfig, check_cores};
-use crate::core_loop::{CoreLoop, MemoryUse, Parts};
+use crate::core_loop::{CoreLoop, GIVE_UP_AFTER, MemoryUse, Parts};
 use crate::descriptor_record;
 use crate::door::{Door, Household};
 use crate::driver::Driver;
@@ -48,6 +49,7 @@ use crate::store::folder::Folder;
 use crate::store::format::Owner;
 use crate::store::recover::Checkpoints;
 use crate::trace_file::TraceFile;
+use crate::watch::{Pulse, Watch};
 use crate::write_limits::WriteLimits;
 
 /// The most connections on their way from the accepting core to another one.
@@ -69,6 +71,8 @@ pub struct Node {
     address: SocketAddr,
     cores: Vec<CoreHandle>,
     status: Arc<Status>,
+    /// Looks for cores that do not come back, as long as the node is not asked to stop.
+    watch: Option<Watch>,
     /// Ends when all cores have.
     store: Store,
     /// Holds the directory's lock until all cores and the store have ended.
@@ -123,6 +127,8 @@ struct State {
     failed: BTreeSet<CoreId>,
     /// The first failure.
     failure: Option<NodeFailure>,
+    /// The socket that the accepting core listens at, until the node is asked to stop.
+    listener: Option<OwnedFd>,
 }
 
 impl Status {
@@ -142,6 +148,12 @@ impl Status {
             );
         }
         state.failure.get_or_insert(failure);
+        if core == ACCEPTING
+            && let Some(listener) = state.listener.take()
+        {
+            // The core cannot close its own while it is held in a call. A socket that does not listen is as good as closed.
+            let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
+        }
         drop(state);
         self.changed.notify_all();
     }
@@ -229,6 +241,7 @@ impl Node {
             address,
             cores: Vec::new(),
             status: Arc::new(Status::default()),
+            watch: None,
             store,
             _data_dir: data_dir,
         };
@@ -314,9 +327,13 @@ impl Node {
     ) -> Result<(), StartError> {
         let cpus = processors(&blueprint.config, recovered.len());
         let (started, outcomes) = mpsc::channel();
+        let no_copy = |error: std::io::Error| StartError::Core { core: ACCEPTING, why: error.to_string() };
+        self.status.lock().listener = Some(listener.try_clone().map_err(no_copy)?);
         let mut listener = Some(listener);
+        let mut pulses = Vec::new();
         for (index, (recovered, cpu)) in recovered.into_iter().zip(cpus).enumerate() {
             let core = CoreId(index as u16);
+            let pulse = Arc::new(Pulse::default());
             let counters = Arc::new(Mutex::new(Counters::default()));
             let memory = Arc::new(Mutex::new(MemoryUse::default()));
             let site = Site {
@@ -324,6 +341,7 @@ impl Node {
                 cpu,
                 blueprint: blueprint.clone(),
                 listener: listener.take(),
+                pulse: pulse.clone(),
                 counters: counters.clone(),
                 memory: memory.clone(),
                 status: self.status.clone(),
@@ -335,10 +353,30 @@ impl Node {
                 .spawn(move || site.run(recovered, started))
                 .map_err(|error| StartError::Core { core, why: error.to_string() })?;
             let inbox = blueprint.inboxes[index].clone();
+            pulses.push(pulse);
             self.cores.push(CoreHandle { inbox, counters, memory, thread: Some(thread) });
         }
         drop(started);
-        self.await_cores(outcomes)
+        self.await_cores(outcomes)?;
+        self.watch_cores(blueprint.identity.node, pulses)
+    }
+
+    fn watch_cores(&mut self, node: NodeId, pulses: Vec<Arc<Pulse>>) -> Result<(), StartError> {
+        let inboxes: Vec<_> = self.cores.iter().map(|core| core.inbox.clone()).collect();
+        let status = self.status.clone();
+        let give_up = move |core: u16| {
+            let inbox = &inboxes[usize::from(core)];
+            if inbox.is_closed() {
+                // It has failed by itself and is in no turn any more.
+                return;
+            }
+            inbox.close();
+            let failure = CoreFailure::Away { after: GIVE_UP_AFTER };
+            status.fail(NodeFailure { node, core: CoreId(core), failure });
+        };
+        let watch = Watch::start(format!("pontoon-{node}watch"), pulses, give_up);
+        self.watch = Some(watch.map_err(|error| StartError::Core { core: ACCEPTING, why: error.to_string() })?);
+        Ok(())
     }
 
     fn await_cores(&self, outcomes: Receiver<(CoreId, Result<(), String>)>) -> Result<(), StartError> {
@@ -356,6 +394,8 @@ impl Node {
     }
 
     fn end_cores(&mut self) {
+        self.watch = None;
+        self.status.lock().listener = None;
         for core in &self.cores {
             core.inbox.stop();
         }
@@ -405,6 +445,7 @@ struct Site {
     cpu: Option<usize>,
     blueprint: Arc<Blueprint>,
     listener: Option<OwnedFd>,
+    pulse: Arc<Pulse>,
     counters: Arc<Mutex<Counters>>,
     memory: Arc<Mutex<MemoryUse>>,
     status: Arc<Status>,
@@ -432,7 +473,7 @@ impl Site {
     }
 
     fn build(self, recovered: RecoveredCore) -> std::io::Result<CoreLoop<EpollDriver>> {
-        let Site { core, blueprint, listener, counters, memory, store, .. } = self;
+        let Site { core, blueprint, listener, pulse, counters, memory, store, .. } = self;
         let inbox = blueprint.inboxes[usize::from(core.0)].clone();
         let door = listener.is_some().then(|| Door::new(blueprint.household.clone(), core, blueprint.inboxes.clone()));
         let driver = EpollDriver::new(inbox.clone(), listener)?;
@@ -446,6 +487,7 @@ impl Site {
             log,
             store,
             inbox,
+            pulse,
             household: blueprint.household.clone(),
             door,
             links: links(&blueprint, core),

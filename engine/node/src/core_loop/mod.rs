@@ -53,11 +53,13 @@ use crate::inbox::{Delivery, Inbox};
 use crate::link::Link;
 use crate::store::door::StoreDoor;
 use crate::trace_file::TraceFile;
+use crate::watch::Pulse;
 use clock::ClockWatch;
 use fetch::Fetches;
 pub use fetch::MemoryUse;
 use questions::Questions;
 use segment_wait::SegmentWait;
+pub use stall::GIVE_UP_AFTER;
 use stall::StallWatch;
 use store::StoreSide;
 
@@ -79,6 +81,8 @@ pub struct Parts<D: Driver> {
     pub store: StoreDoor,
     /// The way in from other threads.
     pub inbox: Arc<Inbox<Delivery>>,
+    /// What others see of the core's turns.
+    pub pulse: Arc<Pulse>,
     /// Who this node is.
     pub household: Household,
     /// The accepting side, on one core of the node.
@@ -104,6 +108,7 @@ pub struct CoreLoop<D: Driver> {
     log: Log,
     store: StoreSide,
     inbox: Arc<Inbox<Delivery>>,
+    pulse: Arc<Pulse>,
     household: Household,
     door: Option<Door>,
     links: Vec<Link>,
@@ -152,7 +157,7 @@ struct SyncState {
 pub enum Turn {
     /// Go on.
     Next,
-    /// Somebody asked the core to stop: call [`CoreLoop::close`].
+    /// Somebody asked the core to stop, or gave it up while it was away: call [`CoreLoop::close`].
     Stop,
 }
 
@@ -165,6 +170,7 @@ impl<D: Driver> CoreLoop<D> {
             log: parts.log,
             store: StoreSide::new(parts.store),
             inbox: parts.inbox,
+            pulse: parts.pulse,
             household: parts.household,
             door: parts.door,
             links: parts.links,
@@ -200,7 +206,8 @@ impl<D: Driver> CoreLoop<D> {
 
     /// One turn. Sleeps until there is something to do.
     pub fn turn(&mut self) -> Result<Turn, CoreFailure> {
-        if self.inbox.is_stopping() {
+        self.pulse.rests();
+        if self.inbox.is_stopping() || self.inbox.is_closed() {
             return Ok(Turn::Stop);
         }
         let deadline = self.deadline();
@@ -208,6 +215,7 @@ impl<D: Driver> CoreLoop<D> {
         let until = if may_sleep { deadline } else { Some(Time(0)) };
         let mut ready = std::mem::take(&mut self.ready);
         self.driver.ready(until, &mut ready).map_err(CoreFailure::Driver)?;
+        self.pulse.wakes();
         self.inbox.disarm();
         let now = self.driver.now();
         self.counters.turns += 1;

@@ -5,10 +5,9 @@
 //! core anyway. A sync that has not ended after [`GIVE_UP_AFTER`] ends the core: a node that does nothing for so long helps
 //! nobody by living, and a restart reads what the disk really has.
 //!
-//! A write is counted with its sync, since it goes to the page cache just before. Left out: a file system whose journal
-//! waits for the disk, as while a segment is being prepared, may stop the core in that write. Then nothing here runs, and
-//! the core does not end before the disk answers; its peers, which hear nothing, elect others. A log that is full, or waits for its next
-//! segment, is no stall: nothing is in flight then, and the segments have limits of their own.
+//! A write is counted with its sync, since it goes to the page cache just before. A file system whose journal waits for
+//! the disk may stop the core in that write; then nothing here runs, and [`crate::watch`] gives the core up. A log that is
+//! full, or waits for its next segment, is no stall: nothing is in flight then, and the segments have limits of their own.
 
 use std::time::Duration;
 

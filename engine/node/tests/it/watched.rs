@@ -263,6 +263,7 @@ fn parts(
         log,
         store,
         inbox: inbox.clone(),
+        pulse: Arc::default(),
         door: Some(Door::new(household.clone(), CoreId(0), vec![inbox.clone()])),
         household,
         links,

@@ -1,8 +1,10 @@
 //! A device that answers nothing for a while, or never again.
 
 use std::net::TcpStream;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use super::power::on_each;
 use super::{Load, client, copy, on_failing_disk, until};
 use crate::support::{Directories, Process, directories};
 
@@ -15,6 +17,13 @@ fn start(nodes: &mut Directories, disk: &super::Disk) -> Vec<Process> {
     until("the first node leads something", || led_by(nodes, 1) > 0);
     processes.push(nodes.start(2));
     processes
+}
+
+/// Has the file system hold everybody who writes, until it is thawed.
+fn freeze_file_system(disk: &super::Disk, freeze: bool) {
+    let verb = if freeze { "--freeze" } else { "--unfreeze" };
+    let status = Command::new("fsfreeze").arg(verb).arg(disk.directory()).status().unwrap();
+    assert!(status.success(), "fsfreeze {verb}");
 }
 
 /// How many ranges have a leader, and it is this node, as far as the others know.
@@ -64,8 +73,8 @@ fn case_29_a_device_that_never_answers_again_ends_the_node() {
         let mut nodes = directories(3, 16, 1);
         let mut processes = start(&mut nodes, disk);
         let load = Load::start(nodes.addresses());
-        // The segments are ready by then. While one is prepared, the file system's journal may stop the core in its write
-        // too, and then nothing in the process is left that could give up.
+        // The segments are ready by then. While one is prepared, the file system's journal may hold the core in its write
+        // too: that is the next test.
         std::thread::sleep(Duration::from_secs(4));
         disk.freeze(true);
         let began = Instant::now();
@@ -83,5 +92,35 @@ fn case_29_a_device_that_never_answers_again_ends_the_node() {
         assert_eq!(first.exit_code(), Some(1));
         let back = nodes.start(0);
         assert_eq!(back.terminate(), Some(0));
+    });
+}
+
+#[test]
+#[ignore = "needs root and loop devices: wal/tests/loop.sh"]
+fn case_29_a_file_system_that_holds_the_core_in_a_write_ends_the_node() {
+    on_each(|disk| {
+        let mut nodes = directories(3, 16, 1);
+        let mut processes = start(&mut nodes, disk);
+        let load = Load::start(nodes.addresses());
+        std::thread::sleep(Duration::from_millis(500));
+        freeze_file_system(disk, true);
+        let began = Instant::now();
+        let first = processes.remove(0);
+        let line = "a turn of the core has not ended after 30 s";
+        until("the others lead all", || led_by(&nodes, 2) + led_by(&nodes, 3) == 16);
+        std::thread::sleep(Duration::from_secs(25).saturating_sub(began.elapsed()));
+        assert!(first.lines_with(line).is_empty(), "not before its time");
+        until("the node gives up", || !first.lines_with(line).is_empty());
+        let gave_up = began.elapsed();
+        assert!((29..45).contains(&gave_up.as_secs()), "{gave_up:?}");
+        until("nobody listens there any more", || TcpStream::connect(nodes.address(0)).is_err());
+        load.verify(&nodes.addresses()[1..]);
+        freeze_file_system(disk, false);
+        assert_eq!(first.exit_code(), Some(1));
+        let back = nodes.start(0);
+        assert_eq!(back.terminate(), Some(0));
+        for process in processes {
+            assert_eq!(process.terminate(), Some(0));
+        }
     });
 }
