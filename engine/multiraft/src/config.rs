@@ -13,6 +13,7 @@ use pontoon_types::limits::{
 use pontoon_types::{
     ClusterId, CoreId, Descriptor, Entry, GroupId, HardState, Incarnation, Index, LogId, NodeId, ReplicaId,
 };
+use pontoon_wire::command::{Command, CommandError};
 
 /// The identity, the neighbours and the timing of one core.
 #[derive(Clone, Debug)]
@@ -57,6 +58,8 @@ pub struct CoreConfig {
     pub checkpoint: CheckpointConfig,
     /// What the log keeps of the descriptor of a replica that comes to life here: what the shell reads at a start.
     pub encode_descriptor: fn(&Descriptor) -> Bytes,
+    /// Reads the commands of the log. What it refuses parks the group on this core (`quarantine.rs`).
+    pub decode_command: fn(Bytes) -> Result<Command, CommandError>,
     /// How much each group remembers of its clients. The same on all nodes.
     pub sessions: SessionLimits,
     /// Leases, if they are on.
@@ -93,6 +96,7 @@ impl CoreConfig {
             command_bytes_max: COMMAND_BYTES_MAX,
             checkpoint: CheckpointConfig { log_bytes: CHECKPOINT_LOG_BYTES, chunk_bytes: SNAPSHOT_CHUNK_BYTES_MAX },
             encode_descriptor: |_| Bytes::new(),
+            decode_command: Command::decode,
             sessions: SessionLimits::default(),
             lease: None,
             longest_promise: Duration::ZERO,

@@ -16,6 +16,7 @@ use crate::lease::Leases;
 use crate::liveness::Liveness;
 use crate::memory::Memory;
 use crate::peer::Peer;
+use crate::quarantine::Quarantine;
 use crate::read::Reads;
 use crate::replica::{Asker, Replica, Slot};
 use crate::replicas::Replicas;
@@ -57,6 +58,7 @@ pub struct Core {
     pub(crate) memory: Memory,
     pub(crate) store: Store,
     pub(crate) checkpoints: Checkpoints,
+    pub(crate) quarantine: Quarantine,
     pub(crate) snapshots: Snapshots,
     /// The groups of which replicas were destroyed here, with the highest of them (law 11).
     pub(crate) tombstones: BTreeMap<GroupId, ReplicaId>,
@@ -142,6 +144,7 @@ impl Core {
             memory: Memory::of(&replicas),
             store: Store::default(),
             checkpoints: Checkpoints::default(),
+            quarantine: Quarantine::default(),
             snapshots: Snapshots::default(),
             tombstones: config.tombstones.iter().copied().collect(),
             removals: Vec::new(),
@@ -218,7 +221,8 @@ impl Core {
         }
         let liveness = self.liveness.next_deadline(&self.peers);
         let checkpoints = self.checkpoints.deadline();
-        [self.timers.next(), liveness, checkpoints, self.snapshots.deadline()].into_iter().flatten().min()
+        let (snapshots, cures) = (self.snapshots.deadline(), self.quarantine.deadline());
+        [self.timers.next(), liveness, checkpoints, snapshots, cures].into_iter().flatten().min()
     }
 
     /// Takes over the counters that only the shell can count; they are shown to whoever asks for the status.
@@ -302,7 +306,10 @@ impl Core {
                 }
             }
             let replica = &self.replicas[slot];
-            next = (replica.applied > replica.raft.applied()).then_some(RaftEvent::Applied(replica.applied));
+            next = match replica.applied > replica.raft.applied() {
+                true => Some(RaftEvent::Applied(replica.applied)),
+                false => self.quarantine.take(slot).then_some(RaftEvent::Unreadable),
+            };
         }
         self.raft_effects = effects;
         self.memory.changed(held, self.replicas[slot].raft.window_bytes());
@@ -392,12 +399,14 @@ impl Core {
         self.answer_servable_reads();
         self.shed(now);
         self.destroy_doomed(now);
+        self.ask_for_cures(now);
         self.start_checkpoints(now);
         self.compact_early(now);
         self.report_bytes = 0;
         effects.fetches.append(&mut self.fetches);
         effects.store.append(&mut self.store.orders);
         effects.refused_peers.append(&mut self.contradictions);
+        effects.parked.append(&mut self.quarantine.parked);
         effects.trace.append(&mut self.trace);
         if !self.writes.is_empty() {
             let number = self.next_write;

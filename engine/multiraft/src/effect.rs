@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use pontoon_raft::Fetch;
-use pontoon_types::{CoreWriteNumber, GroupId, NodeId, StoreOrder, Write};
+use pontoon_types::{CoreWriteNumber, GroupId, LogId, NodeId, StoreOrder, Write};
+use pontoon_wire::command::CommandError;
 
 use crate::{ConnectionId, OrderRefused};
 
@@ -40,6 +41,8 @@ pub struct Effects {
     pub refused_peers: Vec<(NodeId, String)>,
     /// Orders of this turn that were refused, and why. What is not refused has begun.
     pub refused_orders: Vec<(GroupId, OrderRefused)>,
+    /// Groups that were parked in this turn: the committed entry that cannot be read here, and why.
+    pub parked: Vec<(GroupId, LogId, CommandError)>,
     /// What happened in this turn, a line for each protocol event; empty unless [`crate::CoreConfig::trace`] is set.
     pub trace: Vec<String>,
 }
@@ -56,6 +59,7 @@ impl Effects {
             && self.close.is_empty()
             && self.refused_peers.is_empty()
             && self.refused_orders.is_empty()
+            && self.parked.is_empty()
             && self.trace.is_empty()
     }
 }

@@ -21,6 +21,7 @@ use pontoon_wire::client::ReadLevel;
 use pontoon_wire::peer::{IndexAnswer, IndexQuestion};
 
 use crate::Core;
+use crate::mutation::CoreMutation;
 use crate::read::{Remote, Want};
 use crate::replica::{Confirmed, Read, Slot};
 
@@ -80,7 +81,11 @@ impl Core {
     pub(crate) fn serve_fresh_reads(&mut self, now: Time) {
         for (slot, read) in std::mem::take(&mut self.follower_reads.gathered) {
             let replica = &self.replicas[slot];
-            if read.max_age.is_some_and(|max_age| replica.is_fresh(now, max_age)) {
+            let is_wrong = match read.max_age {
+                Some(_) => self.config.mutated(CoreMutation::AnyAge),
+                None => self.config.mutated(CoreMutation::FollowerAsksNobody),
+            };
+            if is_wrong || read.max_age.is_some_and(|max_age| replica.is_fresh(now, max_age)) {
                 self.serve_read(slot, read);
             } else if replica.leads.is_some() {
                 self.gather_want(slot, Want::Read(read));

@@ -22,6 +22,7 @@
 //! - `core`: the type, the dispatch of events, and the end of a turn
 //! - `request`: what a client asks: checks, refusals, and the way to `propose` or `read`
 //! - `propose`: commands into Raft, and the outcome back to the waiting client after apply
+//! - `quarantine`: groups whose next entry cannot be read here
 //! - `memory`: how much of the logs stays in memory, and the entries that are fetched
 //! - `read`: linearizable reads by shared ReadIndex rounds (law 6)
 //! - `follower_read`: reads that a follower serves, at an index that it has asked for, or within an age
@@ -66,6 +67,7 @@ mod mutation;
 mod order;
 mod peer;
 mod propose;
+mod quarantine;
 mod read;
 mod relist;
 mod replica;

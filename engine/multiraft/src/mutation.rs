@@ -48,6 +48,12 @@ pub enum CoreMutation {
     ForgetAtRestart,
     /// A snapshot brings the machine and not what the group remembers of its clients (law 24).
     ForgetInSnapshot,
+    /// A follower serves its reads without asking for an index (law 6).
+    FollowerAsksNobody,
+    /// A read that may be stale is served whatever the age of the state.
+    AnyAge,
+    /// A command that cannot be read is passed over.
+    PassUnreadable,
     /// Two clients of one turn get each other's outcomes.
     SwapOutcomes,
     /// A request whose time is over hears that it was never executed.

@@ -6,11 +6,12 @@
 //! A client whose entry lost its place to another one hears that it was never executed; one whose entry is not
 //! decided in time hears that the outcome is unknown.
 
+use bytes::Bytes;
 use pontoon_raft::Event as RaftEvent;
 use pontoon_raft::membership::Configuration;
 use pontoon_types::{Entry, EntryKind, Index, LogId, Time};
 use pontoon_wire::client::{Outcome, Refusal};
-use pontoon_wire::command::Command;
+use pontoon_wire::command::{Command, CommandError};
 
 use crate::members::apply_configuration;
 use crate::mutation::CoreMutation;
@@ -88,7 +89,9 @@ impl Core {
             let replica = &self.replicas[slot];
             let next = replica.applied.next();
             let Some(entry) = replica.raft.entries(next, next).next().cloned() else { break };
-            self.apply_entry(slot, entry);
+            if !self.apply_entry(slot, entry) {
+                break;
+            }
         }
         let is_cut_short = self.replicas[slot].applied == through && through < committed;
         if is_cut_short && !self.apply_backlog.contains(&slot) {
@@ -105,10 +108,16 @@ impl Core {
             loading.fetched.extend(entries);
             return;
         }
-        for entry in entries {
-            self.apply_entry(slot, entry);
+        if entries.into_iter().all(|entry| self.apply_entry(slot, entry)) {
+            self.apply(slot);
         }
-        self.apply(slot);
+    }
+
+    /// Committed entries that the machines of this group and of those that one go did not finish have yet to apply.
+    pub(crate) fn apply_lag(&self, slot: Slot) -> u64 {
+        let lag = |slot: Slot| self.replicas[slot].raft.committed().0 - self.replicas[slot].applied.0;
+        let others = self.apply_backlog.iter().filter(|other| **other != slot);
+        lag(slot) + others.map(|other| lag(*other)).sum::<u64>()
     }
 
     /// Goes on with what one go did not finish.
@@ -123,14 +132,23 @@ impl Core {
         }
     }
 
-    fn apply_entry(&mut self, slot: Slot, entry: Entry) {
+    /// Says whether the entry could be read.
+    fn apply_entry(&mut self, slot: Slot, entry: Entry) -> bool {
         let (replica, id) = (&mut self.replicas[slot], entry.id);
         assert!(id.index == replica.applied.next(), "law: entries are applied in order, and {id} is not next");
+        let content = match Content::of(self.config.decode_command, &entry) {
+            Ok(content) => content,
+            Err(_) if self.config.mutated(CoreMutation::PassUnreadable) => Content::Nothing,
+            Err(why) => {
+                self.park(slot, id, why);
+                return false;
+            }
+        };
         let generation = replica.descriptor.generation;
         replica.applied = id.index;
         replica.log_bytes += entry.payload.len() + ENTRY_OVERHEAD_BYTES;
         let before = (entry.kind == EntryKind::Configuration).then(|| replica.configuration.clone());
-        let outcomes = apply_to(&self.config, replica, entry);
+        let outcomes = apply_to(&self.config, replica, id, content);
         if replica.descriptor.generation != generation {
             self.routing.accept(replica.descriptor.clone());
         }
@@ -141,6 +159,7 @@ impl Core {
         if self.replicas[slot].waiters.front().is_some_and(|waiter| waiter.entry.index <= id.index) {
             self.tell(slot, id, outcomes);
         }
+        true
     }
 
     fn tell(&mut self, slot: Slot, entry: LogId, outcomes: Result<Outcomes, Refusal>) {
@@ -192,29 +211,42 @@ impl Core {
     }
 }
 
-/// Applies one entry. A no-op has no outcome; a command that cannot be read is refused in the same way on every replica.
-fn apply_to(config: &CoreConfig, replica: &mut Replica, entry: Entry) -> Result<Outcomes, Refusal> {
-    let Entry { id, kind, payload } = entry;
-    if kind == EntryKind::Configuration {
-        let configuration = Configuration::decode(&payload);
-        let configuration = configuration.expect("law: the log holds configurations that can be read");
-        apply_configuration(&mut replica.descriptor, &configuration);
-        replica.configuration = configuration;
-        return Ok(Vec::new());
-    }
-    let restarted = config.incarnation.0 > 1 && config.mutated(CoreMutation::SkipAfterRestart);
-    if payload.is_empty() || (restarted && id.index == Index(2)) {
-        return Ok(Vec::new());
-    }
-    match Command::decode(payload) {
-        Ok(command) => {
-            let twice =
-                config.mutated(CoreMutation::ApplyTwice) && replica.leads.is_some() && id.index.0.is_multiple_of(8);
-            (0..usize::from(twice)).for_each(|_| drop(execute(replica, &command)));
-            apply_once(config, replica, id, &command)
+/// What an entry says.
+enum Content {
+    /// The no-op of a new leader.
+    Nothing,
+    Members(Configuration),
+    Command(Command),
+}
+
+impl Content {
+    fn of(decode: fn(Bytes) -> Result<Command, CommandError>, entry: &Entry) -> Result<Content, CommandError> {
+        let payload = entry.payload.clone();
+        if entry.kind == EntryKind::Configuration {
+            let configuration = Configuration::decode(&payload);
+            return Ok(Content::Members(configuration.expect("law: the log holds configurations that can be read")));
         }
-        Err(error) => Err(Refusal::Refused { why: error.to_string() }),
+        if payload.is_empty() { Ok(Content::Nothing) } else { decode(payload).map(Content::Command) }
     }
+}
+
+/// Applies one entry. What is no command has no outcome.
+fn apply_to(config: &CoreConfig, replica: &mut Replica, id: LogId, content: Content) -> Result<Outcomes, Refusal> {
+    let command = match content {
+        Content::Nothing => return Ok(Vec::new()),
+        Content::Members(configuration) => {
+            apply_configuration(&mut replica.descriptor, &configuration);
+            replica.configuration = configuration;
+            return Ok(Vec::new());
+        }
+        Content::Command(command) => command,
+    };
+    if config.incarnation.0 > 1 && id.index == Index(2) && config.mutated(CoreMutation::SkipAfterRestart) {
+        return Ok(Vec::new());
+    }
+    let twice = config.mutated(CoreMutation::ApplyTwice) && replica.leads.is_some() && id.index.0.is_multiple_of(8);
+    (0..usize::from(twice)).for_each(|_| drop(execute(replica, &command)));
+    apply_once(config, replica, id, &command)
 }
 
 /// Law 24: the id is looked up first, then the range is checked again, and only then is the command executed.

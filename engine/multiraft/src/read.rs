@@ -262,7 +262,7 @@ impl Core {
     /// Serves reads as soon as `read_index` is applied.
     pub(crate) fn serve_at(&mut self, slot: Slot, read_index: Index, reads: Vec<Read>) {
         for read in reads {
-            if self.replicas[slot].is_ready() && self.replicas[slot].applied >= read_index {
+            if self.replicas[slot].holds_state() && self.replicas[slot].applied >= read_index {
                 self.serve_read(slot, read);
             } else {
                 let deadline = read.deadline;
@@ -279,7 +279,7 @@ impl Core {
 
     /// Serves the reads that waited for the machine.
     pub(crate) fn serve_applied_reads(&mut self, slot: Slot) {
-        if self.replicas[slot].unapplied_reads.is_empty() || !self.replicas[slot].is_ready() {
+        if self.replicas[slot].unapplied_reads.is_empty() || !self.replicas[slot].holds_state() {
             return;
         }
         let applied = self.replicas[slot].applied;
@@ -301,7 +301,7 @@ impl Core {
             && let Some((slot, read)) = self.reads.servable.pop_front()
         {
             let replica = &mut self.replicas[slot];
-            if !replica.is_ready() {
+            if !replica.holds_state() {
                 // Its state has just been replaced, and is being read back.
                 let (applied, deadline) = (replica.applied, read.deadline);
                 replica.unapplied_reads.push((applied, read));

@@ -165,8 +165,18 @@ impl Replica {
     }
 
     /// Whether the machine holds what `applied` says.
+    pub(crate) fn holds_state(&self) -> bool {
+        self.loading.is_none() && (self.raft.needs_snapshot_at().is_none() || self.is_parked())
+    }
+
+    /// Whether it does, and can read the next entry as far as is known.
     pub(crate) fn is_ready(&self) -> bool {
-        self.loading.is_none() && !self.raft.is_stateless()
+        self.loading.is_none() && self.raft.needs_snapshot_at().is_none()
+    }
+
+    /// Whether the machine stands before an entry that it cannot read.
+    pub(crate) fn is_parked(&self) -> bool {
+        self.raft.needs_snapshot_at().is_some_and(|least| least > self.applied)
     }
 
     /// What a checkpoint of the machine as it is now is of.
@@ -218,7 +228,7 @@ impl Replica {
 
     /// Whether the machine's state was the newest at some moment within `max_age` before `now`.
     pub(crate) fn is_fresh(&self, now: Time, max_age: Duration) -> bool {
-        self.is_ready()
+        self.holds_state()
             && self.confirmed.is_some_and(|known| self.applied >= known.index && now.since(known.at) <= max_age)
     }
 

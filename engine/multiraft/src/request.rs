@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use pontoon_raft::ProposalRefused;
 use pontoon_router::preferred_leader;
-use pontoon_types::limits::{CORE_REQUESTS_MAX, KEY_BYTES_MAX, REPORT_BYTES_PER_TURN};
+use pontoon_types::limits::{APPLY_BACKLOG_ENTRIES_MAX, CORE_REQUESTS_MAX, KEY_BYTES_MAX, REPORT_BYTES_PER_TURN};
 use pontoon_types::{Descriptor, Generation, GroupId, KeyRange, NodeId, RequestId, Time};
 use pontoon_wire::client::{Operation, Outcome, ReadLevel, Refusal, Request, RequestFrame, Routes};
 use pontoon_wire::command::Command;
@@ -180,7 +180,10 @@ impl Core {
             self.check_inside(slot, operation.key())?;
         }
         let gathered = replica.proposal_bytes;
-        if self.log_full || (gathered > 0 && gathered + command_bytes > self.config.proposal_bytes_max) {
+        if self.log_full
+            || self.apply_lag(slot) >= APPLY_BACKLOG_ENTRIES_MAX
+            || (gathered > 0 && gathered + command_bytes > self.config.proposal_bytes_max)
+        {
             return Err(BUSY);
         }
         match replica.raft.admit(gathered + command_bytes) {

@@ -44,6 +44,7 @@ pub(crate) fn entered(event: &Event) -> Entered {
         Event::Known(_) => ("known", None),
         Event::PeerIsStateless(_) => ("peer-is-stateless", None),
         Event::StateLost => ("state-lost", None),
+        Event::Unreadable => ("unreadable", None),
         Event::Destroy { .. } => ("destroy", None),
         Event::Postpone => ("postpone", None),
     };

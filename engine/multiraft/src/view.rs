@@ -3,7 +3,7 @@
 use pontoon_raft::Role;
 use pontoon_raft::membership::{Configuration, Standing};
 use pontoon_types::{Descriptor, Entry, GroupId, Index, LogId, NodeId, ReplicaId, Term, Time};
-use pontoon_wire::client::{CoreStatus, GroupRole, GroupStatus};
+use pontoon_wire::client::{Condition, CoreStatus, GroupRole, GroupStatus};
 
 use crate::replica::Replica;
 use crate::sessions::Sessions;
@@ -117,8 +117,28 @@ impl GroupView<'_> {
     }
 
     /// Whether its machine holds what is applied: not while a state is read back from the store, or is lost.
+    pub fn holds_state(&self) -> bool {
+        self.replica.holds_state()
+    }
+
+    /// Whether it does, and goes on from there: not while it stands before an entry that it cannot read.
     pub fn is_ready(&self) -> bool {
         self.replica.is_ready()
+    }
+
+    /// What keeps the machine from applying what is committed, if anything does.
+    pub fn condition(&self) -> Condition {
+        if self.replica.is_parked() {
+            Condition::Unreadable
+        } else if self.replica.raft.needs_snapshot_at().is_some() {
+            Condition::StateLost
+        } else if self.replica.loading.is_some() {
+            Condition::Loading
+        } else if self.missing().next().is_some_and(|missing| missing > self.applied() && missing <= self.committed()) {
+            Condition::PayloadLost
+        } else {
+            Condition::Well
+        }
     }
 
     /// Equal for equal states: the machine and the sessions.
@@ -161,6 +181,7 @@ impl GroupView<'_> {
             applied: self.applied(),
             checkpoint: self.checkpoint().unwrap_or_default(),
             log_bytes: self.replica.log_bytes as u64,
+            condition: self.condition(),
         }
     }
 }

@@ -88,6 +88,8 @@ pub enum Event {
     PeerIsStateless(ReplicaId),
     /// The machine's state is lost, and with it what the log has given up.
     StateLost,
+    /// The machine cannot read the committed entry behind what it has applied.
+    Unreadable,
     /// The replica is no member any more, for ever: its last write says so. It must not be stepped again but for that
     /// write's [`Event::Durable`].
     Destroy {

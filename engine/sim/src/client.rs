@@ -65,6 +65,8 @@ pub struct Pending {
     foreign: bool,
     /// What it asks for.
     pub ask: Ask,
+    /// What it asks of a read.
+    level: ReadLevel,
     /// An attempt of it may have been carried out.
     uncertain: bool,
     /// The attempt without an answer, if one is under way, and its connection.
@@ -175,6 +177,7 @@ impl World {
             generation: if stale { Generation(0) } else { self.generation(group) },
             foreign: self.is_foreign(group, &ask),
             ask,
+            level: self.draw_level(client, lane),
             uncertain: false,
             attempt: None,
         };
@@ -183,6 +186,21 @@ impl World {
         let slot = &mut self.clients[client].lanes[lane];
         slot.sequence += 1;
         slot.pending = Some(pending);
+    }
+
+    /// Who asks one node only takes what any replica can serve.
+    fn draw_level(&mut self, client: usize, lane: usize) -> ReadLevel {
+        if self.clients[client].lanes[lane].loyal_to.is_none() {
+            return ReadLevel::Linearizable;
+        }
+        let election_ms = self.options.core.election_timeout.as_millis() as u32;
+        *self.random.pick(&[
+            ReadLevel::Linearizable,
+            ReadLevel::Follower,
+            ReadLevel::Follower,
+            ReadLevel::Stale { max_age_ms: election_ms / 4 },
+            ReadLevel::Stale { max_age_ms: election_ms * 4 },
+        ])
     }
 
     fn generation(&self, group: GroupId) -> Generation {
@@ -370,7 +388,10 @@ impl World {
             return Err(Broken::BadReply(format!("{process} #{sequence} was served with a key of another range")));
         }
         self.counts.completed += 1;
-        self.record_outcome(client, (process, sequence), &pending, outcome)?;
+        // What may be stale is no part of a history that must be linearizable; the law of reads has seen it.
+        if !matches!(pending.level, ReadLevel::Stale { .. }) {
+            self.record_outcome(client, (process, sequence), &pending, outcome)?;
+        }
         let wait = self.random.until_next(self.options.client.think_mean);
         self.wake_lane_after(client, lane, wait);
         Ok(())
@@ -414,7 +435,7 @@ impl World {
         let group = pending.group;
         let mut wait = self.random.until_next(self.options.core.election_timeout / if loyal { 15 } else { 50 });
         let leader = match refusal {
-            Refusal::NotLeader { leader } => leader,
+            Refusal::NotLeader { leader } | Refusal::TooStale { leader } => leader,
             Refusal::StaleDescriptor { descriptor, leader } => {
                 let is_of = |known: &Descriptor| known.group == descriptor.group && known.range == descriptor.range;
                 if !self.descriptors.iter().any(is_of) {
@@ -578,14 +599,14 @@ impl Lane {
                 let command = Command { id, floor: self.sequence, operations: operations.clone() };
                 WireOperation::Write { group, generation, command: command.encode() }
             }
-            Ask::Get(key) => WireOperation::Get { group, generation, key: key.clone(), level: ReadLevel::Linearizable },
+            Ask::Get(key) => WireOperation::Get { group, generation, key: key.clone(), level: pending.level },
             Ask::Scan { start, limit, .. } => WireOperation::Scan {
                 group,
                 generation,
                 start: start.clone(),
                 end: None,
                 limit: *limit,
-                level: ReadLevel::Linearizable,
+                level: pending.level,
             },
         }
     }
@@ -598,7 +619,7 @@ fn describe(process: &ClientId, sequence: u64, pending: &Pending) -> String {
             let keys: Vec<String> = operations.iter().map(|one| one.key().escape_ascii().to_string()).collect();
             format!("{who} writes {}", keys.join(" "))
         }
-        Ask::Get(key) => format!("{who} gets {}", key.escape_ascii()),
+        Ask::Get(key) => format!("{who} gets {} ({:?})", key.escape_ascii(), pending.level),
         Ask::Scan { limit, .. } => format!("{who} scans at most {limit}"),
     }
 }

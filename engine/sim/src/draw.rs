@@ -49,6 +49,8 @@ impl Options {
         draw_log_faults(&mut random, &mut options);
         draw_rare_faults(&mut random, &mut options);
         draw_memory(&mut options);
+        draw_builds(&mut options);
+        options.leases |= Random::new(seed ^ 0x006c_6561_7365).chance(LEASES_PPM);
         options.nodes = overrides.nodes.unwrap_or(options.nodes);
         options.cores = overrides.cores.unwrap_or(options.cores);
         options.groups = overrides.groups.unwrap_or(options.groups);
@@ -120,6 +122,9 @@ fn draw_store(random: &mut Random, options: &mut Options) {
     options.disk.store_mean = Duration::from_micros(*random.pick(&[50, 500, 5_000, 30_000]));
     options.disk.store_error_ppm = *random.pick(&[0, 0, 1_000, 20_000]);
 }
+
+/// How many runs have leases without being asked to, parts per million. The others show law 6 more sharply.
+const LEASES_PPM: u32 = 250_000;
 
 fn draw_network(random: &mut Random, core: &CoreOptions) -> NetworkOptions {
     let election = core.election_timeout;
@@ -255,6 +260,12 @@ fn draw_memory(options: &mut Options) {
     options.disk.cold_ppm = *random.pick(&[0, 10_000, 200_000]);
 }
 
+/// Which builds nodes start with. From a stream of its own.
+fn draw_builds(options: &mut Options) {
+    let random = &mut Random::new(options.seed ^ 0x0062_7569_6c64);
+    options.process.old_build_ppm = *random.pick(&[0, 0, 0, 300_000]);
+}
+
 fn draw_process(random: &mut Random, core: &CoreOptions) -> ProcessOptions {
     let election = core.election_timeout;
     ProcessOptions {
@@ -267,6 +278,7 @@ fn draw_process(random: &mut Random, core: &CoreOptions) -> ProcessOptions {
         crash_after_reply_ppm: 0,
         storm_interval: Duration::ZERO,
         quiet_restart: true,
+        old_build_ppm: 0,
         freeze_interval: Duration::ZERO,
         pause_interval: election * *random.pick(&[0, 0, 2, 6]),
         pause_length: election * *random.pick(&[1, 3]),

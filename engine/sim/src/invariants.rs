@@ -340,7 +340,7 @@ impl Invariants {
 
     fn check_state(&mut self, place: Place, view: &GroupView<'_>) -> Result<(), Broken> {
         let (group, applied) = (view.group(), view.applied());
-        if !view.is_ready() {
+        if !view.holds_state() {
             return Ok(());
         }
         let truth = self.groups.get_mut(&group).expect("law: a core holds groups of its cluster");

@@ -24,8 +24,7 @@
 //!
 //! # Left out
 //!
-//! Changes of membership, splits and merges, and reads at followers; leases only where a run asks for them. Old images of disks come back
-//! only when asked for, because the core has no answer to them (law 12). A disk that lies about a sync: no log survives that, so it is only one of the bugs put in on purpose. A log whose
+//! Splits and merges. Old images of disks come back only when asked for, because the core has no answer to them (law 12). A disk that lies about a sync: no log survives that, so it is only one of the bugs put in on purpose. A log whose
 //! damage is refused stays down or gets its good bytes back; nothing restores it from peers yet.
 
 pub mod client;
@@ -81,7 +80,7 @@ use crate::world::World;
 /// Runs one seed from the first start to the last check.
 pub fn run(seed: u64, overrides: &Overrides) -> Report {
     let options = Options::draw(seed, overrides);
-    let mut world = World::new(options.clone(), overrides.trace);
+    let mut world = World::new(options.clone(), overrides.trace, overrides.protocol);
     let result = phases(&mut world);
     let mut counts = world.counts;
     counts.checked = world.invariants.checked;
@@ -95,14 +94,15 @@ pub fn run(seed: u64, overrides: &Overrides) -> Report {
     counts.history = world.history.operations_on_keys() as u64;
     let (ended, digest) = (world.now(), world.trace.digest());
     let trace = if overrides.trace || result.is_err() { world.trace.lines() } else { Vec::new() };
+    let protocol = world.protocol.unwrap_or_default();
     match result {
         Ok(undecided) => {
             counts.undecided = undecided;
-            Report { options, ended, counts, digest, violation: None, trace }
+            Report { options, ended, counts, digest, violation: None, trace, protocol }
         }
         Err(broken) => {
             let violation = Some(Violation { seed, at: ended, broken, trace });
-            Report { options, ended, counts, digest, violation, trace: Vec::new() }
+            Report { options, ended, counts, digest, violation, trace: Vec::new(), protocol }
         }
     }
 }

@@ -148,7 +148,7 @@ impl World {
     }
 
     fn heal_node(&mut self, node: NodeId) -> Result<(), Broken> {
-        let mut needs_start = false;
+        let mut needs_start = self.nodes[&node].old_build;
         for place in self.places(node) {
             let disk = self.disk(place);
             disk.medium().heal();
@@ -158,7 +158,7 @@ impl World {
             self.log_has_room(place);
         }
         if needs_start {
-            // What the log says to do when it is full: raise its size and start again. And a log that prepares its
+            // What the log says to do when it is full: raise its size and start again. An old build is replaced. And a log that prepares its
             // segments inline does not try again by itself, as the thread of a real one does.
             self.stop_node(node)?;
         }

@@ -44,6 +44,8 @@ pub struct Overrides {
     pub leases: bool,
     /// Keep every line of the trace for the report and not only the last ones before a violation.
     pub trace: bool,
+    /// Keep every protocol event of every core, for checkers outside.
+    pub protocol: bool,
     /// Check only what clients and operators can see: histories, answers, convergence. The inner invariants notice a
     /// bug long before it does harm; this shows that the outer checks would notice the harm too.
     pub outcomes_only: bool,
@@ -244,6 +246,9 @@ pub struct ProcessOptions {
     pub freeze_interval: Duration,
     /// Whether a node is restarted in the liveness phase while nobody writes.
     pub quiet_restart: bool,
+    /// Chance that a node starts with a build that cannot read some commands, if no other node has one, parts per
+    /// million.
+    pub old_build_ppm: u32,
     /// Most that a node's clock runs wrong, parts per million.
     pub drift_max_ppm: u32,
     /// Longest time between something arriving and the turn that takes it.

@@ -79,11 +79,17 @@ pub enum Part {
     Orders,
     /// Requests that come more than once, and groups that remember few clients.
     Repeats,
+    /// Nodes that start with a build that cannot read everything.
+    OldBuilds,
+    /// Leases, and with them promises.
+    Leases,
 }
 
 impl Part {
     /// All parts.
-    pub const ALL: [Part; 33] = [
+    pub const ALL: [Part; 35] = [
+        Part::Leases,
+        Part::OldBuilds,
         Part::Repeats,
         Part::Handicap,
         Part::QuietRestart,
@@ -155,6 +161,8 @@ impl Part {
             Part::QuietRestart => "quiet-restart",
             Part::Orders => "orders",
             Part::Repeats => "repeats",
+            Part::OldBuilds => "old-builds",
+            Part::Leases => "leases",
         }
     }
 
@@ -166,7 +174,8 @@ impl Part {
     /// Whether the liveness phase does without it. What remains hurts nobody who waits: clocks, the order of frames, and
     /// requests that are refused.
     fn is_healed(self) -> bool {
-        !matches!(self, Part::Drift | Part::Reorder | Part::WrongRoutes | Part::Handicap | Part::QuietRestart)
+        use Part::{Drift, Handicap, Leases, QuietRestart, Reorder, WrongRoutes};
+        !matches!(self, Drift | Reorder | WrongRoutes | Handicap | QuietRestart | Leases)
     }
 }
 
@@ -239,6 +248,8 @@ impl Options {
             Part::QuietRestart => process.quiet_restart = false,
             Part::Orders => *orders = OrderOptions::default(),
             Part::Repeats => *repeats = RepeatOptions::default(),
+            Part::OldBuilds => process.old_build_ppm = 0,
+            Part::Leases => self.leases = false,
         }
     }
 }

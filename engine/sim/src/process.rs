@@ -59,6 +59,8 @@ pub struct Node {
     pub incarnation: Incarnation,
     /// Its clock.
     pub clock: Clock,
+    /// Whether it runs a build that cannot read some commands.
+    pub old_build: bool,
 }
 
 /// Something in the inbox of a core.

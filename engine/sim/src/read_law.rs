@@ -4,15 +4,19 @@
 //! The checker is told what a core takes (requests, confirmations), what it sends (rounds), and what it answers, in the
 //! order in which that happens, and knows nothing else. Which round a core thinks to have served a read with does not
 //! matter: there must be one that could serve it. A stale read needs more bad luck than most runs have, and a core that
-//! may serve one is caught here without it.
+//! may serve one is caught here without it. A follower answers by a round of its leader, so any core's round counts for it.
 //!
-//! Left out: leases, which answer without a round. Who builds them tells this checker by what right.
+//! A read that may be stale must come from a state that was the newest at some moment after its arrival or within its bound
+//! before: what any core knew to be committed earlier is applied where it is answered.
+//!
+//! Left out: rounds where leases are on, since leases answer without them (`lease_law`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use pontoon_multiraft::Event;
-use pontoon_types::{Descriptor, GroupId, Incarnation, NodeId, Term};
-use pontoon_wire::client::{Operation, Outcome, ReplyFrame, RequestFrame};
+use pontoon_types::{Descriptor, GroupId, Incarnation, Index, NodeId, Term, Time};
+use pontoon_wire::client::{Operation, Outcome, ReadLevel, ReplyFrame, RequestFrame};
 use pontoon_wire::peer::PeerFrame;
 
 use crate::trace::Place;
@@ -30,6 +34,15 @@ struct Round {
     confirmed: BTreeMap<GroupId, BTreeSet<NodeId>>,
 }
 
+/// A read that a core has taken.
+#[derive(Clone, Copy, Debug)]
+struct Arrived {
+    at: u64,
+    time: Time,
+    group: GroupId,
+    level: ReadLevel,
+}
+
 /// The checker.
 #[derive(Debug, Default)]
 pub struct ReadLaw {
@@ -38,8 +51,12 @@ pub struct ReadLaw {
     quorums: BTreeMap<GroupId, usize>,
     /// The rounds of each core's present life.
     rounds: BTreeMap<Place, BTreeMap<u64, Round>>,
-    /// When a read reached its core, by attempt, and what it asks.
-    arrived: BTreeMap<u64, (u64, GroupId)>,
+    /// For each group, when the newest round began that a quorum confirmed.
+    newest: BTreeMap<GroupId, u64>,
+    /// What any core knew to be committed, and since when.
+    committed: BTreeMap<GroupId, Vec<(Time, Index)>>,
+    /// Reads by attempt.
+    arrived: BTreeMap<u64, Arrived>,
     /// Answers that were checked.
     pub checked: u64,
 }
@@ -62,14 +79,16 @@ impl ReadLaw {
     }
 
     /// A core in this incarnation takes an event.
-    pub fn takes(&mut self, place: Place, incarnation: Incarnation, event: &Event) {
+    pub fn takes(&mut self, now: Time, place: Place, incarnation: Incarnation, event: &Event) {
         self.moment += 1;
         match event {
             Event::ClientFrame { bytes, .. } => {
                 let requests = RequestFrame::decode(bytes.clone()).map(|frame| frame.requests).unwrap_or_default();
                 for request in requests {
-                    if let Operation::Get { group, .. } | Operation::Scan { group, .. } = request.operation {
-                        self.arrived.insert(request.sequence, (self.moment, group));
+                    if let Operation::Get { group, level, .. } | Operation::Scan { group, level, .. } =
+                        request.operation
+                    {
+                        self.arrived.insert(request.sequence, Arrived { at: self.moment, time: now, group, level });
                     }
                 }
             }
@@ -81,7 +100,12 @@ impl ReadLaw {
                     let Some(round) = rounds.get_mut(&confirmation.id) else { continue };
                     for (group, term) in confirmation.groups {
                         if round.groups.get(&group) == Some(&term) {
-                            round.confirmed.entry(group).or_default().insert(*from);
+                            let nodes = round.confirmed.entry(group).or_default();
+                            nodes.insert(*from);
+                            if nodes.len() + 1 >= self.quorums.get(&group).copied().unwrap_or(1) {
+                                let newest = self.newest.entry(group).or_default();
+                                *newest = round.asked.max(*newest);
+                            }
                         }
                     }
                 }
@@ -105,17 +129,60 @@ impl ReadLaw {
         }
     }
 
+    /// A core learns that so much of a group is committed.
+    pub fn committed(&mut self, now: Time, group: GroupId, index: Index) {
+        let known = self.committed.entry(group).or_default();
+        if known.last().is_none_or(|(_, last)| *last < index) {
+            known.push((now, index));
+        }
+    }
+
+    /// A core answers clients, some of them perhaps with a state that is stale. `age` is how long ago a moment may be that
+    /// the core's clock takes for `max_age_ms`; `applied` says how far the core is.
+    pub fn answered_stale(
+        &self,
+        place: Place,
+        frame: &ReplyFrame,
+        age: impl Fn(u32) -> Duration,
+        applied: impl Fn(GroupId) -> Option<Index>,
+    ) -> Result<(), Broken> {
+        for reply in frame.replies.iter().filter(|reply| reply.result.is_ok()) {
+            let Some(Arrived { time, group, level: ReadLevel::Stale { max_age_ms }, .. }) =
+                self.arrived.get(&reply.sequence)
+            else {
+                continue;
+            };
+            let since = Time(time.0.saturating_sub(age(*max_age_ms).as_nanos() as u64));
+            let known = self.committed.get(group).map(Vec::as_slice).unwrap_or_default();
+            let before = known.partition_point(|(at, _)| *at < since);
+            let must = before.checked_sub(1).map(|last| known[last].1);
+            if let (Some(must), Some(applied)) = (must, applied(*group))
+                && applied < must
+            {
+                return Err(Broken::ReadTooStale { place, group: *group, applied, must });
+            }
+        }
+        Ok(())
+    }
+
     /// A core answers clients.
     pub fn answered(&mut self, place: Place, frame: &ReplyFrame) -> Result<(), Broken> {
         for reply in &frame.replies {
-            let Some((arrived, group)) = self.arrived.remove(&reply.sequence) else { continue };
+            let Some(Arrived { at: arrived, group, level, .. }) = self.arrived.remove(&reply.sequence) else {
+                continue;
+            };
             let Ok(Outcome::Value(_) | Outcome::Pairs { .. }) = reply.result else { continue };
             let quorum = self.quorums.get(&group).copied().unwrap_or(1);
             let confirms = |round: &Round| {
                 round.asked > arrived && round.confirmed.get(&group).is_some_and(|nodes| nodes.len() + 1 >= quorum)
             };
             self.checked += 1;
-            if quorum > 1 && !self.rounds.get(&place).is_some_and(|rounds| rounds.values().any(confirms)) {
+            let is_confirmed = match level {
+                ReadLevel::Linearizable => self.rounds.get(&place).is_some_and(|rounds| rounds.values().any(confirms)),
+                ReadLevel::Follower => self.newest.get(&group).is_some_and(|asked| *asked > arrived),
+                ReadLevel::Stale { .. } => true,
+            };
+            if quorum > 1 && !is_confirmed {
                 return Err(Broken::ReadUnconfirmed { place, group, attempt: reply.sequence });
             }
         }

@@ -117,6 +117,8 @@ pub struct Counts {
     pub cold_reads: u64,
     /// Syncs that a core was told of, because they took so long.
     pub stalls: u64,
+    /// Entries that a replica could not read.
+    pub parked: u64,
     /// Logs that were sealed.
     pub seals: u64,
     /// Times that a log had to wait for a segment.
@@ -223,7 +225,7 @@ impl fmt::Display for Counts {
         writeln!(
             f,
             "  disks: syncs stalled {}, failed {}, logs fenced {}, waits for a segment {}, damaged {} (refused {}, nodes lost {}), \
-             payloads lost {} (restored {}), votes lost {}, scrubs {}, slow {}, old images {}",
+             payloads lost {} (restored {}), votes lost {}, scrubs {}, slow {}, old images {}, unreadable {}",
             self.stalls,
             self.sync_errors,
             self.logs_fenced,
@@ -236,7 +238,8 @@ impl fmt::Display for Counts {
             self.votes_lost,
             self.scrubs,
             self.slow_disks,
-            self.old_images
+            self.old_images,
+            self.parked
         )?;
         write!(
             f,
@@ -261,6 +264,8 @@ pub struct Report {
     pub violation: Option<Violation>,
     /// The whole trace, if it was asked for and nothing was broken.
     pub trace: Vec<String>,
+    /// The protocol events of all cores, if they were asked for: a line of JSON each.
+    pub protocol: Vec<String>,
 }
 
 impl Report {

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use pontoon_multiraft::{CheckpointConfig, Core, CoreConfig, Event, GroupState, Identities, LeaseConfig};
 use pontoon_types::limits::{COMMAND_BYTES_MAX, PROPOSAL_BYTES_PER_TURN};
 use pontoon_types::{EntryKind, GroupId, Incarnation, Index, NodeId, ReplicaId, Time};
+use pontoon_wire::command::{Command, CommandError};
 
 use crate::disk::{Disk, NotOpened, descriptor};
 use crate::options::DRIFT_MARGIN_PPM;
@@ -35,6 +36,7 @@ impl World {
         let node = self.nodes.get_mut(&id).expect("law: a node that starts exists");
         (node.incarnation, node.clock) = (incarnation, clock);
         self.trace.note(self.queue.now(), Happening::Started(id, incarnation.0));
+        self.draw_build(id);
         self.exchange_disks(id);
         self.damage_disks(id);
         if !self.open_logs(id)? {
@@ -50,6 +52,17 @@ impl World {
         }
         self.dial_all(id);
         Ok(())
+    }
+
+    /// The node starts with the build of its cluster or, if all others do, with an older one.
+    fn draw_build(&mut self, id: NodeId) {
+        let chance = if self.phase == Phase::Faults { self.options.process.old_build_ppm } else { 0 };
+        let others_read_all = self.nodes.iter().all(|(other, node)| *other == id || !node.old_build);
+        let old_build = chance > 0 && others_read_all && self.random.chance(chance);
+        self.nodes.get_mut(&id).expect("law: a node that starts exists").old_build = old_build;
+        if old_build {
+            self.trace.note(self.queue.now(), Happening::OldBuild(id));
+        }
     }
 
     /// Somebody has put earlier images of the disks in their place.
@@ -276,6 +289,7 @@ impl World {
             tombstones: self.disks[&place].oracle().tombstones.iter().map(|(group, dead)| (*group, *dead)).collect(),
             checkpoint: CheckpointConfig { log_bytes: options.checkpoint_log_bytes, chunk_bytes: options.chunk_bytes },
             encode_descriptor: |of| descriptor(of.group),
+            decode_command: if self.nodes[&place.node].old_build { decode_as_old_build } else { Command::decode },
             raft: raft_config(&self.options).into(),
             beacon_interval: options.beacon_interval,
             support_timeout: options.support_timeout,
@@ -285,6 +299,7 @@ impl World {
             window_bytes_max: options.core_window_bytes_max,
             command_bytes_max: COMMAND_BYTES_MAX.min(segment_bytes / 8 * 5),
             sessions: self.session_limits,
+            trace: self.protocol.is_some(),
             lease,
             // The node file of a real node remembers it from the first start on.
             longest_promise: lease.map_or(Duration::ZERO, |lease| lease.length),
@@ -294,4 +309,10 @@ impl World {
         };
         Core::new(config, groups, now)
     }
+}
+
+/// Cannot read one command in eight, and always the same ones.
+fn decode_as_old_build(bytes: Bytes) -> Result<Command, CommandError> {
+    let sum: u32 = bytes.iter().map(|byte| u32::from(*byte)).sum();
+    if sum.is_multiple_of(8) { Err(CommandError::Version { found: 2 }) } else { Command::decode(bytes) }
 }

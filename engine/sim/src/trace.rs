@@ -100,6 +100,10 @@ pub enum Happening {
     Resets(Option<NodeId>, u64),
     /// A node is killed, so many times from now on.
     Storm(NodeId, u32),
+    /// A node started with a build that cannot read some commands.
+    OldBuild(NodeId),
+    /// A replica met an entry that it cannot read.
+    Parked(Place, GroupId, LogId),
     /// All syncs of a disk are slow for so long.
     SlowDisk(Place, Duration),
     /// An earlier image of a disk is put in its place.
@@ -204,6 +208,8 @@ impl fmt::Display for Happening {
             Happening::NarrowLink(at, to, length) => write!(f, "{at} link to {to} is narrow for {length:?}"),
             Happening::Resets(Some(node), count) => write!(f, "links of {node} are reset {count} times"),
             Happening::Resets(None, count) => write!(f, "links are reset {count} times"),
+            Happening::OldBuild(node) => write!(f, "{node} has a build that cannot read some commands"),
+            Happening::Parked(place, group, entry) => write!(f, "{place} cannot read {entry} of {group}"),
             Happening::Storm(node, kills) => write!(f, "{node} is to be killed {kills} times"),
             Happening::SlowDisk(at, length) => write!(f, "{at} disk is slow for {length:?}"),
             Happening::OldImage(at) => write!(f, "{at} disk is an earlier image of itself"),
@@ -252,6 +258,7 @@ impl fmt::Display for FrameLine<'_> {
             write!(f, "{group} {from}→{to} ")?;
             match body {
                 SnapshotBody::Wanted => f.write_str("wants a snapshot; ")?,
+                SnapshotBody::Parked { at } => write!(f, "cannot read {at}; ")?,
                 SnapshotBody::Offer(offer) => write!(f, "offers {} in {} chunks; ", offer.last, offer.chunks)?,
                 SnapshotBody::Chunk { last, number, .. } => write!(f, "{number} of {last}; ")?,
                 SnapshotBody::Credit { last, next, through } => write!(f, "credit {next}..{through} of {last}; ")?,

@@ -5,6 +5,7 @@
 //! the trace that led to it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use bytes::Bytes;
 use pontoon_multiraft::{Core, Effects, Event};
@@ -46,7 +47,7 @@ impl World {
         let check = !self.options.outcomes_only;
         if check {
             let incarnation = self.disks[&place].incarnation();
-            events.iter().for_each(|arrival| self.read_law.takes(place, incarnation, &arrival.event));
+            events.iter().for_each(|arrival| self.read_law.takes(self.queue.now(), place, incarnation, &arrival.event));
         }
         let step = catch_unwind(AssertUnwindSafe(|| step_all(running, local, events, spurious_timer, check)));
         let step = step.map_err(|panic| Broken::Stopped { place, message: message_of(&*panic) })?;
@@ -63,8 +64,11 @@ impl World {
         Ok(())
     }
 
-    fn carry_out(&mut self, place: Place, effects: Effects) -> Result<(), Broken> {
+    fn carry_out(&mut self, place: Place, mut effects: Effects) -> Result<(), Broken> {
         let now = self.queue.now();
+        if let Some(protocol) = &mut self.protocol {
+            protocol.append(&mut effects.trace);
+        }
         for (_, write) in effects.append.iter().flat_map(|append| &append.writes) {
             self.counts.compactions += u64::from(write.compact.is_some());
             self.counts.snapshots += u64::from(write.compact.is_some_and(|compaction| compaction.reset));
@@ -76,6 +80,10 @@ impl World {
             self.trace.note(now, Happening::Appended(place, append.number, lines));
         }
         self.counts.orders_refused += effects.refused_orders.len() as u64;
+        self.counts.parked += effects.parked.len() as u64;
+        for (group, entry, _) in &effects.parked {
+            self.trace.note(now, Happening::Parked(place, *group, *entry));
+        }
         self.check_turn(place, &effects)?;
         if self.phase == Phase::Faults && self.random.chance(self.options.process.crash_in_turn_ppm) {
             return self.crash_in_turn(place, effects);
@@ -118,6 +126,9 @@ impl World {
         self.check_leases(place)?;
         let running = &self.cores[&place];
         for change in self.invariants.observe(place, running.core.groups(), &self.disks)? {
+            if let Change::Committed(group, index) = change {
+                self.read_law.committed(now, group, index);
+            }
             self.trace.note(
                 now,
                 match change {
@@ -137,6 +148,10 @@ impl World {
         }
         for (_, bytes) in &effects.client_frames {
             let frame = ReplyFrame::decode(bytes.clone()).map_err(|error| Broken::BadReply(error.to_string()))?;
+            let drift_ppm = u64::from(self.options.process.drift_max_ppm);
+            let age = |ms: u32| Duration::from_micros(u64::from(ms) * 1_000_000_000 / (1_000_000 - drift_ppm) + 1);
+            let applied = |group| running.core.groups().find(|view| view.group() == group).map(|view| view.applied());
+            self.read_law.answered_stale(place, &frame, age, applied)?;
             if !self.options.leases {
                 self.read_law.answered(place, &frame)?;
             }

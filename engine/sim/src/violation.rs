@@ -267,6 +267,20 @@ pub enum Broken {
         /// The attempt.
         attempt: u64,
     },
+    /// A stale read was answered from a state older than its bound.
+    #[error(
+        "stale reads: {place} answers from {group} applied up to {applied}, and {must} was committed before the bound"
+    )]
+    ReadTooStale {
+        /// The core.
+        place: Place,
+        /// The group.
+        group: GroupId,
+        /// How far it is.
+        applied: Index,
+        /// How far it has to be.
+        must: Index,
+    },
     /// A replica confirmed a leader's term although it knew a newer one.
     #[error("law 6: {place} confirms term {asked} of {group} and has reached term {term}")]
     ConfirmedOldTerm {

@@ -118,6 +118,8 @@ pub struct World {
     pub(crate) operators: Operators,
     pub(crate) queue: Queue<Due>,
     pub(crate) trace: Trace,
+    /// The protocol events of all cores in the order of the run, if they are wanted.
+    pub(crate) protocol: Option<Vec<String>>,
     pub(crate) phase: Phase,
     pub(crate) descriptors: Vec<Descriptor>,
     pub(crate) nodes: BTreeMap<NodeId, Node>,
@@ -139,7 +141,7 @@ pub struct World {
 
 impl World {
     /// A world in which all nodes are about to start for the first time.
-    pub fn new(options: Options, keep_trace: bool) -> World {
+    pub fn new(options: Options, keep_trace: bool, keep_protocol: bool) -> World {
         // Another stream than the one the options were drawn from, so that overrides do not shift the run's chances.
         let mut random = Random::new(options.seed ^ 0x7073_696d_776f_726c);
         let ids: Vec<NodeId> = (1..=u64::from(options.nodes)).map(NodeId).collect();
@@ -149,7 +151,7 @@ impl World {
         let mut nodes = BTreeMap::new();
         for id in &ids {
             let clock = Clock::draw(&mut random, 0);
-            nodes.insert(*id, Node { alive: false, lost: false, incarnation: Incarnation(0), clock });
+            nodes.insert(*id, Node { alive: false, lost: false, incarnation: Incarnation(0), clock, old_build: false });
             for core in 0..options.cores {
                 let place = Place { node: *id, core: pontoon_types::CoreId(core) };
                 let groups = descriptors.iter().map(|descriptor| descriptor.group);
@@ -168,6 +170,7 @@ impl World {
             operators: Operators::new(options.seed),
             queue: Queue::new(),
             trace: Trace::new(keep_trace),
+            protocol: keep_protocol.then(Vec::new),
             phase: Phase::Faults,
             nodes,
             cores: BTreeMap::new(),

@@ -41,6 +41,10 @@ pub const INFLIGHT_MESSAGES_MAX: usize = 64;
 /// Most bytes of entries without an answer, for each peer of a group.
 pub const INFLIGHT_BYTES_MAX: usize = 4 << 20;
 
+/// Most committed entries that a core's machines have not applied yet, above which writes are answered Busy. A start and
+/// a state that is read back leave some; what is proposed meanwhile must not add to them for ever.
+pub const APPLY_BACKLOG_ENTRIES_MAX: u64 = 16 << 10;
+
 /// Most bytes of proposed and not yet committed entries of a group; above it the answer is Busy.
 pub const UNCOMMITTED_BYTES_MAX: usize = 16 << 20;
 

@@ -102,8 +102,9 @@ pub enum ReadLevel {
     Linearizable,
     /// Linearizable, served by any replica: it asks the leader how far it has to be first.
     Follower,
-    /// Served by any replica from a state that was the newest at some moment within the bound. The bound is counted by the
-    /// node's clock up to when it looks; the way back to the client comes on top.
+    /// Served by any replica from a state that was the newest at some moment within the bound, counted by the node's clock up
+    /// to when it looks, or at a moment after the read arrived, if the replica has to ask. The way back to the client comes
+    /// on top.
     Stale {
         /// The bound, milliseconds.
         max_age_ms: u32,
@@ -296,6 +297,8 @@ pub struct GroupStatus {
     pub checkpoint: LogId,
     /// Bytes of the entries applied since the last checkpoint was begun, or since the start.
     pub log_bytes: u64,
+    /// Whether it applies what is committed.
+    pub condition: Condition,
 }
 
 /// The role of a replica, as a status shows it.
@@ -324,6 +327,45 @@ impl std::fmt::Display for GroupRole {
             GroupRole::Leader => "leader",
             GroupRole::Learner => "learner",
         })
+    }
+}
+
+/// What keeps a replica from applying what is committed, as a status shows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Condition {
+    /// Nothing.
+    #[default]
+    Well = 1,
+    /// It reads its state from its checkpoint.
+    Loading = 2,
+    /// The disk has lost the payload of the next entry, and no peer has given it back yet.
+    PayloadLost = 3,
+    /// Its state is lost; it waits for a snapshot.
+    StateLost = 4,
+    /// This build cannot read the next entry. The group stands still here until a snapshot comes, or another build.
+    Unreadable = 5,
+}
+
+impl std::fmt::Display for Condition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Condition::Well => "well",
+            Condition::Loading => "loading",
+            Condition::PayloadLost => "payload lost",
+            Condition::StateLost => "state lost",
+            Condition::Unreadable => "unreadable entry",
+        })
+    }
+}
+
+impl Condition {
+    const ALL: [Condition; 5] =
+        [Condition::Well, Condition::Loading, Condition::PayloadLost, Condition::StateLost, Condition::Unreadable];
+
+    /// The condition behind a number on the wire.
+    pub(crate) fn from_code(code: u8) -> Option<Condition> {
+        Condition::ALL.into_iter().find(|condition| *condition as u8 == code)
     }
 }
 

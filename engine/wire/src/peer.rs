@@ -237,6 +237,11 @@ pub enum SnapshotBody {
     },
     /// The receiver was removed from the group, for ever.
     Gone,
+    /// To the leader: the committed entry at `at` cannot be read here; a snapshot at it or behind it would help.
+    Parked {
+        /// Where the replica stands still.
+        at: Index,
+    },
 }
 
 /// A snapshot that a leader could send.

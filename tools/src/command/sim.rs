@@ -3,7 +3,9 @@
 //! A count of seeds is run and each is reported; or fresh seeds are hunted for some minutes, and only a failure is; or
 //! one failing seed is shrunk; or the simulator's own speed is measured.
 
-use std::io::{Write, stdout};
+use std::fs::File;
+use std::io::{self, BufWriter, Write, stdout};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -33,6 +35,9 @@ pub struct Sim {
     /// Print the whole trace. Only with one seed.
     #[arg(long)]
     trace: bool,
+    /// Write the protocol events of all cores to this file, a line of JSON each. Only with one seed.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["minutes", "shrink", "speed"])]
+    protocol_trace: Option<PathBuf>,
     /// Take things away from a failing seed as long as the same law breaks, and print what is left.
     #[arg(long, conflicts_with_all = ["count", "trace"])]
     shrink: bool,
@@ -76,8 +81,8 @@ fn part(name: &str) -> Result<Part, String> {
 impl Sim {
     /// Runs the command.
     pub fn run(&self) -> Result<(), Failure> {
-        if self.trace && self.count != 1 {
-            return Err(Failure::new(USAGE, "--trace prints one seed; leave out --count"));
+        if (self.trace || self.protocol_trace.is_some()) && self.count != 1 {
+            return Err(Failure::new(USAGE, "a trace is of one seed; leave out --count"));
         }
         let overrides = Overrides {
             nodes: self.nodes,
@@ -90,6 +95,7 @@ impl Sim {
             old_images: self.old_images,
             leases: self.leases,
             trace: self.trace,
+            protocol: self.protocol_trace.is_some(),
             ..Overrides::default()
         };
         let Some(seed) = self.seed else { return speed(&overrides) };
@@ -111,12 +117,19 @@ impl Sim {
                 Some(violation) => broken = Some(violation.seed),
                 None => passed += 1,
             }
-            written = writeln!(stdout(), "{report}");
+            written = writeln!(stdout(), "{report}").and_then(|()| self.write_protocol(&report.protocol));
             broken.is_none() && written.is_ok()
         });
         written?;
         writeln!(stdout(), "{passed} of {} seeds passed", self.count)?;
         broken.map_or(Ok(()), |seed| Err(law_broken(seed)))
+    }
+
+    fn write_protocol(&self, lines: &[String]) -> io::Result<()> {
+        let Some(path) = &self.protocol_trace else { return Ok(()) };
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let mut file = BufWriter::new(File::create(path).map_err(named)?);
+        lines.iter().try_for_each(|line| writeln!(file, "{line}")).and_then(|()| file.flush()).map_err(named)
     }
 
     /// Runs fresh seeds until one breaks a law or the time is over.

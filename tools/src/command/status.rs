@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use comfy_table::{Table, presets};
 use pontoon_client::{Client, CoreStatus, Routes};
 use pontoon_types::{CoreId, LogId, NodeId};
-use pontoon_wire::client::{GroupRole, GroupStatus};
+use pontoon_wire::client::{Condition, GroupRole, GroupStatus};
 use serde_json::{Value, json};
 
 use super::Cluster;
@@ -51,12 +51,17 @@ impl Status {
             }
         }
         let silent = answers.iter().filter(|(.., answer)| answer.is_err()).count();
-        if silent == 0 && leaderless == 0 {
+        let still = standing_still(&answers);
+        if silent == 0 && leaderless == 0 && still == 0 {
             return Ok(());
         }
         let cores = answers.len();
         let ranges = routes.ranges.len();
-        let line = format!("{silent} of {cores} cores do not answer, {leaderless} of {ranges} ranges have no leader");
+        let mut line =
+            format!("{silent} of {cores} cores do not answer, {leaderless} of {ranges} ranges have no leader");
+        if still > 0 {
+            line.push_str(&format!(", {still} replicas stand still (see --groups)"));
+        }
         Err(Failure::new(UNHEALTHY, line))
     }
 
@@ -127,6 +132,13 @@ fn leaderless(routes: &Routes, answers: &[Answer]) -> usize {
     routes.ranges.iter().filter(|(descriptor, _)| !leads(descriptor.group)).count()
 }
 
+/// Replicas that do not apply what is committed, and are not about to.
+fn standing_still(answers: &[Answer]) -> usize {
+    let statuses = answers.iter().filter_map(|(.., answer)| answer.as_ref().ok());
+    let stands_still = |group: &&GroupStatus| !matches!(group.condition, Condition::Well | Condition::Loading);
+    statuses.flat_map(|status| &status.groups).filter(stands_still).count()
+}
+
 fn led(status: &CoreStatus) -> usize {
     status.groups.iter().filter(|group| group.role == GroupRole::Leader).count()
 }
@@ -145,6 +157,7 @@ fn group_table(answers: &[Answer]) -> Table {
         "applied",
         "checkpoint",
         "log bytes since",
+        "condition",
     ]);
     let statuses = answers.iter().filter_map(|(.., answer)| answer.as_ref().ok());
     let mut rows: Vec<_> = statuses.flat_map(|status| status.groups.iter().map(|group| (status.node, group))).collect();
@@ -162,6 +175,7 @@ fn group_table(answers: &[Answer]) -> Table {
             group.applied.to_string(),
             checkpoint_of(group),
             group.log_bytes.to_string(),
+            group.condition.to_string(),
         ]);
     }
     table
@@ -204,6 +218,7 @@ fn as_json((node, address, core, answer): &Answer) -> Value {
                         "applied": group.applied.0,
                         "checkpoint": group.checkpoint.index.0,
                         "log_bytes": group.log_bytes,
+                        "condition": group.condition.to_string(),
                     })
                 })
                 .collect();

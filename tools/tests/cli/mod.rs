@@ -181,3 +181,26 @@ fn a_seed_prints_the_same_bytes_twice() {
     assert!(first.stdout.len() > 1000);
     assert_eq!(first.stdout, second.stdout);
 }
+
+#[test]
+fn the_protocol_trace_of_a_simulation_says_each_message_before_it_is_received() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("run.jsonl");
+    let arguments = ["sim", "--seed", "7", "--groups", "2", "--duration-ms", "500", "--without", "strangers"];
+    let output = pontoon(&[&arguments[..], &["--protocol-trace", file.to_str().unwrap()]].concat());
+    assert_eq!(code(&output), 0, "{}", out(&output));
+    let (mut sent, mut received) = (std::collections::BTreeSet::new(), 0);
+    for line in std::fs::read_to_string(&file).unwrap().lines() {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        let message = format!("{} {}", event["group"], event["message"]);
+        match event["kind"].as_str().unwrap() {
+            "send" => drop(sent.insert(message)),
+            "receive" => {
+                assert!(sent.contains(&message), "received and never sent: {line}");
+                received += 1;
+            }
+            _ => {}
+        }
+    }
+    assert!(received > 50, "{received}");
+}

@@ -152,7 +152,7 @@ impl Core {
             let present = replica.present.as_ref().map_or(LogId::default(), |present| present.meta.last);
             // One that was removed has no descriptor that names it, and ends soon.
             let is_removed = replica.configuration.has_removed(replica.me);
-            if !replica.is_ready() || is_removed || self.snapshots.is_coming(group) {
+            if !replica.holds_state() || is_removed || self.snapshots.is_coming(group) {
                 continue;
             }
             if replica.applied <= present.index {

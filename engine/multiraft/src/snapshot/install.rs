@@ -66,6 +66,9 @@ impl Core {
             None => return self.create_replica(now, present, configuration),
         };
         self.refuse_covered(slot, last.index);
+        if self.replicas[slot].is_parked() {
+            self.cured(now, group);
+        }
         let replica = &mut self.replicas[slot];
         replica.descriptor = meta.descriptor.clone();
         replica.configuration = configuration.clone();

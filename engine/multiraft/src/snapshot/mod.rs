@@ -32,7 +32,9 @@ mod outgoing;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pontoon_types::{GroupId, LogId, NodeId, ReadNumber, ReplicaId, StagingNumber, StoreAnswer, StoreOrder, Time};
+use pontoon_types::{
+    GroupId, Index, LogId, NodeId, ReadNumber, ReplicaId, StagingNumber, StoreAnswer, StoreOrder, Time,
+};
 use pontoon_wire::peer::{SnapshotBody, SnapshotMessage};
 
 use crate::Core;
@@ -67,6 +69,8 @@ pub(crate) struct Snapshots {
     incoming: BTreeMap<GroupId, Incoming>,
     /// Peers that need a snapshot which there is none for yet.
     waiting: BTreeSet<(GroupId, ReplicaId)>,
+    /// Peers that take entries and cannot read this one.
+    parked: BTreeMap<(GroupId, ReplicaId), Index>,
     /// The last snapshot that a peer did not want any more, and when it said so.
     unwanted: BTreeMap<(GroupId, ReplicaId), (LogId, Time)>,
     /// Numbers the arrivals of offers.
@@ -160,6 +164,7 @@ impl Core {
         }
         match body {
             SnapshotBody::Wanted => self.hear_wanted(now, from, (group, sender, to)),
+            SnapshotBody::Parked { at } => self.hear_parked(now, from, (group, sender, to), at),
             SnapshotBody::Offer(offer) => self.hear_offer(now, from, (group, sender, to), *offer),
             SnapshotBody::Chunk { last, number, bytes } => self.hear_chunk(now, from, (group, to), last, number, bytes),
             SnapshotBody::Credit { last, next, through } => {
@@ -171,7 +176,7 @@ impl Core {
     }
 
     /// Says something about a snapshot. To a peer that is down nothing is said.
-    fn post_snapshot(&mut self, node: NodeId, message: SnapshotMessage) {
+    pub(crate) fn post_snapshot(&mut self, node: NodeId, message: SnapshotMessage) {
         if let Some(peer) = self.peer_of(node)
             && self.peers[peer].up
         {

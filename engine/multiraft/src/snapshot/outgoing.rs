@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use pontoon_raft::Event as RaftEvent;
 use pontoon_raft::membership::Configuration;
-use pontoon_types::{ChunkNumber, GroupId, LogId, NodeId, ReadFailure, ReadNumber, ReplicaId, StoreOrder, Time};
+use pontoon_types::{ChunkNumber, GroupId, Index, LogId, NodeId, ReadFailure, ReadNumber, ReplicaId, StoreOrder, Time};
 use pontoon_wire::peer::{SnapshotBody, SnapshotMessage, SnapshotOffer};
 
 use crate::Core;
@@ -54,7 +54,9 @@ impl Core {
         if !is_too_old && unwanted.is_some_and(|(_, at)| now.since(at) < self.config.support_timeout) {
             return;
         }
-        let serves = |present: &Present| present.meta.last >= compacted && !is_too_old && names(present, peer);
+        let least = self.snapshots.parked.get(&key).copied().unwrap_or_default();
+        let reaches = |last: LogId| last >= compacted && last.index >= least;
+        let serves = |present: &Present| reaches(present.meta.last) && !is_too_old && names(present, peer);
         match (replica.present.as_deref().filter(|present| serves(present)).cloned(), replica.node_of(peer)) {
             (Some(present), Some(node)) => self.begin_sending(now, slot, (peer, node), &present),
             _ => {
@@ -70,7 +72,7 @@ impl Core {
         let of_group = self.snapshots.waiting.range((group, ReplicaId(0))..=(group, ReplicaId(u64::MAX)));
         for key in of_group.copied().collect::<Vec<_>>() {
             self.snapshots.waiting.remove(&key);
-            if self.replicas[slot].raft.awaits_snapshot(key.1) {
+            if self.replicas[slot].raft.awaits_snapshot(key.1) || self.snapshots.parked.contains_key(&key) {
                 self.needs_snapshot(now, slot, key.1);
             }
         }
@@ -123,6 +125,30 @@ impl Core {
         }
     }
 
+    /// A replica cannot read an entry. It goes on with entries meanwhile.
+    pub(super) fn hear_parked(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        (group, sender, to): (GroupId, ReplicaId, ReplicaId),
+        at: Index,
+    ) {
+        let Some(slot) = self.slot_of(group) else { return };
+        let replica = &self.replicas[slot];
+        let is_ours = replica.me == to && replica.node_of(sender) == Some(from) && replica.leads.is_some();
+        if is_ours && replica.applied >= at {
+            self.snapshots.parked.insert((group, sender), at);
+            self.needs_snapshot(now, slot, sender);
+        }
+    }
+
+    /// Whether this peer needs nothing but entries.
+    fn is_content(&self, slot: Slot, peer: ReplicaId) -> bool {
+        let replica = &self.replicas[slot];
+        let is_parked = self.snapshots.parked.contains_key(&(replica.descriptor.group, peer));
+        replica.raft.replicates_to(peer) && !is_parked
+    }
+
     pub(super) fn hear_credit(
         &mut self,
         now: Time,
@@ -135,8 +161,10 @@ impl Core {
         let Some(outgoing) = self.snapshots.outgoing.get_mut(&(group, sender)) else {
             // This leader, or this life of it, may know nothing of what was begun. Or it is over.
             let slot = self.slot_of(group);
-            let is_over = slot.is_some_and(|slot| self.replicas[slot].raft.replicates_to(sender));
-            if !is_over {
+            let is_over = slot.is_some_and(|slot| self.is_content(slot, sender));
+            if let Some(slot) = slot.filter(|_| self.snapshots.parked.contains_key(&(group, sender))) {
+                self.needs_snapshot(now, slot, sender);
+            } else if !is_over {
                 self.hear_wanted(now, from, (group, sender, to));
             }
             return;
@@ -196,6 +224,7 @@ impl Core {
         let outgoing = self.snapshots.outgoing.get(&key);
         if outgoing.is_some_and(|outgoing| outgoing.node == from && outgoing.last == last) {
             self.stop_sending(key);
+            self.snapshots.parked.remove(&key);
             self.snapshots.unwanted.insert(key, (last, now));
             if let Some(slot) = self.slot_of(key.0) {
                 self.compact_to_present(now, slot);
@@ -219,6 +248,7 @@ impl Core {
         }
         self.snapshots.waiting.retain(|(of, _)| *of != group);
         self.snapshots.unwanted.retain(|(of, _), _| *of != group);
+        self.snapshots.parked.retain(|(of, _), _| *of != group);
     }
 
     /// Ends what is of no use any more, and offers again where nothing was heard for a while.
@@ -231,7 +261,7 @@ impl Core {
                 self.stop_sending(key);
                 continue;
             };
-            if self.replicas[slot].leads.is_none() || self.replicas[slot].raft.replicates_to(key.1) {
+            if self.replicas[slot].leads.is_none() || self.is_content(slot, key.1) {
                 self.stop_sending(key);
                 self.compact_to_present(now, slot);
                 continue;

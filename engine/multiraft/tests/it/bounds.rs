@@ -1,9 +1,11 @@
 //! Bounds of a turn: what one client asks, however large, neither stops a core nor makes it build without limit.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use pontoon_multiraft::Event;
-use pontoon_types::Index;
-use pontoon_types::limits::{FRAME_BYTES_MAX, PROPOSAL_BYTES_PER_TURN, READ_BYTES_PER_TURN};
+use pontoon_multiraft::{Event, Fetch, Identities, Reader};
+use pontoon_types::limits::{APPLY_BACKLOG_ENTRIES_MAX, FRAME_BYTES_MAX, PROPOSAL_BYTES_PER_TURN, READ_BYTES_PER_TURN};
+use pontoon_types::{Entry, Index};
 use pontoon_wire::client::{Operation, Outcome, ReadLevel, Refusal};
 use pontoon_wire::command::{Command, KvOperation};
 
@@ -159,4 +161,50 @@ fn a_core_with_small_segments_proposes_less_at_once_and_refuses_what_none_holds(
             if limit == "command_bytes_max" && *limit_bytes == 300 << 10),
         "{refused:?}"
     );
+}
+
+#[test]
+fn a_core_whose_machines_lag_behind_answers_busy_until_they_have_caught_up() {
+    let mut cluster = Cluster::new(1);
+    let group = cluster.descriptors[0].group;
+    for number in 0..30 {
+        let put = cluster.put(&format!("k{number}"), "a value");
+        let leader = cluster.leader(group).unwrap();
+        cluster.ask(leader, put).unwrap();
+    }
+    cluster.run(Duration::from_secs(1));
+    println!("the nodes start again, and their logs do not give back what the machines need");
+    let view = cluster.cores[&n(1)].groups().next().unwrap();
+    let written: Vec<Entry> = view.entries(Index(1), view.last().index).cloned().collect();
+    let older = Identities { starts: vec![written[0].id], last: view.last().index };
+    for node in [n(1), n(2), n(3)] {
+        cluster.restart(node, |state| {
+            state.entries.clear();
+            state.older = older.clone();
+        });
+    }
+    cluster.run(Duration::from_secs(3));
+    let leader = cluster.leader(group).unwrap();
+    for _ in 0..APPLY_BACKLOG_ENTRIES_MAX / 1024 {
+        let puts = (0..1024).map(|_| cluster.put("k", "v")).collect();
+        let (_, event) = cluster.frame(puts);
+        cluster.event(leader, event);
+        cluster.settle();
+    }
+    cluster.run(Duration::from_secs(6));
+    let replies = cluster.replies.remove(&leader).unwrap_or_default();
+    // Those of before the start count too.
+    let (unknown, busy): (Vec<_>, Vec<_>) = replies.iter().partition(|reply| reply.result == Err(Refusal::Unknown));
+    assert!(busy.len() < 100 && busy.iter().all(|reply| matches!(reply.result, Err(Refusal::Busy { .. }))));
+    assert_eq!((unknown.len() + busy.len()) as u64, APPLY_BACKLOG_ENTRIES_MAX, "committed, and not executed in time");
+    assert!(matches!(cluster.ask(leader, cluster.put("k", "w")), Err(Refusal::Busy { .. })));
+
+    println!("the log of the leader answers");
+    let asked = cluster.fetches.iter().rfind(|(node, _, fetch)| *node == leader && fetch.reader == Reader::Machine);
+    let (_, _, Fetch { number, from, .. }) = *asked.unwrap();
+    assert_eq!(from, Index(1));
+    cluster.event(leader, Event::Fetched { group, number, result: Ok(written) });
+    cluster.run(Duration::from_secs(1));
+    assert!(cluster.ask(leader, cluster.put("k", "w")).is_ok());
+    assert_eq!(cluster.ask(leader, cluster.get("k")), Ok(Outcome::Value(Some(bytes("w")))));
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pontoon_multiraft::{
-    Checkpoint, ConnectionId, Core, CoreConfig, Effects, Event, GroupState, GroupView, OrderRefused, Role,
+    Checkpoint, ConnectionId, Core, CoreConfig, Effects, Event, Fetch, GroupState, GroupView, OrderRefused, Role,
 };
 use pontoon_router::initial_descriptors;
 use pontoon_types::{
-    ClientId, ClusterId, CoreId, CoreWriteNumber, Descriptor, GroupId, HardState, Incarnation, NodeId, ReplicaId,
-    RequestId, SessionId, SessionTime, Time, Write,
+    ClientId, ClusterId, CoreId, CoreWriteNumber, Descriptor, GroupId, HardState, Incarnation, LogId, NodeId,
+    ReplicaId, RequestId, SessionId, SessionTime, Time, Write,
 };
 use pontoon_wire::client::{Operation, Outcome, ReadLevel, Refusal, Reply, ReplyFrame, Request, RequestFrame};
 use pontoon_wire::command::{Command, KvOperation};
@@ -35,6 +35,10 @@ pub struct Cluster {
     pub closed: Vec<(ConnectionId, String)>,
     pub refused_peers: Vec<(NodeId, String)>,
     pub refused_orders: Vec<(GroupId, OrderRefused)>,
+    /// What logs were asked for. Nobody answers but a test.
+    pub fetches: Vec<(NodeId, GroupId, Fetch)>,
+    /// Groups that met what they cannot read.
+    pub parked: Vec<(NodeId, GroupId, LogId)>,
     /// Frames sent since the last reset, by (from, to).
     pub frames: BTreeMap<(NodeId, NodeId), usize>,
     pub appends: BTreeMap<NodeId, usize>,
@@ -175,6 +179,8 @@ impl Cluster {
             closed: Vec::new(),
             refused_peers: Vec::new(),
             refused_orders: Vec::new(),
+            fetches: Vec::new(),
+            parked: Vec::new(),
             frames: BTreeMap::new(),
             appends: BTreeMap::new(),
             restoring: Vec::new(),
@@ -251,6 +257,8 @@ impl Cluster {
         self.closed.extend(effects.close);
         self.refused_peers.extend(effects.refused_peers);
         self.refused_orders.extend(effects.refused_orders);
+        self.fetches.extend(effects.fetches.into_iter().map(|(group, fetch)| (node, group, fetch)));
+        self.parked.extend(effects.parked.into_iter().map(|(group, entry, _)| (node, group, entry)));
     }
 
     /// Delivers frames and ends syncs until nothing moves.

@@ -12,6 +12,7 @@ mod liveness;
 mod lost;
 mod members;
 mod orders;
+mod quarantine;
 mod reads;
 mod repeated;
 mod requests;

@@ -27,6 +27,12 @@ impl<D: Driver> CoreLoop<D> {
         }
         self.fetches.ask(&mut self.effects.fetches);
         self.hand_on_orders(now);
+        for (group, entry, why) in self.effects.parked.drain(..) {
+            tracing::error!(
+                "entry {entry} of {group} cannot be read: {why}; the group stands still on this node until a peer sends a \
+                 snapshot behind it, or a build that reads it is started"
+            );
+        }
         self.send_to_peers(now);
         self.start_sync(now)?;
         self.send_to_clients(now);

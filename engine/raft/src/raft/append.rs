@@ -25,8 +25,8 @@ impl Raft {
             return self.promise(step, from, Body::AppendRefused { refused: previous.index, hint });
         }
         self.follow(from);
-        if self.stateless {
-            return self.want_snapshot(step);
+        if !self.can_take_entries(step) {
+            return;
         }
         if self.config.mutated(Mutation::CommitWithoutMatch) {
             self.commit(commit.min(self.log.last().index).max(self.log.committed()));

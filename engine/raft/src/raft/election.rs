@@ -48,10 +48,11 @@ impl Raft {
     }
 
     /// One that votes neither now nor in a configuration that may come back leaves it to the others. One that misses
-    /// payloads could not send its log, and one that has lost its vote cannot give it to itself.
+    /// payloads could not send its log, one that cannot go on from its log could not serve, and one that has lost its vote
+    /// cannot give it to itself.
     pub(super) fn may_campaign(&self) -> bool {
         let complete = self.lost.first_missing().is_none() || self.config.mutated(Mutation::LeadWithoutPayloads);
-        complete && !self.stateless && self.may_vote() && self.is_eligible()
+        complete && self.needs_snapshot_at.is_none() && self.may_vote() && self.is_eligible()
     }
 
     /// Waits once more instead of campaigning. Held back requests for votes are dropped with the candidacy.
@@ -236,8 +237,8 @@ impl Raft {
         if term != self.hard_state.term || self.leader() != Some(leader) {
             return;
         }
-        if self.stateless {
-            return self.want_snapshot(step);
+        if !self.can_take_entries(step) {
+            return;
         }
         let usable = self.below_missing(last.index);
         if !self.log.holds(last) || usable < last.index {

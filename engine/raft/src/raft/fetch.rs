@@ -76,7 +76,7 @@ impl Raft {
 
     /// Asks for the next committed entries that the machine cannot find in memory.
     pub(super) fn fetch_for_machine(&mut self, step: &mut Step) {
-        if self.stateless {
+        if self.needs_snapshot_at.is_some() {
             return;
         }
         let from = self.machine.applied.next();

@@ -21,6 +21,11 @@
 //! its log says how good it is; it does not campaign, and instead of taking entries, which it could not apply, it says that
 //! it wants a snapshot ([`Effect::WantsSnapshot`](crate::Effect::WantsSnapshot)). One at or behind what it has given up
 //! helps it.
+//!
+//! A replica whose machine cannot read the next committed entry, as after a start with an older build, needs a snapshot at
+//! that entry or behind it. It has a state and a log, so it takes entries and acknowledges them: a leader that can read the
+//! entry commits with its help. Its caller knows when to ask whom for the snapshot. Where no replica can read the entry the
+//! group stands still, and no other does.
 
 use pontoon_types::{HardState, Index, LogId, ReplicaId};
 
@@ -64,8 +69,8 @@ impl Raft {
         if matches!(self.state, State::Leader(_)) {
             return false;
         }
-        if self.stateless {
-            return last.index >= self.log.compacted().index;
+        if let Some(least) = self.needs_snapshot_at {
+            return last.index >= least;
         }
         let missing = self.lost.first_missing().filter(|missing| *missing <= last.index);
         let is_known = match last.index <= self.log.committed() {
@@ -76,9 +81,10 @@ impl Raft {
         !is_known || self.config.mutated(Mutation::InstallBelowCommitted)
     }
 
-    /// Whether the machine lacks what the log has given up.
-    pub fn is_stateless(&self) -> bool {
-        self.stateless
+    /// Where a snapshot has to reach for the machine to go on, if it cannot from the log: behind what is applied if the
+    /// next entry cannot be read, at what the log has given up if the state is lost.
+    pub fn needs_snapshot_at(&self) -> Option<Index> {
+        self.needs_snapshot_at
     }
 
     pub(super) fn on_install(&mut self, step: &mut Step, last: LogId, configuration: Configuration) {
@@ -109,7 +115,7 @@ impl Raft {
         }
         self.writes.install(last, !holds);
         self.machine = Machine { applied: last.index, handed: last.index, fetch: None };
-        self.stateless = false;
+        self.needs_snapshot_at = None;
         self.flush(step);
         self.acknowledge_snapshot(step, last);
     }
@@ -117,7 +123,8 @@ impl Raft {
     /// The log holds what a leader has a snapshot of, so that much is committed.
     pub(super) fn on_known(&mut self, step: &mut Step, last: LogId) {
         let whole = self.lost.first_missing().is_none_or(|missing| missing > last.index);
-        if self.stateless || matches!(self.state, State::Leader(_)) || !self.log.holds(last) || !whole {
+        if self.needs_snapshot_at.is_some() || matches!(self.state, State::Leader(_)) || !self.log.holds(last) || !whole
+        {
             return;
         }
         if last.index > self.log.committed() {
@@ -141,13 +148,33 @@ impl Raft {
         }
     }
 
-    /// Who leads, or wants to, has to go: it could not say what its own log comes to.
     pub(super) fn on_state_lost(&mut self, step: &mut Step) {
-        self.stateless = true;
+        self.park(step, self.log.compacted().index);
+        self.want_snapshot(step);
+    }
+
+    pub(super) fn on_unreadable(&mut self, step: &mut Step) {
+        let next = self.machine.applied.next();
+        assert!(next <= self.log.committed(), "law: only what is committed is read by the machine, and {next} is not");
+        self.park(step, next);
+    }
+
+    /// Who leads, or wants to, has to go: it could not say what its own log comes to.
+    fn park(&mut self, step: &mut Step, least: Index) {
+        self.needs_snapshot_at = Some(least);
+        self.machine.fetch = None;
         if !matches!(self.state, State::Follower { .. }) {
             self.wait_for_election(step);
         }
-        self.want_snapshot(step);
+    }
+
+    /// Whether entries are of use. Says that a snapshot is wanted if they are not.
+    pub(super) fn can_take_entries(&self, step: &mut Step) -> bool {
+        let has_state = self.needs_snapshot_at.is_none_or(|least| least > self.machine.applied);
+        if !has_state {
+            self.want_snapshot(step);
+        }
+        has_state
     }
 
     /// Says so to the leader, if there is one. One that comes later asks by itself.

@@ -68,8 +68,8 @@ pub struct Raft {
     ask_by: Option<Time>,
     machine: Machine,
     numbers: FetchNumbers,
-    /// The machine lacks what the log has given up.
-    stateless: bool,
+    /// The machine cannot go on from entries: it needs a snapshot at this entry or behind it.
+    needs_snapshot_at: Option<Index>,
     /// Set when term and vote were lost: the replicas that have told their terms since.
     lost_vote: Option<BTreeSet<ReplicaId>>,
     state: State,
@@ -169,7 +169,7 @@ impl Raft {
             lost: Lost::new(lost),
             ask_by: None,
             machine: Machine { applied: settled.index, handed: settled.index, fetch: None },
-            stateless: restored.stateless,
+            needs_snapshot_at: restored.stateless.then_some(settled.index),
             numbers: if is_new { FetchNumbers::of_new(me) } else { FetchNumbers::default() },
             lost_vote: vote_lost.then(BTreeSet::new),
             state: State::Follower { leader: None, supported: false },
@@ -213,6 +213,7 @@ impl Raft {
             Event::Known(last) => self.on_known(step, last),
             Event::PeerIsStateless(peer) => self.on_peer_is_stateless(step, peer),
             Event::StateLost => self.on_state_lost(step),
+            Event::Unreadable => self.on_unreadable(step),
             Event::Destroy { highest } => self.writes.remove(highest),
             Event::Postpone => {
                 self.ask_when_due(step);

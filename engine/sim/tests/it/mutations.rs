@@ -44,7 +44,7 @@ const OUTSIDE: &[&str] = &["linearizability", "liveness", "replies"];
 
 fn three_nodes() -> Overrides {
     // The bounds were found without orders.
-    Overrides { nodes: Some(3), without: vec![Part::Orders], ..Overrides::default() }
+    Overrides { nodes: Some(3), without: vec![Part::Orders, Part::Leases], ..Overrides::default() }
 }
 
 /// None for what needs changes of members: the tests of `pontoon-raft` hold those.
@@ -176,6 +176,9 @@ fn of_core(mutation: CoreMutation) -> Case {
         ForgetWithoutTrace => case(50, &["state equality"]),
         ForgetAtRestart => case(10, &["state equality"]),
         ForgetInSnapshot => case(100, &["state equality", "law 24"]),
+        FollowerAsksNobody => case(50, &["law 6"]),
+        AnyAge => case(100, &["stale reads"]),
+        PassUnreadable => case(100, &["state equality", "law 24"]),
         SwapOutcomes => case(20, &["replies", "law 24", "linearizability"]),
         RefuseLate => case(50, &["a refusal is definite", "at most once"]),
         RefuseOnStepDown => case(50, &["a refusal is definite", "at most once", "the core at"]),

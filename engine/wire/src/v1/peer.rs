@@ -183,6 +183,9 @@ enum SnapshotBody {
         last: LogId,
     },
     Gone,
+    Parked {
+        at: u64,
+    },
 }
 
 #[derive(Archive, Serialize)]
@@ -367,6 +370,7 @@ fn encode_snapshot(message: &peer::SnapshotMessage) -> SnapshotMessage {
         }
         peer::SnapshotBody::Unwanted { last } => SnapshotBody::Unwanted { last: (*last).into() },
         peer::SnapshotBody::Gone => SnapshotBody::Gone,
+        peer::SnapshotBody::Parked { at } => SnapshotBody::Parked { at: at.0 },
     };
     SnapshotMessage { group: message.group.0, from: message.from.0, to: message.to.0, body }
 }
@@ -550,6 +554,7 @@ fn decode_snapshot(
         },
         ArchivedSnapshotBody::Unwanted { last } => peer::SnapshotBody::Unwanted { last: last.value() },
         ArchivedSnapshotBody::Gone => peer::SnapshotBody::Gone,
+        ArchivedSnapshotBody::Parked { at } => peer::SnapshotBody::Parked { at: Index(at.to_native()) },
     };
     Ok(peer::SnapshotMessage {
         group,

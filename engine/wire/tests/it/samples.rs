@@ -6,8 +6,8 @@ use pontoon_types::{
     KeyRange, LogId, Member, Message, NodeId, Permit, ReplicaId, RequestId, SessionId, SessionTime, Term,
 };
 use pontoon_wire::client::{
-    CoreStatus, Counters, GroupRole, GroupStatus, Operation, OperationOutcome, Outcome, ReadLevel, Refusal, Reply,
-    ReplyFrame, Request, RequestFrame, Routes,
+    Condition, CoreStatus, Counters, GroupRole, GroupStatus, Operation, OperationOutcome, Outcome, ReadLevel, Refusal,
+    Reply, ReplyFrame, Request, RequestFrame, Routes,
 };
 use pontoon_wire::command::{Command, KvOperation};
 use pontoon_wire::hello::{Caller, Hello, HelloRefusal, Welcome};
@@ -149,6 +149,7 @@ fn snapshots() -> Vec<SnapshotMessage> {
     let configuration = Bytes::from_static(b"members");
     let bodies = [
         SnapshotBody::Wanted,
+        SnapshotBody::Parked { at: Index(8) },
         SnapshotBody::Offer(Box::new(SnapshotOffer {
             last,
             configuration,
@@ -269,6 +270,7 @@ fn group_status(group: u64, role: GroupRole) -> GroupStatus {
         applied: Index(6),
         checkpoint: id(5, 3),
         log_bytes: 30,
+        condition: if role == GroupRole::Leader { Condition::Well } else { Condition::Unreadable },
     }
 }
 

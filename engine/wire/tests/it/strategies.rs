@@ -6,8 +6,8 @@ use pontoon_types::{
     KeyRange, LogId, Member, Message, NodeId, Permit, ReplicaId, RequestId, SessionId, SessionTime, Term,
 };
 use pontoon_wire::client::{
-    CoreStatus, Counters, GroupRole, GroupStatus, Operation, OperationOutcome, Outcome, ReadLevel, Refusal, Reply,
-    ReplyFrame, Request, RequestFrame, Routes,
+    Condition, CoreStatus, Counters, GroupRole, GroupStatus, Operation, OperationOutcome, Outcome, ReadLevel, Refusal,
+    Reply, ReplyFrame, Request, RequestFrame, Routes,
 };
 use pontoon_wire::command::{Command, KvOperation};
 use pontoon_wire::order::{GroupMember, GroupMembers, MemberStanding, Order, OrderReason};
@@ -134,6 +134,7 @@ fn snapshot() -> impl Strategy<Value = SnapshotMessage> {
     let numbers = || any::<(u64, u64)>().prop_map(|(one, other)| (ChunkNumber(one), ChunkNumber(other)));
     let body = prop_oneof![
         Just(SnapshotBody::Wanted),
+        any::<u64>().prop_map(|at| SnapshotBody::Parked { at: Index(at) }),
         Just(SnapshotBody::Gone),
         log_id().prop_map(|last| SnapshotBody::Unwanted { last }),
         (log_id(), numbers()).prop_map(|(last, (next, through))| SnapshotBody::Credit { last, next, through }),
@@ -308,6 +309,7 @@ fn status() -> impl Strategy<Value = CoreStatus> {
         applied: Index(n[6]),
         checkpoint: LogId::new(Index(n[7]), Term(n[8])),
         log_bytes: n[9],
+        condition: if n[9].is_multiple_of(2) { Condition::Loading } else { Condition::Well },
     });
     (any::<(u64, u16, u64)>(), any::<[u64; 3]>(), vec(group, 0..3)).prop_map(
         |((node, core, incarnation), n, groups)| CoreStatus {

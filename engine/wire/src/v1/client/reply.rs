@@ -122,6 +122,7 @@ struct GroupStatus {
     applied: u64,
     checkpoint: LogId,
     log_bytes: u64,
+    condition: u8,
 }
 
 #[derive(Archive, Serialize)]
@@ -391,6 +392,7 @@ fn encode_status(status: &client::CoreStatus) -> CoreStatus {
                 applied: group.applied.0,
                 checkpoint: group.checkpoint.into(),
                 log_bytes: group.log_bytes,
+                condition: group.condition as u8,
             })
             .collect(),
     }
@@ -583,6 +585,7 @@ fn decode_status(status: &ArchivedCoreStatus) -> Result<client::CoreStatus, Fram
             applied: Index(group.applied.to_native()),
             checkpoint: group.checkpoint.value(),
             log_bytes: group.log_bytes.to_native(),
+            condition: client::Condition::from_code(group.condition).ok_or(FrameError::Value { field: "condition" })?,
         });
     }
     Ok(client::CoreStatus {
