@@ -67,14 +67,15 @@ pub enum Event {
     Store(StoreAnswer),
     /// Old entries of these groups keep the log from giving segments back: they are checkpointed before others.
     LogPressure(Vec<GroupId>),
-    /// Change the members of a group that this core leads. What cannot be done comes out as a refused order.
+    /// Change the members of a group that this core leads, by replica. What cannot be done comes out as a refused order, and
+    /// nothing says when the rest is done: operators order as clients do. For whoever drives a core by hand.
     ChangeMembers {
         /// Whose members.
         group: GroupId,
         /// How.
         change: MembersChange,
     },
-    /// Hand a group that this core leads over to another node.
+    /// Hand a group that this core leads over to another node, in the same way.
     TransferLeader {
         /// Whose leadership.
         group: GroupId,

@@ -2,7 +2,8 @@
 //!
 //! Half of the changes that a run orders come this way; the others are given to a core by hand (`orders`), which can ask for
 //! what no operator can. An order names the members as they should be, seldom by an outdated generation. Sometimes it
-//! arrives once more, at any node, when others have decided otherwise.
+//! arrives once more, at any node, when others have decided otherwise. Instead of another leader an operator may want a node
+//! to be more or less eager to lead.
 //!
 //! An answer is checked when it leaves its core: of a change that is said to be done the configuration is committed, and who
 //! is said to lead by order has led a term that is no earlier than the operator's.
@@ -69,11 +70,25 @@ impl World {
 
     /// An operator wants another leader.
     pub(crate) fn operator_transfers(&mut self, group: GroupId, place: Place, to: NodeId) {
+        if self.operators.random.chance(250_000) {
+            return self.operator_prefers(group, place);
+        }
         let Some(running) = self.cores.get(&place) else { return };
         let Some(term) = running.core.groups().find(|view| view.group() == group).map(|view| view.term()) else {
             return;
         };
         self.give(place, group, Order::Transfer { term, to });
+    }
+
+    /// An operator wants somebody to lead sooner or later than the others.
+    fn operator_prefers(&mut self, group: GroupId, place: Place) {
+        let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
+        let asked = Place { node: *self.operators.random.pick(&nodes), ..place };
+        let priority = self.operators.random.below(9) as u8;
+        if self.cores.contains_key(&asked) {
+            let (id, bytes) = self.frame_to(asked, Operation::Prefer { group, priority });
+            self.push(asked, Event::ClientFrame { connection: id, bytes });
+        }
     }
 
     fn generation_at(&self, place: Place, group: GroupId) -> Option<Generation> {
@@ -84,12 +99,8 @@ impl World {
     /// Gives an order, on a connection of its own.
     fn give(&mut self, place: Place, group: GroupId, order: Order) {
         self.counts.orders += 1;
-        // What is answered is checked when it leaves the core.
-        let id = self.one_way(place);
         let operation = Operation::Order { group, generation: None, order: order.clone() };
-        let mut bytes = Vec::new();
-        RequestFrame { requests: vec![Request { sequence: 0, operation }] }.encode(&mut bytes);
-        let bytes = Bytes::from(bytes);
+        let (id, bytes) = self.frame_to(place, operation);
         self.operators.given.insert(id, (group, order));
         if self.operators.random.chance(300_000) {
             let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
@@ -99,6 +110,13 @@ impl World {
             self.queue.put(self.queue.now() + wait, Due::Again(again, bytes.clone()));
         }
         self.push(place, Event::ClientFrame { connection: id, bytes });
+    }
+
+    /// A frame for a core, and its connection. What is answered is checked when it leaves the core.
+    fn frame_to(&mut self, place: Place, operation: Operation) -> (ConnectionId, Bytes) {
+        let mut bytes = Vec::new();
+        RequestFrame { requests: vec![Request { sequence: 0, operation }] }.encode(&mut bytes);
+        (self.one_way(place), bytes.into())
     }
 
     /// Checks what a core says of an order.
