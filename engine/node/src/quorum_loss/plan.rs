@@ -8,14 +8,17 @@
 //!
 //! # Which log
 //!
-//! The one with the highest last entry, compared as elections compare logs. Among the survivors nobody has a committed entry
-//! that it lacks, by the argument of the paper (section 5.4.3): whoever wrote its last term was elected with everything that
-//! was committed before.
+//! Of those that hold everything that is known to be committed, the one with the highest last entry, compared as elections
+//! compare logs. To have the highest last entry is not enough: a leader of a later term, of which only lost members have
+//! entries, may have committed what a survivor with a shorter log has and that one has not. If such a survivor has made a
+//! checkpoint of it, the entry is known to be committed. If it has not, nothing tells; entries of a survivor that the chosen
+//! log does not have are named ([`GroupPlan::dropped`]), and go.
 //!
 //! # What may be missing
 //!
 //! What was acknowledged was on a quorum. If the lost members are no quorum without the survivors, in none of the
-//! configurations that a survivor knows, then each quorum has a survivor in it and nothing that was acknowledged is missing.
+//! configurations that a survivor knows, then each quorum has a survivor in it, and with it a log at least as high as the last
+//! that was committed: nothing that was acknowledged is missing.
 //! There is one way round that: somebody had a survivor removed from the group, and no survivor has heard of it. If the lost
 //! members are a quorum, they may have acknowledged writes of which no survivor has ever heard, and nobody can say how many.
 //! A replica that does not know its vote any more (a repaired log) counts as lost here: its log may have been longer.
@@ -28,6 +31,7 @@
 //! All survivors that were members, as voters under replicas that never were. Nothing that was ever sent names them, and
 //! nothing that they send names a replica of before: an old member that comes back is neither heard nor asked (law 11).
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use pontoon_multiraft::Configuration;
@@ -45,6 +49,10 @@ pub struct SurvivingReplica {
     pub vote_lost: bool,
     /// Everything up to here is committed, as a checkpoint or a compacted log shows.
     pub committed: LogId,
+    /// Its log begins behind this entry.
+    pub compacted: LogId,
+    /// The first entry of its log, and the first of each later term.
+    pub starts: Vec<LogId>,
     /// Its last entry.
     pub last: LogId,
     /// The members as of `committed`, and then those of each later entry that names them. The last are in force.
@@ -59,6 +67,33 @@ impl SurvivingReplica {
     /// The members in force.
     pub fn members(&self) -> &Configuration {
         self.configurations.last().expect("law: a replica knows its members as of its checkpoint or of its beginning")
+    }
+
+    fn term_at(&self, index: Index) -> Option<Term> {
+        term_at(self.compacted, &self.starts, self.last.index, index)
+    }
+
+    /// Whether its log holds an entry that is known to be committed. There is no other in the place of one that is given up.
+    fn holds(&self, committed: LogId) -> bool {
+        committed.index < self.compacted.index || self.term_at(committed.index) == Some(committed.term)
+    }
+
+    /// How many entries its log has that the other has not. Equal entries stand behind equal ones (log matching).
+    fn entries_beyond(&self, other: &SurvivingReplica) -> u64 {
+        let is_shared = |index: u64| {
+            let (own, others) = (self.term_at(Index(index)), other.term_at(Index(index)));
+            own.is_some() && own == others || index <= other.compacted.index.0
+        };
+        let (mut shared, mut end) = (self.compacted.index.0, self.last.index.0 + 1);
+        while shared + 1 < end {
+            let middle = shared + (end - shared) / 2;
+            if is_shared(middle) {
+                shared = middle;
+            } else {
+                end = middle;
+            }
+        }
+        self.last.index.0 - shared
     }
 }
 
@@ -117,6 +152,12 @@ impl GroupPlan {
         }
     }
 
+    /// The survivors with entries that the base does not have, and how many these are: they go.
+    pub fn dropped(&self) -> Vec<(NodeId, u64)> {
+        let beyond = self.survivors.iter().map(|(node, of)| (*node, of.entries_beyond(self.base())));
+        beyond.filter(|(_, entries)| *entries > 0).collect()
+    }
+
     /// How many entries are kept though nothing shows that they were committed.
     pub fn unproven_entries(&self) -> u64 {
         self.base().last.index.0.saturating_sub(self.committed.index.0)
@@ -153,7 +194,7 @@ impl Plan {
         let lost: Vec<NodeId> = nodes.iter().filter(|node| !survivors.contains(node)).copied().collect();
         let needed = |node: &NodeId| {
             let others = groups.iter().filter(|group| group.recovery().is_none());
-            let mut members = others.flat_map(|group| group.survivors.values().flat_map(|of| &of.configurations));
+            let mut members = others.flat_map(|group| group.survivors.values().map(SurvivingReplica::members));
             !absent.is_empty() || members.any(|of| of.replica_on(*node).is_some())
         };
         let nodes = nodes.iter().filter(|node| survivors.contains(node) || needed(node)).copied().collect();
@@ -163,21 +204,21 @@ impl Plan {
 
 /// Decides about a group of which at least one survivor holds a replica.
 pub fn plan(group: GroupId, survivors: BTreeMap<NodeId, SurvivingReplica>) -> GroupPlan {
-    let base = most_complete(&survivors);
+    let committed = survivors.values().map(|of| of.committed).max().unwrap_or_default();
+    let base = most_complete(&survivors, committed);
     let members = survivors[&base].members();
     let is_here = |member: &Member| survivors.get(&member.node).is_some_and(|of| of.replica == member.replica);
     let voters = members.members().iter().filter(|(_, standing)| standing.votes()).map(|(member, _)| *member);
     let lost = voters.filter(|member| !is_here(member)).collect();
-    let committed = survivors.values().map(|of| of.committed).max().unwrap_or_default();
     let verdict = verdict(&survivors, base);
     GroupPlan { group, base, lost, committed, verdict, survivors }
 }
 
 /// Of equal logs one that can be gone on from, then the lowest node.
-fn most_complete(survivors: &BTreeMap<NodeId, SurvivingReplica>) -> NodeId {
-    let rank = |(node, of): &(&NodeId, &SurvivingReplica)| (of.last, of.unusable.is_none(), std::cmp::Reverse(**node));
-    let best = survivors.iter().max_by_key(rank);
-    *best.expect("law: a group is planned for when a survivor holds it").0
+fn most_complete(survivors: &BTreeMap<NodeId, SurvivingReplica>, committed: LogId) -> NodeId {
+    let rank = |(node, of): &(&NodeId, &SurvivingReplica)| (of.last, of.unusable.is_none(), Reverse(**node));
+    let best = survivors.iter().filter(|(_, of)| of.holds(committed)).max_by_key(rank);
+    *best.expect("law: a survivor holds what it knows to be committed").0
 }
 
 fn verdict(survivors: &BTreeMap<NodeId, SurvivingReplica>, base: NodeId) -> Verdict {

@@ -108,6 +108,8 @@ impl Survivor {
             hard_state: kept.hard_state,
             vote_lost: kept.vote_lost,
             committed: settled,
+            compacted: if is_reset { settled } else { kept.compacted },
+            starts: if is_reset { Vec::new() } else { surveyed.starts },
             last,
             configurations,
             generation: Generation(descriptor.generation.0.saturating_add(changes)),

@@ -51,6 +51,7 @@ fn unknown(plan: &Plan, text: &mut String) {
     let may_miss = recovered().filter(|(_, recovery)| recovery.may_miss).count();
     let safe = recovered().count() - may_miss;
     let unproven: u64 = recovered().map(|(group, _)| group.unproven_entries()).sum();
+    let dropped: Vec<String> = recovered().flat_map(|(group, _)| dropped(group)).collect();
     let mut line = |line: String| {
         let _ = writeln!(text, "{line}");
     };
@@ -71,6 +72,18 @@ fn unknown(plan: &Plan, text: &mut String) {
         "- {unproven} entries are kept though nothing shows that they were committed: a write whose client heard \"unknown\" may \
          come to be done"
     ));
+    if !dropped.is_empty() {
+        line(format!("- entries that the base does not have go, and may have been committed: {}", dropped.join(", ")));
+    }
+}
+
+/// The survivors of a group whose entries go, in words.
+fn dropped(group: &GroupPlan) -> impl Iterator<Item = String> + '_ {
+    let words = |(node, entries): (NodeId, u64)| {
+        let first = group.survivors[&node].last.index.0 + 1 - entries;
+        format!("{entries} of {} on {node}, from index {first} on", group.group)
+    };
+    group.dropped().into_iter().map(words)
 }
 
 fn table(plan: &Plan) -> Table {
@@ -159,6 +172,7 @@ fn group_json(group: &GroupPlan) -> Value {
         "lost": group.lost.iter().map(member_json).collect::<Vec<_>>(),
         "committed": id(group.committed),
         "unproven_entries": group.unproven_entries(),
+        "dropped": group.dropped().iter().map(|(node, entries)| json!({ "node": node.0, "entries": entries })).collect::<Vec<_>>(),
     });
     match &group.verdict {
         Verdict::LeftAlone(why) => object["left_alone"] = json!(why),

@@ -1,4 +1,5 @@
 //! Groups that have lost a quorum for good begin anew with the survivors.
 
+mod faults;
 mod nodes;
 mod plan;

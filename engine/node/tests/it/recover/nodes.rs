@@ -15,17 +15,17 @@ use pontoon_wire::client::GroupRole;
 use crate::checkpoints::{connect, overwrite, status, tiny_log, until, verify};
 use crate::support::{Directories, PATIENCE, Process, contents, directories, directories_with, small_log};
 
-fn paths(nodes: &Directories, of: &[usize]) -> Vec<PathBuf> {
+pub fn paths(nodes: &Directories, of: &[usize]) -> Vec<PathBuf> {
     of.iter().map(|node| nodes.dir(*node).to_path_buf()).collect()
 }
 
 /// Everything in a directory but the lock.
-fn image(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub fn image(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     contents(dir).into_iter().filter(|(path, _)| !path.ends_with("LOCK")).collect()
 }
 
 #[track_caller]
-fn assert_unchanged(dir: &Path, before: &BTreeMap<PathBuf, Vec<u8>>, what: &str) {
+pub fn assert_unchanged(dir: &Path, before: &BTreeMap<PathBuf, Vec<u8>>, what: &str) {
     let now = image(dir);
     let names = |of: &BTreeMap<PathBuf, Vec<u8>>| of.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&now), names(before), "{what}");
@@ -33,12 +33,12 @@ fn assert_unchanged(dir: &Path, before: &BTreeMap<PathBuf, Vec<u8>>, what: &str)
     assert!(changed.is_empty(), "{what}: {changed:?}");
 }
 
-fn start(nodes: &Directories, node: usize, log: LogOptions) -> Node {
+pub fn start(nodes: &Directories, node: usize, log: LogOptions) -> Node {
     Node::start(NodeConfig { log, pin: false, ..NodeConfig::new(nodes.dir(node)) }).unwrap()
 }
 
 /// Plans, sees that nothing is changed by it, and recovers.
-fn recover(nodes: &Directories, survivors: &[usize]) -> Plan {
+pub fn recover(nodes: &Directories, survivors: &[usize]) -> Plan {
     let before: Vec<_> = survivors.iter().map(|node| image(nodes.dir(*node))).collect();
     let opened = Survivors::open(&paths(nodes, survivors)).unwrap();
     let plan = opened.plan();
@@ -49,15 +49,15 @@ fn recover(nodes: &Directories, survivors: &[usize]) -> Plan {
     plan
 }
 
-fn key(number: u64) -> Vec<u8> {
+pub fn key(number: u64) -> Vec<u8> {
     number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes().to_vec()
 }
 
-fn value(number: u64) -> Vec<u8> {
+pub fn value(number: u64) -> Vec<u8> {
     format!("value {number}").into_bytes()
 }
 
-fn patient() -> ClientOptions {
+pub fn patient() -> ClientOptions {
     ClientOptions { timeout: PATIENCE, ..ClientOptions::default() }
 }
 
@@ -69,7 +69,7 @@ fn write_until_it_fails(addresses: Vec<std::net::SocketAddr>, first: u64) -> u64
 }
 
 /// Copies a directory and all that is in it.
-fn copy_all(from: &Path, to: &Path) {
+pub fn copy_all(from: &Path, to: &Path) {
     for (path, bytes) in contents(from) {
         let to = to.join(path.strip_prefix(from).unwrap());
         std::fs::create_dir_all(to.parent().unwrap()).unwrap();
@@ -78,7 +78,7 @@ fn copy_all(from: &Path, to: &Path) {
 }
 
 /// Waits until all these nodes have applied the same, so that none lacks what the others have acknowledged.
-fn until_equal(client: &mut Client, nodes: std::ops::RangeInclusive<u64>, cores: u16) {
+pub fn until_equal(client: &mut Client, nodes: std::ops::RangeInclusive<u64>, cores: u16) {
     let mut applied = |node| {
         let of_core = |core| {
             let status = client.status(NodeId(node), CoreId(core)).ok()?;
@@ -86,10 +86,13 @@ fn until_equal(client: &mut Client, nodes: std::ops::RangeInclusive<u64>, cores:
         };
         (0..cores).map(of_core).collect::<Option<Vec<_>>>()
     };
-    until("all have applied the same", || {
-        let first = applied(*nodes.start());
-        first.is_some() && nodes.clone().all(|node| applied(node) == first)
-    });
+    let mut seen: Vec<Option<Vec<Vec<u64>>>> = Vec::new();
+    let give_up = Instant::now() + 2 * PATIENCE;
+    while seen.is_empty() || seen.iter().any(|of| *of != seen[0] || of.is_none()) {
+        assert!(Instant::now() < give_up, "not all have applied the same: {seen:?}");
+        seen = nodes.clone().map(&mut applied).collect();
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn assert_values(client: &mut Client, numbers: std::ops::Range<u64>) {
@@ -179,6 +182,7 @@ fn the_lost_that_come_back_together_stay_apart_from_the_survivor() {
     let running: Vec<Node> = (0..3).map(|node| start(&nodes, node, small_log())).collect();
     let mut client = Client::connect(&nodes.addresses(), patient()).unwrap();
     (0..20).for_each(|number| client.put(key(number), value(number)).unwrap());
+    until_equal(&mut client, 1..=3, 1);
     running.into_iter().for_each(|node| node.stop().unwrap());
     recover(&nodes, &[0]);
     // Nobody could tell them: they are a quorum of what they know, and go on without ever touching the survivor.

@@ -22,9 +22,11 @@ fn voters(nodes: impl IntoIterator<Item = u64>) -> Configuration {
     Configuration::of_voters(nodes.into_iter().map(member)).unwrap()
 }
 
-/// The replica on a node of the same number, with these members from the start.
+/// The replica on a node of the same number, with these members from the start, and a log of one term.
 fn replica(node: u64, last: LogId, members: &Configuration) -> SurvivingReplica {
     SurvivingReplica {
+        compacted: LogId::default(),
+        starts: Vec::from_iter((last.index.0 > 0).then_some(LogId::new(Index(1), last.term))),
         replica: ReplicaId(node),
         hard_state: HardState { term: last.term, vote: None },
         vote_lost: false,
@@ -78,6 +80,37 @@ fn the_higher_term_wins_over_the_longer_log() {
     assert_eq!(recovery.entry, id(71, 5 + RECOVERY_JUMP));
     assert_eq!(recovery.configuration.voters().collect::<Vec<_>>(), [5, 6].map(|it| ReplicaId(it + RECOVERY_JUMP)));
     assert_eq!(recovery.configuration.replica_on(NodeId(1)), Some(ReplicaId(5 + RECOVERY_JUMP)));
+}
+
+/// A replica with a log of these terms.
+fn with_terms(node: u64, terms: &[u64], members: &Configuration) -> SurvivingReplica {
+    let id = |place: usize| id(place as u64 + 1, terms[place]);
+    let is_first = |place: &usize| *place == 0 || terms[*place] != terms[*place - 1];
+    let last = terms.len().checked_sub(1).map(id).unwrap_or_default();
+    let starts = (0..terms.len()).filter(is_first).map(id).collect();
+    SurvivingReplica { starts, ..replica(node, last, members) }
+}
+
+#[test]
+fn what_is_known_to_be_committed_wins_over_a_higher_term() {
+    // n5 led in term 3 and nobody heard; the leader of term 4, which is lost, committed 3@2.
+    let five = voters(1..=5);
+    let (higher, mut knows) = (with_terms(5, &[1, 1, 3, 3], &five), with_terms(2, &[1, 1, 2], &five));
+    let of = |knows: &SurvivingReplica| plan(GROUP, survivors([(5, higher.clone()), (2, knows.clone())]));
+    let planned = of(&knows);
+    assert_eq!((planned.base, planned.dropped()), (NodeId(5), vec![(NodeId(2), 1)]), "nothing tells");
+    knows.committed = id(2, 1);
+    assert_eq!(of(&knows).base, NodeId(5), "both have that one");
+    knows.committed = id(3, 2);
+    let planned = of(&knows);
+    assert_eq!((planned.base, planned.dropped()), (NodeId(2), vec![(NodeId(5), 2)]), "a checkpoint tells");
+    assert_eq!(planned.recovery().unwrap().entry, id(4, 3 + RECOVERY_JUMP), "above every term that was seen");
+    let given_up = SurvivingReplica { compacted: id(3, 2), starts: Vec::new(), ..knows };
+    assert_eq!(of(&given_up).base, NodeId(2));
+    let longer =
+        SurvivingReplica { compacted: id(2, 1), starts: vec![id(3, 3)], ..with_terms(1, &[1, 1, 3, 3, 4], &five) };
+    let planned = plan(GROUP, survivors([(1, longer), (5, higher)]));
+    assert_eq!((planned.base, planned.dropped()), (NodeId(1), vec![]), "what the base has given up, it had");
 }
 
 #[test]
@@ -203,11 +236,13 @@ struct History {
     leader: Option<usize>,
     /// The longest prefix that was ever committed.
     committed: Vec<u64>,
+    /// How much of it each node knows to be committed.
+    known: Vec<usize>,
 }
 
 impl History {
     fn of(nodes: usize) -> History {
-        History { logs: vec![Vec::new(); nodes], ..History::default() }
+        History { logs: vec![Vec::new(); nodes], known: vec![0; nodes], ..History::default() }
     }
 
     fn last(&self, node: usize) -> (u64, usize) {
@@ -229,10 +264,14 @@ impl History {
             (_, Some(leader)) if leader != node => {
                 let (from, to) = (self.logs[leader].clone(), &mut self.logs[node]);
                 let common = from.iter().zip(to.iter()).take_while(|(one, other)| one == other).count();
-                if common < from.len() {
-                    *to = from[..(common + many.max(1)).min(from.len())].to_vec();
+                // What reaches it may be the commit index alone.
+                let matched = if common < from.len() { (common + many).min(from.len()) } else { common };
+                if matched > common {
+                    *to = from[..matched].to_vec();
                 }
                 self.commit(leader);
+                let told = if from.starts_with(&self.committed) { self.committed.len() } else { 0 };
+                self.known[node] = self.known[node].max(told.min(matched));
             }
             _ => {}
         }
@@ -251,25 +290,28 @@ impl History {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_that_was_committed_is_missing_when_the_plan_says_so(
         nodes in 1_usize..=6,
         steps in prop::collection::vec((0_u8..4, 0_usize..6, 0_usize..4), 0..60),
         alive in prop::collection::vec(any::<bool>(), 6),
+        alive_for_sure in 0_usize..6,
     ) {
         let mut history = History::of(nodes);
         steps.into_iter().for_each(|step| history.step(step));
         let members = voters(1..=nodes as u64);
         let all: BTreeMap<NodeId, SurvivingReplica> = (0..nodes)
-            .filter(|node| alive[*node])
+            .filter(|node| alive[*node] || *node == alive_for_sure % nodes)
             .map(|node| {
-                let (term, index) = history.last(node);
-                (NodeId(node as u64 + 1), replica(node as u64 + 1, id(index as u64, term), &members))
+                let number = node as u64 + 1;
+                let known = history.known[node];
+                let committed = known.checked_sub(1).map(|at| id(known as u64, history.committed[at]));
+                let committed = committed.unwrap_or_default();
+                (NodeId(number), SurvivingReplica { committed, ..with_terms(number, &history.logs[node], &members) })
             })
             .collect();
-        prop_assume!(!all.is_empty());
         let has_majority = all.len() > nodes / 2;
         let planned = plan(GROUP, all.clone());
         let log = &history.logs[planned.base.0 as usize - 1];
@@ -279,13 +321,17 @@ proptest! {
             Verdict::Recover(recovery) => {
                 prop_assert!(!has_majority);
                 prop_assert!(recovery.may_miss || log.starts_with(&history.committed), "{history:?}");
-                // No survivor has a committed entry that the base lacks.
+                // No survivor knows a committed entry that the base lacks.
+                let known = all.keys().map(|node| history.known[node.0 as usize - 1]).max().unwrap_or(0);
+                prop_assert!(log.starts_with(&history.committed[..known]), "{history:?}");
+                let dropped = planned.dropped();
                 for node in all.keys() {
                     let of = &history.logs[node.0 as usize - 1];
-                    let known = of.iter().zip(&history.committed).take_while(|(one, other)| one == other).count();
-                    prop_assert!(log.starts_with(&history.committed[..known]), "{history:?}");
+                    let shared = of.iter().zip(log).take_while(|(one, other)| one == other).count();
+                    let beyond = dropped.iter().find(|(other, _)| other == node).map_or(0, |(_, entries)| *entries);
+                    prop_assert_eq!(beyond as usize, of.len() - shared);
                 }
-                prop_assert!(recovery.entry.term > Term(history.term));
+                prop_assert!(all.values().all(|of| recovery.entry.term > of.last.term));
                 prop_assert_eq!(recovery.entry.index.0, log.len() as u64 + 1);
                 let new: Vec<NodeId> = recovery.configuration.members().iter().map(|it| it.0.node).collect();
                 prop_assert_eq!(new, all.keys().copied().collect::<Vec<_>>());
