@@ -1,6 +1,7 @@
 //! Real nodes that lose a quorum for good, with real files.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use pontoon::{DataDirError, LogOptions, Node, NodeConfig, StartError};
 use pontoon_client::{Client, ClientOptions};
 use pontoon_types::limits::RECOVERY_JUMP;
 use pontoon_types::{CoreId, NodeId, Term};
-use pontoon_wire::client::GroupRole;
+use pontoon_wire::client::{GroupRole, GroupStatus};
 
 use crate::checkpoints::{connect, overwrite, status, tiny_log, until, verify};
 use crate::support::{Directories, PATIENCE, Process, contents, directories, directories_with, small_log};
@@ -77,20 +78,34 @@ pub fn copy_all(from: &Path, to: &Path) {
     }
 }
 
+/// Few segments, so that groups make checkpoints after a moment, and room for what a node may be behind meanwhile.
+pub fn log_with_room() -> LogOptions {
+    LogOptions { max_log_bytes: 32 << 20, ..tiny_log() }
+}
+
+/// Overwrites all keys of [`overwrite`] with so many mebibytes, a few at a time so that all of these nodes keep up.
+pub fn fill(client: &mut Client, nodes: RangeInclusive<u64>, first_round: u64, mebibytes: u64) -> u64 {
+    (0..mebibytes).fold(first_round - 1, |round, _| {
+        let round = overwrite(client, round + 1, 1 << 20, 16 << 10);
+        until_equal(client, nodes.clone(), 1);
+        round
+    })
+}
+
 /// Waits until all these nodes have applied the same, so that none lacks what the others have acknowledged.
-pub fn until_equal(client: &mut Client, nodes: std::ops::RangeInclusive<u64>, cores: u16) {
-    let mut applied = |node| {
-        let of_core = |core| {
-            let status = client.status(NodeId(node), CoreId(core)).ok()?;
-            Some(status.groups.iter().map(|group| group.applied.0).collect::<Vec<_>>())
-        };
-        (0..cores).map(of_core).collect::<Option<Vec<_>>>()
+pub fn until_equal(client: &mut Client, nodes: RangeInclusive<u64>, cores: u16) {
+    let groups = |client: &mut Client, node| -> Vec<GroupStatus> {
+        let of_core = |core| client.status(NodeId(node), CoreId(core)).map(|it| it.groups).unwrap_or_default();
+        (0..cores).flat_map(of_core).collect()
     };
-    let mut seen: Vec<Option<Vec<Vec<u64>>>> = Vec::new();
     let give_up = Instant::now() + 2 * PATIENCE;
-    while seen.is_empty() || seen.iter().any(|of| *of != seen[0] || of.is_none()) {
-        assert!(Instant::now() < give_up, "not all have applied the same: {seen:?}");
-        seen = nodes.clone().map(&mut applied).collect();
+    loop {
+        let seen: Vec<_> = nodes.clone().map(|node| groups(client, node)).collect();
+        let applied = |of: &Vec<GroupStatus>| of.iter().map(|group| (group.group, group.applied)).collect::<Vec<_>>();
+        if !seen[0].is_empty() && seen.iter().all(|of| applied(of) == applied(&seen[0])) {
+            return;
+        }
+        assert!(Instant::now() < give_up, "not all have applied the same: {seen:#?}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -205,12 +220,11 @@ fn the_lost_that_come_back_together_stay_apart_from_the_survivor() {
 
 #[test]
 fn a_recovery_is_undone_to_the_byte_until_something_was_written() {
-    let nodes = directories_with(1, 3, 4, 1, tiny_log());
-    let running: Vec<Node> = (0..3).map(|node| start(&nodes, node, tiny_log())).collect();
+    let nodes = directories_with(1, 3, 4, 1, log_with_room());
+    let running: Vec<Node> = (0..3).map(|node| start(&nodes, node, log_with_room())).collect();
     let mut client = connect(&nodes.addresses());
-    let round = overwrite(&mut client, 1, 40 << 20, 16 << 10);
+    let round = fill(&mut client, 1..=3, 1, 64);
     until("checkpoints are made", || status(&mut client, 1).is_some_and(|it| it.counters.checkpoints > 0));
-    until_equal(&mut client, 1..=3, 1);
     running.into_iter().for_each(|node| node.stop().unwrap());
     let before = image(nodes.dir(0));
 
@@ -219,7 +233,7 @@ fn a_recovery_is_undone_to_the_byte_until_something_was_written() {
     assert_eq!(undo(&paths(&nodes, &[0])).unwrap(), [NodeId(1)]);
     assert_unchanged(nodes.dir(0), &before, "undone before a start");
     recover(&nodes, &[0]);
-    let node = start(&nodes, 0, tiny_log());
+    let node = start(&nodes, 0, log_with_room());
     verify(&mut connect(&nodes.addresses()[..1]), round, 16 << 10);
     let running = undo(&paths(&nodes, &[0])).unwrap_err();
     assert!(matches!(running, RecoverError::DataDir(DataDirError::InUse { .. })), "{running}");
@@ -228,12 +242,12 @@ fn a_recovery_is_undone_to_the_byte_until_something_was_written() {
     assert_unchanged(nodes.dir(0), &before, "undone after a start");
 
     // It is the node that it was: with another one it goes on.
-    let running: Vec<Node> = (0..2).map(|node| start(&nodes, node, tiny_log())).collect();
+    let running: Vec<Node> = (0..2).map(|node| start(&nodes, node, log_with_room())).collect();
     verify(&mut connect(&nodes.addresses()[..2]), round, 16 << 10);
     running.into_iter().for_each(|node| node.stop().unwrap());
 
     recover(&nodes, &[0]);
-    let node = start(&nodes, 0, tiny_log());
+    let node = start(&nodes, 0, log_with_room());
     let mut client = connect(&nodes.addresses()[..1]);
     client.put(key(1), value(1)).unwrap();
     node.stop().unwrap();
@@ -276,17 +290,16 @@ fn what_can_decide_or_runs_is_not_recovered() {
 
 #[test]
 fn two_of_five_with_logs_that_differ_go_on_with_the_better_one() {
-    let nodes = directories_with(1, 5, 4, 1, tiny_log());
-    let mut running: Vec<Node> = (0..5).map(|node| start(&nodes, node, tiny_log())).collect();
+    let nodes = directories_with(1, 5, 4, 1, log_with_room());
+    let mut running: Vec<Node> = (0..5).map(|node| start(&nodes, node, log_with_room())).collect();
     let mut client = connect(&nodes.addresses());
-    let round = overwrite(&mut client, 1, 8 << 20, 16 << 10);
+    let round = fill(&mut client, 1..=5, 1, 8);
     // The last one misses so much that the others have given it up in their logs.
     running.pop().unwrap().stop().unwrap();
     let mut client = connect(&nodes.addresses()[..4]);
-    let round = overwrite(&mut client, round + 1, 60 << 20, 16 << 10);
+    let round = fill(&mut client, 1..=4, round + 1, 64);
     let compacted = |client: &mut Client| status(client, 4).is_some_and(|it| it.counters.checkpoints >= 4);
     until("the fourth has made checkpoints", || compacted(&mut client));
-    until_equal(&mut client, 1..=4, 1);
     running.into_iter().for_each(|node| node.stop().unwrap());
     (0..3).for_each(|node| std::fs::remove_dir_all(nodes.dir(node)).unwrap());
 
@@ -296,7 +309,7 @@ fn two_of_five_with_logs_that_differ_go_on_with_the_better_one() {
         assert!(group.survivors[&NodeId(5)].last < group.base().last && group.committed.index.0 > 0);
         assert_eq!(group.recovery().unwrap().configuration.members().len(), 2);
     }
-    let running: Vec<Node> = (3..5).map(|node| start(&nodes, node, tiny_log())).collect();
+    let running: Vec<Node> = (3..5).map(|node| start(&nodes, node, log_with_room())).collect();
     let mut client = connect(&nodes.addresses()[3..]);
     verify(&mut client, round, 16 << 10);
     let round = overwrite(&mut client, round + 1, 8 << 20, 16 << 10);
@@ -304,7 +317,7 @@ fn two_of_five_with_logs_that_differ_go_on_with_the_better_one() {
     running.into_iter().for_each(|node| node.stop().unwrap());
     // And again, after the way back is given up.
     confirm(&paths(&nodes, &[3, 4])).unwrap();
-    let running: Vec<Node> = (3..5).map(|node| start(&nodes, node, tiny_log())).collect();
+    let running: Vec<Node> = (3..5).map(|node| start(&nodes, node, log_with_room())).collect();
     verify(&mut connect(&nodes.addresses()[3..]), round, 16 << 10);
     running.into_iter().for_each(|node| node.stop().unwrap());
 }
