@@ -3,7 +3,7 @@
 //! A core watches its disk by itself, as long as its thread runs ([`crate::core_loop`]). It does not run while the kernel
 //! holds it: a file system that is frozen, or whose journal waits for a device that does not answer, stops a thread in the
 //! middle of a write. So one thread of the node looks at the [`Pulse`] of each core every second. A core that is in the same
-//! turn at [`LOOKS_MAX`] looks in a row is given up: the node hears of it as of any failed core, and nothing is handed to
+//! turn at `LOOKS_MAX` looks in a row is given up: the node hears of it as of any failed core, and nothing is handed to
 //! it any more. Looks are counted and not time, so that a process that was stopped and goes on gives nobody up.
 //!
 //! A thread in the kernel cannot be ended. If it comes back it finds its inbox closed, and ends with its next turn; the
