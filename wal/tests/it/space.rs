@@ -305,7 +305,7 @@ fn idle(rig: &Rig, log: &mut Log) {
 #[test]
 fn the_reserve_carries_compaction_votes_and_removal_with_nothing_left_on_the_disk() {
     // Full because of its maximum, and because of the disk long before.
-    for segments in [8, 12, 40] {
+    for segments in [6, 8, 12, 40] {
         let max_log_bytes = segments * SEGMENT_BYTES;
         let rig = Rig::new(Options { max_log_bytes, checkpoint_segments: 4, ready_segments: 4, ..small() }, 3);
         let (mut log, last) = fill_until_busy(&rig);
@@ -417,4 +417,33 @@ fn a_start_with_nothing_left_on_the_disk_finds_room_again() {
     assert_eq!(recovered.groups[&GroupId(2)].compacted.index.0, last);
     rig.commit(&mut log, 1, &[]);
     assert!(!log.is_full(), "{:?}", log.stats());
+}
+
+#[test]
+fn a_log_above_its_maximum_is_full_until_it_is_below_again() {
+    let max_log_bytes = 6 * SEGMENT_BYTES;
+    let rig = Rig::new(Options { max_log_bytes, ..small() }, 2);
+    let (mut log, mut last) = (rig.open().0, 0);
+    while !log.is_full() {
+        last += 1;
+        rig.commit(&mut log, last, &[entries(2, vec![entry(last, 1, vec![1; 3000])])]);
+    }
+    // A start after a crash goes on in a segment of its own, whatever the maximum is.
+    let mut starts = 0;
+    while log.bytes() <= max_log_bytes {
+        starts += 1;
+        assert!(starts < 10, "some start takes more than the maximum");
+        drop(log);
+        rig.disk.crash(|_| false);
+        log = rig.open().0;
+        assert!(log.is_full(), "start {starts}: {} bytes", log.bytes());
+    }
+    let mut number = 0;
+    while log.is_full() {
+        number += 1;
+        assert!(number < 20, "compacting makes room: {} bytes, {:?}", log.bytes(), log.stats());
+        rig.commit(&mut log, number, &[compact(2, last - 1, 1)]);
+        idle(&rig, &mut log);
+        assert!(log.is_full() || log.bytes() <= max_log_bytes, "{} bytes", log.bytes());
+    }
 }
