@@ -10,7 +10,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pontoon_types::{CoreWriteNumber, GroupId, Incarnation, Write};
+use pontoon_types::{CoreWriteNumber, GroupId, Incarnation, LogMark, Write};
 
 use crate::append::{Gathered, GroupBuffer, Room, segment_room};
 use crate::cold::Warming;
@@ -84,6 +84,8 @@ pub(crate) struct Parts {
     pub(crate) state: LogState,
     pub(crate) segments: Segments,
     pub(crate) warming: Warming,
+    /// Where the log stood when it was opened.
+    pub(crate) mark: LogMark,
 }
 
 /// The log of one core.
@@ -118,6 +120,8 @@ pub struct Log {
     appended: CoreWriteNumber,
     written: CoreWriteNumber,
     durable: CoreWriteNumber,
+    /// The last group with records that was written, and the last one that is durable.
+    marks: (LogMark, LogMark),
     sealed: bool,
     /// Something was given up, and nobody has looked yet whether a segment holds nothing any more.
     gave_up: bool,
@@ -130,7 +134,7 @@ pub struct Log {
 impl Log {
     /// A log whose writer stands behind a durable end.
     pub(crate) fn ready(parts: Parts, options: &Options) -> Log {
-        let Parts { storage, control, supply, keeping, writer, state, segments, warming } = parts;
+        let Parts { storage, control, supply, keeping, writer, state, segments, warming, mark } = parts;
         let (segment_bytes, incarnation) = (writer.origin().segment_bytes, writer.origin().incarnation);
         Log {
             keeping,
@@ -153,6 +157,7 @@ impl Log {
             appended: CoreWriteNumber(0),
             written: CoreWriteNumber(0),
             durable: CoreWriteNumber(0),
+            marks: (mark, mark),
             sealed: true,
             gave_up: true,
             last_group_entries: 0,
@@ -273,6 +278,9 @@ impl Log {
         self.gave_up |= buffer.gives_up;
         let written = self.writer.write(buffer, flags);
         self.stats.bytes += self.fence_on_error("write", written)?;
+        if flags & FLAG_SEAL == 0 {
+            self.marks.0 = LogMark(self.writer.end().seq.0);
+        }
         self.echo_whole = buffer.swap_hard_states(&mut self.echoes);
         Ok(())
     }
@@ -365,6 +373,7 @@ impl Log {
         let flight = self.flight.take().expect("a sync is finished only while one is in flight");
         self.fence_on_error("sync", result)?;
         self.durable = flight.through;
+        self.marks.1 = self.marks.0;
         if flight.starts_segment {
             let end = self.writer.end();
             self.supply.note(Note { durable_seq: end.seq, newest_segment: end.place.segment });
@@ -375,6 +384,11 @@ impl Log {
             self.keeping.closed(closed);
         }
         Ok(self.durable)
+    }
+
+    /// How far the log is durable. At first what it held before it was opened: opening writes too, and says nothing.
+    pub fn mark(&self) -> LogMark {
+        self.marks.1
     }
 
     /// Whether a sync was begun and not finished.

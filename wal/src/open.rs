@@ -20,7 +20,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use pontoon_types::{Creation, GroupId, Incarnation};
+use pontoon_types::{Creation, GroupId, Incarnation, LogMark};
 
 use crate::append::{GroupBuffer, Room, segment_room};
 use crate::cold::Warming;
@@ -112,6 +112,7 @@ impl Log {
         };
         let mut writer = Writer::new(origin.clone(), Stream::Log, found.end);
         let rewritten = found.kept.is_some();
+        let mark = LogMark(found.end.seq.0 + u64::from(rewritten));
         let was_read = found.chain.len();
         let mut slots = take_slots(storage.as_ref(), &found)?;
         let mut descriptors = read_descriptors(&found.state, &slots, identity.log)?;
@@ -161,7 +162,7 @@ impl Log {
         };
         let (keeping, report) = Keeping::start(start, preparation).map_err(LogError::io("starting the keeper"))?;
         let warming = Warming::new(preparation);
-        let parts = Parts { storage, control, supply, keeping, writer, state: found.state, segments, warming };
+        let parts = Parts { storage, control, supply, keeping, writer, state: found.state, segments, warming, mark };
         let mut log = Log::ready(parts, options);
         let groups = log.recovered(descriptors)?;
         log.take_over(report);

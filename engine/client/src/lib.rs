@@ -39,7 +39,7 @@ pub use blocking::{Page, Swap};
 pub use client::{Client, ClientOptions};
 pub use error::ClientError;
 pub use members::{MembersWish, plan_members};
-pub use pontoon_wire::client::{CoreStatus, OperationOutcome, ReadLevel, Routes};
+pub use pontoon_wire::client::{CoreStanding, CoreStatus, OperationOutcome, ReadLevel, Routes};
 pub use pontoon_wire::command::KvOperation;
 pub use pontoon_wire::order::{GroupMember, GroupMembers, MemberStanding, Order, OrderReason};
 pub use request::{Completion, Request, Response, Ticket};

@@ -12,6 +12,7 @@
 use pontoon_raft::{Event as RaftEvent, Role};
 use pontoon_types::limits::BEACON_CHANGES_MAX;
 use pontoon_types::{GroupId, Incarnation, NodeId, Term, Time};
+use pontoon_wire::client::CoreStanding;
 use pontoon_wire::peer::{Beacon, Claim};
 
 use crate::Core;
@@ -95,6 +96,8 @@ impl Core {
     pub(crate) fn beacon(&mut self, now: Time, peer: usize) -> Beacon {
         let health = self.health(now);
         let wants = self.wanted_list(now, peer);
+        let (registration, refused) = (self.registration(peer), self.standing() == CoreStanding::Refused);
+        let verdict = self.verdict(peer);
         let (wants_promise, promise) = (self.wants_promises(), self.promise(peer));
         let page_from = self.peers[peer].speaking.page_from.take();
         let page = page_from.map(|from| self.list_page(peer, from));
@@ -122,6 +125,9 @@ impl Core {
             page,
             wants_promise,
             promise,
+            registration,
+            verdict,
+            refused,
         }
     }
 
@@ -139,7 +145,10 @@ impl Core {
             if let Some(promise) = beacon.promise {
                 self.hear_promise(now, peer, promise, beacon.followed);
             }
-            self.acknowledged(now, peer, beacon.acknowledged);
+            self.acknowledged(now, peer, beacon.acknowledged, beacon.refused);
+        }
+        if !self.takes_part() {
+            return;
         }
         if beacon.wants_promise {
             self.asked_for_promise(now, peer, beacon.sequence, beacon.health);
@@ -163,12 +172,15 @@ impl Core {
     }
 
     /// The peer hears us: that is what support needs (law 7), and what it acknowledged need not be said again.
-    fn acknowledged(&mut self, now: Time, peer: usize, sequence: u64) {
+    fn acknowledged(&mut self, now: Time, peer: usize, sequence: u64, refused: bool) {
         let Peer { up, outbox, speaking, hearing, .. } = &mut self.peers[peer];
         speaking.sent.retain(|(sent, _)| *sent >= sequence);
         speaking.changes.retain(|_, change| change.carried_by.is_none_or(|carried_by| carried_by > sequence));
         let answered = speaking.sent.front().filter(|(sent, _)| *sent == sequence);
         if answered.is_some_and(|(_, sent_at)| now.since(*sent_at) <= self.config.support_timeout) {
+            if refused {
+                return;
+            }
             // A list that was not wanted before is wanted now.
             outbox.beacon_due |= *up && hearing.supported_until <= now && !hearing.relist.is_read();
             hearing.supported_until = hearing.supported_until.max(now + self.config.support_timeout);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::sessions::SessionLimits;
-use crate::{Checkpoint, CheckpointConfig, LeaseConfig};
+use crate::{Checkpoint, CheckpointConfig, LeaseConfig, Past};
 use bytes::Bytes;
 use pontoon_raft::Identities;
 use pontoon_types::limits::{
@@ -66,6 +66,8 @@ pub struct CoreConfig {
     pub lease: Option<LeaseConfig>,
     /// The longest promise that an earlier life of this core may have made: it is waited for (law 4).
     pub longest_promise: Duration,
+    /// What the core keeps of its own and its peers' lives (law 12). None: it votes without asking, as in a test.
+    pub past: Option<Past>,
     /// The bug put in on purpose, if any.
     #[cfg(feature = "mutations")]
     pub mutation: Option<crate::CoreMutation>,
@@ -100,6 +102,7 @@ impl CoreConfig {
             sessions: SessionLimits::default(),
             lease: None,
             longest_promise: Duration::ZERO,
+            past: None,
             #[cfg(feature = "mutations")]
             mutation: None,
             trace: false,

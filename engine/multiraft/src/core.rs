@@ -10,6 +10,7 @@ use pontoon_types::{
 };
 use pontoon_wire::client::{Counters, Outcome, Refusal, Reply};
 
+use crate::amnesia::Registry;
 use crate::checkpoint::{Checkpoints, Present};
 use crate::follower_read::FollowerReads;
 use crate::lease::Leases;
@@ -41,6 +42,7 @@ pub struct Core {
     pub(crate) timers: Timers,
     pub(crate) liveness: Liveness,
     pub(crate) leases: Leases,
+    pub(crate) registry: Registry,
     pub(crate) reads: Reads,
     pub(crate) follower_reads: FollowerReads,
     pub(crate) log_full: bool,
@@ -132,6 +134,7 @@ impl Core {
             leases: Leases::new(now, config.longest_promise),
             reads: Reads::default(),
             follower_reads: FollowerReads::default(),
+            registry: Registry::default(),
             peers: nodes.into_iter().map(Peer::new).collect(),
             routing,
             log_full: false,
@@ -172,6 +175,7 @@ impl Core {
                 core.liveness.first_campaigns.push(slot);
             }
         }
+        core.begin_registration();
         core.start_first_campaigns(now);
         core
     }
@@ -185,6 +189,8 @@ impl Core {
             Event::ClientFrame { connection, bytes } => self.receive_client_frame(now, connection, bytes, effects),
             Event::ClientGone(connection) => self.replies.retain(|(to, _)| *to != connection),
             Event::Durable(number) => self.durable(now, number),
+            Event::Marked(mark) => self.registry.mark = mark,
+            Event::LedgerKept(number) => self.ledger_kept(now, number),
             Event::LogFull(full) => self.log_full = full,
             Event::Stalled(stalled) => self.stalled(now, stalled),
             Event::ClockJumped => self.clock_jumped(now),
@@ -369,8 +375,8 @@ impl Core {
             let raft = &self.replicas[slot].raft;
             if raft.deadline().is_some_and(|deadline| deadline <= now) {
                 self.ask_whether_gone(slot);
-                let raft = &self.replicas[slot].raft;
-                let put_off = raft.role() != Role::Leader && (self.is_stalled() || self.is_bound(now, slot));
+                let may_not = self.is_stalled() || self.is_bound(now, slot) || !self.is_registered();
+                let put_off = self.replicas[slot].raft.role() != Role::Leader && may_not;
                 self.step_replica(now, slot, if put_off { RaftEvent::Postpone } else { RaftEvent::Timer });
             } else {
                 self.timers.arm(slot, self.replicas[slot].deadline());
@@ -416,6 +422,7 @@ impl Core {
             self.awaiting_durable.push_back(Undurable { number, since: now, writes, removals });
             effects.append = Some(CoreWrite { number, writes: std::mem::take(&mut self.writes) });
         }
+        self.hand_out_ledger(effects);
         self.pack_peer_frames(now, effects);
         let replies = std::mem::take(&mut self.replies);
         self.replies = self.pack_replies(replies, effects);

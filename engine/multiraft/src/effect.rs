@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use pontoon_raft::Fetch;
 use pontoon_types::{CoreWriteNumber, GroupId, LogId, NodeId, StoreOrder, Write};
+use pontoon_wire::client::CoreStanding;
 use pontoon_wire::command::CommandError;
 
-use crate::{ConnectionId, OrderRefused};
+use crate::{ConnectionId, Ledger, OrderRefused};
 
 /// All writes of all groups of one turn: one append to the core's log, which survives whole or not at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,11 @@ pub struct Effects {
     /// For the store beside the log, in their order; answered with [`crate::Event::Store`]. A shell that cannot carry one out
     /// answers that it failed.
     pub store: Vec<StoreOrder>,
+    /// To be kept durably, in the place of the ledger before, and answered with [`crate::Event::LedgerKept`]. The next one
+    /// comes after that answer.
+    pub ledger: Option<(u64, Ledger)>,
+    /// What the core may do has changed: for the operator.
+    pub standing: Option<CoreStanding>,
     /// Whole frames, in order, for each peer.
     pub peer_frames: Vec<(NodeId, Bytes)>,
     /// Whole frames, in order, for each client connection. Frames for a connection that is gone are dropped.
@@ -54,6 +60,8 @@ impl Effects {
             && self.beacons.is_empty()
             && self.fetches.is_empty()
             && self.store.is_empty()
+            && self.ledger.is_none()
+            && self.standing.is_none()
             && self.peer_frames.is_empty()
             && self.client_frames.is_empty()
             && self.close.is_empty()

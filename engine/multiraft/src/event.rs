@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use pontoon_raft::{MembersChange, Unfetched};
-use pontoon_types::{CoreWriteNumber, Entry, FetchNumber, GroupId, Index, NodeId, StoreAnswer};
+use pontoon_types::{CoreWriteNumber, Entry, FetchNumber, GroupId, Index, LogMark, NodeId, StoreAnswer};
 
 /// A client's connection, named by the shell. Never reused while the core lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,6 +43,10 @@ pub enum Event {
     Durable(CoreWriteNumber),
     /// The log cannot take more entries (`true`), or can again. Writes are answered Busy meanwhile.
     LogFull(bool),
+    /// The log is durable up to this mark. Comes before the [`Event::Durable`] that it goes with.
+    Marked(LogMark),
+    /// The ledger with this number is durable: the answer to [`crate::Effects::ledger`].
+    LedgerKept(u64),
     /// A sync of the log has taken longer than [`crate::STALL_AFTER`] and has not ended (`true`), or has ended after all.
     Stalled(bool),
     /// The clock that times come from has jumped, or has run differently from another one by more than the margin (law 2).

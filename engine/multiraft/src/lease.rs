@@ -173,9 +173,10 @@ impl Core {
 
     /// The peer asks for a promise. Only one that hears us and does well gets it (laws 3 and 7).
     pub(crate) fn asked_for_promise(&mut self, now: Time, peer: usize, sequence: u64, health: Health) {
+        let is_registered = self.is_registered();
         let hearing = &mut self.peers[peer].hearing;
         let well = Duration::from_millis(health.sync_age_ms.into()) < STALL_AFTER;
-        if self.config.lease.is_some() && hearing.supported_until > now && well {
+        if self.config.lease.is_some() && is_registered && hearing.supported_until > now && well {
             self.peers[peer].given.asked = Some((sequence, now));
         }
     }

@@ -32,6 +32,7 @@
 //! - `health`, `stall`: what a core does that is slow, or whose disk does not answer (law 10)
 //! - `members`: who belongs to a group, and who leads it, when somebody asks for a change
 //! - `order`: the orders of operators, who name nodes and wait for an answer
+//! - `amnesia`: what a core that comes to life asks its peers before it takes part (law 12)
 //! - `lease`: reads of a leader without asking anybody, off by default (laws 1 to 4 and 9)
 //! - `send`: outgoing messages gathered for each peer and packed into frames
 //! - `trace`: what happens to a group, for checkers outside
@@ -50,6 +51,7 @@
 //!
 //! Splits and merges, and state machines other than the built-in one.
 
+mod amnesia;
 mod beacon;
 mod checkpoint;
 mod config;
@@ -81,6 +83,7 @@ mod timers;
 mod trace;
 mod view;
 
+pub use amnesia::{Ledger, Past, PeerRecord};
 pub use checkpoint::{Checkpoint, CheckpointBuilder, CheckpointConfig, ChunkFault};
 pub use config::{CoreConfig, GroupState};
 pub use core::Core;
@@ -94,5 +97,6 @@ pub use mutation::CoreMutation;
 pub use pontoon_raft::membership::{Change, Configuration, Standing};
 pub use pontoon_raft::{ChangeRefused, MembersChange, TransferRefused};
 pub use pontoon_raft::{Config as RaftConfig, Fetch, Identities, Reader, Role, Unfetched};
+pub use pontoon_wire::client::CoreStanding;
 pub use stall::STALL_AFTER;
 pub use view::{GroupView, state_digest};

@@ -148,13 +148,14 @@ impl Core {
         peer.up = false;
         peer.outbox = Default::default();
         peer.hearing.supported_until = peer.hearing.supported_until.min(grace);
+        self.note_marks();
     }
 
     /// Campaigns for the groups that this node is to lead first, as soon as a quorum of their members is reachable in
     /// both directions, and all that are have told what they lead: a vote whose answer has no way back would cost an
     /// election timeout. Where a leader is known already nothing happens.
     pub(crate) fn start_first_campaigns(&mut self, now: Time) {
-        if self.is_stalled() {
+        if self.is_stalled() || !self.is_registered() {
             return;
         }
         let mut waiting = std::mem::take(&mut self.liveness.first_campaigns);
@@ -174,7 +175,7 @@ impl Core {
 
     fn campaign(&mut self, now: Time, slot: Slot) {
         let replica = &self.replicas[slot];
-        let may = !self.is_stalled() && !self.is_bound(now, slot);
+        let may = !self.is_stalled() && !self.is_bound(now, slot) && self.is_registered();
         if replica.raft.role() == Role::Follower && replica.attached.is_none() && may {
             self.step_replica(now, slot, RaftEvent::Campaign);
         }
@@ -193,6 +194,7 @@ impl Core {
             self.review_index_questions(now);
             self.review_leaderships(now);
             self.review_health(now, due);
+            self.review_registration(now);
             self.liveness.stall.beacon_is_due(now);
         }
         self.withdraw_ended_promises(now);

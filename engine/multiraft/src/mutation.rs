@@ -95,6 +95,16 @@ pub enum CoreMutation {
     WithdrawWithoutEpoch,
     /// A core that comes to life promises anew at once (law 4).
     ForgetPromises,
+    /// A core that comes to life takes part at once (law 12).
+    NoRegistration,
+    /// A peer accepts whatever is registered (law 12).
+    IgnoreMarks,
+    /// A core that was refused goes on as if it had been accepted (law 12).
+    RefusedVotes,
+    /// A verdict leaves before what it rests on is durable (law 12).
+    VerdictBeforeLedger,
+    /// Any peer's word is enough, witness or not (law 12).
+    AnyWitness,
     /// A leader keeps its lease after it has permitted a campaign against itself (law 5).
     LeaseDespitePermit,
     /// A promise counts for groups in which its giver follows somebody else (law 8).
@@ -103,6 +113,15 @@ pub enum CoreMutation {
 
 #[cfg(feature = "mutations")]
 impl CoreMutation {
+    /// Those that take away the amnesia guard (law 12).
+    pub const OF_THE_GUARD: [CoreMutation; 5] = [
+        CoreMutation::NoRegistration,
+        CoreMutation::IgnoreMarks,
+        CoreMutation::RefusedVotes,
+        CoreMutation::VerdictBeforeLedger,
+        CoreMutation::AnyWitness,
+    ];
+
     /// Those that do harm without leases, all of them.
     pub const ALL: [CoreMutation; 29] = [
         CoreMutation::JoinOpenRound,

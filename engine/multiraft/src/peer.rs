@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use pontoon_types::{GroupId, Incarnation, Message, NodeId, Term, Time};
 use pontoon_wire::peer::{ClaimSummary, IndexAnswer, IndexQuestion, ReadConfirmation, ReadRound, SnapshotMessage};
 
+use crate::amnesia::Known;
 use crate::lease::{Given, Held};
 use crate::relist::Relist;
 use crate::replica::Slot;
@@ -21,6 +22,7 @@ pub(crate) struct Peer {
     pub(crate) speaking: Speaking,
     pub(crate) hearing: Hearing,
     pub(crate) given: Given,
+    pub(crate) known: Known,
     pub(crate) held: Held,
     /// Replicas that lead here and had something to send while the link was down. Only these are woken when it is back.
     pub(crate) behind: BTreeSet<Slot>,
@@ -92,6 +94,7 @@ impl Peer {
             speaking: Speaking::default(),
             hearing: Hearing::default(),
             given: Given::default(),
+            known: Known::default(),
             held: Held::default(),
             behind: BTreeSet::new(),
         }

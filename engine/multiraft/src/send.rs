@@ -90,7 +90,11 @@ impl Core {
     }
 
     fn empty_frame(&self, peer: usize) -> PeerFrame {
-        PeerFrame::new(self.config.node, self.config.core, self.peers[peer].node, self.config.incarnation)
+        let mark = self.shown_mark();
+        PeerFrame {
+            mark,
+            ..PeerFrame::new(self.config.node, self.config.core, self.peers[peer].node, self.config.incarnation)
+        }
     }
 
     fn encode_frame(&mut self, frame: &PeerFrame) -> (NodeId, Bytes) {
@@ -116,15 +120,21 @@ impl Core {
             return;
         }
         let Some(peer) = self.peer_of(from) else { return };
+        self.hear_registration(peer, &frame);
         if frame.incarnation < self.peers[peer].incarnation && !self.config.mutated(CoreMutation::AnyIncarnation) {
             return;
         }
         if frame.incarnation > self.peers[peer].incarnation {
             self.peer_reborn(now, peer, frame.incarnation);
         }
+        self.hear_mark(peer, frame.incarnation, frame.mark);
         self.withdraw_ended_promises(now);
         if let Some(beacon) = frame.beacon {
+            self.hear_verdict(now, peer, beacon.verdict);
             self.hear_beacon(now, peer, beacon);
+        }
+        if !self.takes_part() {
+            return;
         }
         let mut refused = Vec::new();
         for (group, message) in frame.messages {

@@ -39,6 +39,7 @@ pub(crate) fn entered(event: &Event) -> Entered {
         Event::Applied(_) => ("applied", None),
         Event::Fetched { .. } => ("fetched", None),
         Event::Shed => ("shed", None),
+        Event::Forgot => ("forgot", None),
         Event::Compact(_) => ("compact", None),
         Event::Install { .. } => ("install", None),
         Event::Known(_) => ("known", None),

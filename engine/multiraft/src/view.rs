@@ -216,6 +216,7 @@ impl Core {
             node: self.config.node,
             core: self.config.core,
             incarnation: self.config.incarnation,
+            standing: self.standing(),
             counters: self.counters(),
             groups: self.groups().map(|group| group.status()).collect(),
         }

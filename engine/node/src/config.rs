@@ -57,6 +57,9 @@ pub struct NodeConfig {
     /// Bytes of the newest entries of its groups' logs that each core keeps in memory; older ones are read back from the
     /// log by the peers that need them. A group keeps [`pontoon_types::limits::WINDOW_BYTES_MAX`] at most.
     pub window_bytes_max: usize,
+    /// Whether the operator vouches that the directory is the one that the node had when it stopped: its peers are not
+    /// waited for (law 12).
+    pub trust_data_dir: bool,
     /// Refuse a data directory of another node than this.
     pub node: Option<NodeId>,
     /// Refuse a data directory of another cluster than this.
@@ -76,6 +79,7 @@ impl NodeConfig {
             sync_hold_max: Duration::from_micros(200),
             trace_dir: None,
             lease: None,
+            trust_data_dir: false,
             window_bytes_max: CORE_WINDOW_BYTES_MAX,
             node: None,
             cluster: None,

@@ -120,6 +120,11 @@ impl<T> Inbox<T> {
         self.armed.store(false, Ordering::Relaxed);
     }
 
+    /// Wakes the core, which then looks at what it knows to look at. Unlike a parcel this never finds the queue full.
+    pub fn wake(&self) {
+        self.wake_if_armed();
+    }
+
     fn wake_if_armed(&self) {
         fence(Ordering::SeqCst);
         if self.armed.swap(false, Ordering::SeqCst) {

@@ -60,6 +60,7 @@ pub mod hold;
 pub mod identity;
 pub mod inbox;
 pub mod init;
+pub mod ledger;
 pub mod link;
 pub mod node;
 pub mod quorum_loss;

@@ -19,7 +19,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use pontoon_multiraft::{Core, CoreConfig, RaftConfig};
+use pontoon_multiraft::{Core, CoreConfig, Past, RaftConfig};
 use pontoon_router::core_of;
 use pontoon_types::{ClusterId, CoreId, Descriptor, GroupId, NodeId};
 use pontoon_wal::Log;
@@ -37,6 +37,7 @@ use crate::error::{CoreFailure, DataDirError, StartError};
 use crate::executor;
 use crate::identity::{DataDir, Identity};
 use crate::inbox::{Answer, Delivery, Inbox, Question};
+use crate::ledger::{self, LedgerFile, LedgerKeeper};
 use crate::link::Link;
 use crate::listen::listen_at;
 use crate::probe::probe;
@@ -478,7 +479,8 @@ impl Site {
         let door = listener.is_some().then(|| Door::new(blueprint.household.clone(), core, blueprint.inboxes.clone()));
         let driver = EpollDriver::new(inbox.clone(), listener)?;
         let RecoveredCore { log, groups, tombstones, .. } = recovered;
-        let config = CoreConfig { tombstones, ..core_config(&blueprint, core, &log)? };
+        let (ledger, past) = past(&blueprint, core, &log).map_err(std::io::Error::other)?;
+        let config = CoreConfig { tombstones, past: Some(past), ..core_config(&blueprint, core, &log)? };
         let trace_of = |dir: &PathBuf| TraceFile::create(dir, blueprint.identity.node, core, log.incarnation());
         let trace = blueprint.config.trace_dir.as_ref().map(trace_of).transpose()?;
         Ok(CoreLoop::new(Parts {
@@ -486,7 +488,7 @@ impl Site {
             driver,
             log,
             store,
-            inbox,
+            inbox: inbox.clone(),
             pulse,
             household: blueprint.household.clone(),
             door,
@@ -494,6 +496,7 @@ impl Site {
             sync_hold_max: blueprint.config.sync_hold_max,
             watches_clock: blueprint.config.lease.is_some(),
             counters,
+            ledger: Some(LedgerKeeper::start(ledger, inbox.clone())?),
             trace,
             memory,
         }))
@@ -506,6 +509,24 @@ fn start_store(checkpoints: Checkpoints, recovered: &[RecoveredCore]) -> Result<
     let orphans: Vec<GroupId> = recovered.iter().flat_map(|core| core.orphans.iter().copied()).collect();
     Store::start(&checkpoints.sweep(&here, &orphans))
         .map_err(|error| StartError::Core { core: ACCEPTING, why: format!("no thread for its store: {error}") })
+}
+
+/// What a core is told of its lives so far.
+fn past(blueprint: &Blueprint, core: CoreId, log: &Log) -> Result<(LedgerFile, Past), DataDirError> {
+    let dir = &blueprint.config.data_dir;
+    let (file, mut ledger) = LedgerFile::open(dir, core)?;
+    ledger.refused |= ledger::was_refused(dir)?;
+    let mut life = [0; 8];
+    getrandom::fill(&mut life)
+        .map_err(|error| DataDirError::io(dir, "draw a number for", std::io::Error::other(error.to_string())))?;
+    let past = Past {
+        life: u64::from_le_bytes(life).max(1),
+        log: blueprint.identity.logs[usize::from(core.0)],
+        mark: log.mark(),
+        ledger,
+        vouched: blueprint.config.trust_data_dir,
+    };
+    Ok((file, past))
 }
 
 fn core_config(blueprint: &Blueprint, core: CoreId, log: &Log) -> std::io::Result<CoreConfig> {

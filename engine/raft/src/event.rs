@@ -70,6 +70,9 @@ pub enum Event {
         /// The entries, one at least, from the first one asked for on; or why not even that one.
         result: Result<Vec<Entry>, Unfetched>,
     },
+    /// What stands in the log is older than what this replica has promised (law 12): from now on it is one that has lost its
+    /// vote.
+    Forgot,
     /// Let everything go that may leave memory: others need the room.
     Shed,
     /// Give up the log up to here, which is applied and durable, because a durable checkpoint of the machine covers it

@@ -101,8 +101,7 @@
 //! - The quorum round of a linearizable read: [`Raft::read_index`] and [`Raft::confirms`] are its two halves, and
 //!   one round serves all groups of a core.
 //! - Check-quorum: whether a quorum still hears a leader is known outside; [`Event::Lapsed`] makes it resign.
-//! - The amnesia guard (law 12): a replica whose disk was rolled back must not be started. Of what it
-//!   says then, only contradictions are refused.
+//! - How it becomes known that a disk was put back to an earlier state (law 12): the caller says [`Event::Forgot`].
 
 mod config;
 mod durable;

@@ -13,8 +13,8 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pontoon_multiraft::{CoreWrite, Fetch, Unfetched};
-use pontoon_types::{CoreWriteNumber, Creation, Entry, GroupId, Incarnation, Index, LogId, ReplicaId, Time};
+use pontoon_multiraft::{CoreWrite, Fetch, Ledger, Unfetched};
+use pontoon_types::{CoreWriteNumber, Creation, Entry, GroupId, Incarnation, Index, LogId, LogMark, ReplicaId, Time};
 #[cfg(feature = "mutations")]
 use pontoon_types::{HardState, Write};
 use pontoon_wal::memory::MemoryDisk;
@@ -112,6 +112,12 @@ pub struct Disk {
     /// The checkpoints of its replicas, and what the core wants of them.
     pub(crate) store: Store,
     image: Option<Box<Image>>,
+    /// What its core keeps of lives (law 12).
+    pub(crate) ledger: Ledger,
+    /// How far the log was told to be durable, or the image of it that was put in its place.
+    mark: LogMark,
+    /// What it had made durable, log and checkpoints, before an image was put in its place that has forgotten some of it.
+    before: Option<Box<(Oracle, Store)>>,
     /// What the last append held back.
     #[cfg(feature = "mutations")]
     pub(crate) lagging: Vec<(GroupId, Write)>,
@@ -124,6 +130,10 @@ struct Image {
     store: Store,
     proven: u64,
     incarnation: Incarnation,
+    ledger: Ledger,
+    mark: LogMark,
+    /// Most that its log may show when it is opened.
+    mark_max: LogMark,
 }
 
 impl fmt::Debug for Disk {
@@ -160,6 +170,9 @@ impl Disk {
             latent: BTreeSet::new(),
             store: Store::default(),
             image: None,
+            ledger: Ledger::default(),
+            mark: LogMark(0),
+            before: None,
             #[cfg(feature = "mutations")]
             lagging: Vec::new(),
         }
@@ -177,9 +190,13 @@ impl Disk {
 
     /// Whether what this entry stood for is durable here, in the log or in a checkpoint.
     pub fn holds(&self, group: GroupId, replica: ReplicaId, id: LogId) -> bool {
-        let log = self.durable(group);
-        let stored = self.store.last(group, replica).is_some_and(|last| last.index >= id.index);
-        stored || log.replica == replica && log.covers(id)
+        holds(&self.oracle, &self.store, group, (replica, id))
+    }
+
+    /// Whether it was, before an image was put in the place of the disk.
+    pub fn held(&self, group: GroupId, replica: ReplicaId, id: LogId) -> bool {
+        let held = |before: &(Oracle, Store)| holds(&before.0, &before.1, group, (replica, id));
+        self.before.as_deref().is_some_and(held)
     }
 
     /// What is durable of `group`.
@@ -223,26 +240,53 @@ impl Disk {
     /// Whether the disk holds everything that it ever made durable.
     pub fn is_whole(&self) -> bool {
         let rotten = self.oracle.groups().any(|group| self.oracle.rotten(group).next().is_some());
-        self.latent.is_empty() && self.oracle.voteless.is_empty() && !rotten
+        !self.is_rolled_back() && self.latent.is_empty() && self.oracle.voteless.is_empty() && !rotten
     }
 
-    /// Remembers the disk as it is, as a backup would. It must be stopped or just opened.
+    /// Remembers the disk as it is, as a backup would. Damage that an image holds could not be told from damage that was
+    /// done to it, so a damaged disk is not remembered.
     pub fn keep_image(&mut self) {
-        let (medium, oracle, store) = (self.medium.copy(), self.oracle.clone(), self.store.clone());
-        self.image =
-            Some(Box::new(Image { medium, oracle, store, proven: self.proven, incarnation: self.incarnation }));
+        if !self.damage.is_empty() || !self.is_whole() {
+            return;
+        }
+        let (medium, oracle, ledger) = (self.medium.copy(), self.oracle.clone(), self.ledger.clone());
+        let mark_max = LogMark(self.mark.0 + self.oracle.pending() as u64);
+        let (proven, incarnation, mark, store) = (self.proven, self.incarnation, self.mark, self.store.clone());
+        self.image = Some(Box::new(Image { medium, oracle, store, proven, incarnation, ledger, mark, mark_max }));
+    }
+
+    /// The ledger and the highest mark of what was remembered, if anything was.
+    pub fn image(&self) -> Option<(&Ledger, LogMark)> {
+        self.image.as_ref().map(|image| (&image.ledger, image.mark_max))
     }
 
     /// Puts the disk back to what was remembered, if anything was. What was promised since is forgotten.
     pub fn restore_image(&mut self) -> bool {
         self.stop();
         let Some(image) = self.image.take() else { return false };
-        let Image { medium, oracle, store, proven, incarnation } = *image;
-        (self.medium, self.oracle, self.proven, self.incarnation) = (medium, oracle, proven, incarnation);
-        self.store = store;
+        let Image { medium, oracle, store, proven, incarnation, ledger, mark, mark_max: _ } = *image;
+        let oracle = std::mem::replace(&mut self.oracle, oracle);
+        self.before = Some(Box::new((oracle, std::mem::replace(&mut self.store, store))));
+        (self.medium, self.proven, self.incarnation) = (medium, proven, incarnation);
         (self.latent, self.is_freshly_damaged) = (BTreeSet::new(), false);
+        (self.ledger, self.mark) = (ledger, mark);
         self.damage.clear();
         true
+    }
+
+    /// Whether an image was put in its place.
+    pub fn is_rolled_back(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// How far the log is durable, as its core is told.
+    pub fn mark(&self) -> LogMark {
+        self.mark
+    }
+
+    /// The log.
+    pub fn log_id(&self) -> u128 {
+        self.identity.log
     }
 
     /// How many appends no finished sync has reported.
@@ -287,7 +331,10 @@ impl Disk {
             let what = format!("opens as {} after {}", log.incarnation(), self.incarnation);
             return Err((LogLaw::IncarnationGrows, what));
         }
-        self.incarnation = log.incarnation();
+        if log.mark() < self.mark {
+            return Err((LogLaw::DurableSurvives, format!("opens at {} after {}", log.mark(), self.mark)));
+        }
+        (self.incarnation, self.mark) = (log.incarnation(), log.mark());
         let loses = found.iter().find(|(_, replica)| replica.vote_lost || !replica.lost.is_empty());
         if let Some((group, _)) = loses.filter(|_| !self.is_damaged()) {
             return Err((LogLaw::IntactLogOpens, format!("reports losses of {group} that nothing has caused")));
@@ -395,6 +442,7 @@ impl Disk {
                 self.proven = self.proven.max(flight.proves);
                 // What was given up, or removed, nobody reads any more.
                 self.latent.retain(|(group, index)| self.oracle.durable(*group).get(*index).is_some());
+                self.mark = log.mark();
                 Ok(Ok((through, !flight.sealing)))
             }
             Err(error) => Ok(Err(error.to_string())),
@@ -561,6 +609,12 @@ impl Disk {
             }
         }
     }
+}
+
+fn holds(oracle: &Oracle, store: &Store, group: GroupId, (replica, id): (ReplicaId, LogId)) -> bool {
+    let log = oracle.durable(group);
+    let stored = store.last(group, replica).is_some_and(|last| last.index >= id.index);
+    stored || log.replica == replica && log.covers(id)
 }
 
 /// What an opened log holds of each replica, by its own account.

@@ -63,7 +63,9 @@ impl Options {
         }
         if overrides.old_images {
             // Damage that an image holds could not be told from damage that was done to it.
-            (options.disk.old_image_ppm, options.disk.damage_ppm) = (300_000, 0);
+            (options.disk.old_image_ppm, options.disk.damage_ppm) = (600_000, 0);
+        } else if options.disk.damage_ppm == 0 {
+            options.disk.old_image_ppm = *Random::new(seed ^ 0x696d_6167_6573).pick(&[0, 0, 600_000]);
         }
         options.process.drift_max_ppm = overrides.drift_ppm.unwrap_or(options.process.drift_max_ppm);
         options.orders = OrderOptions::draw(&mut random, &options);

@@ -226,6 +226,7 @@ impl Invariants {
         }
         if let (true, Some(first), second) = (view.term() == replica.term, replica.vote, view.vote())
             && second != Some(first)
+            && !view.is_vote_lost()
         {
             return Err(Broken::VoteForgotten { group, place, term: view.term(), first, second });
         }
@@ -599,9 +600,10 @@ impl Truth {
         disks: &Disks,
     ) -> Result<(), Broken> {
         let group = self.descriptor.group;
+        // An acknowledgement from before a disk was put back counts: its replica helps to elect nobody who has not the entry.
         let holds = |configuration: &Configuration, replica| {
-            let node = configuration.node_of(replica);
-            node.is_some_and(|node| disks[&Place { node, core }].holds(group, replica, id))
+            let disk = configuration.node_of(replica).map(|node| &disks[&Place { node, core }]);
+            disk.is_some_and(|disk| disk.holds(group, replica, id) || disk.held(group, replica, id))
         };
         if configurations.iter().any(|it| it.is_quorum(|replica| holds(it, replica))) {
             return Ok(());

@@ -24,7 +24,7 @@
 //!
 //! # Left out
 //!
-//! Splits and merges. Old images of disks come back only when asked for, because the core has no answer to them (law 12). A disk that lies about a sync: no log survives that, so it is only one of the bugs put in on purpose. A log whose
+//! Splits and merges. A disk that lies about a sync: no log survives that, so it is only one of the bugs put in on purpose. A log whose
 //! damage is refused stays down or gets its good bytes back; nothing restores it from peers yet.
 
 pub mod client;
@@ -35,6 +35,7 @@ pub mod draw;
 pub mod faults;
 mod fetch;
 pub mod history;
+mod images;
 pub mod invariants;
 pub mod jobs;
 pub mod lease_law;

@@ -45,6 +45,8 @@ impl World {
         self.heal()?;
         let election = self.options.core.election_timeout;
         let mut bound = election * BOUND_ELECTION_TIMEOUTS;
+        // Those that have just started register before something is broken again.
+        self.run_until(self.now() + election * 2)?;
         if self.lost_nodes() > 0 || self.has_losses() {
             bound = election * HANDICAP_ELECTION_TIMEOUTS;
         } else if self.options.handicap != Handicap::None {
@@ -57,8 +59,11 @@ impl World {
         self.run_until(self.now() + election)?;
         self.serve_within(bound, World::unconverged)?;
         self.restart_quietly(bound)?;
-        // The last questions and answers may still be under way, the slowest of each.
-        self.run_until(self.now() + election + self.round_trip() * 2)?;
+        // The last questions and answers may still be under way, the slowest of each. And where a round trip takes longer than
+        // support lasts, a group wakes rightly: from here on none does, and what the last one woke has the time to find rest.
+        let slowest = self.round_trip();
+        self.options.network.delay_mean = self.options.network.delay_mean.min(self.options.core.support_timeout / 40);
+        self.run_until(self.now() + election * 4 + slowest * 2)?;
         self.phase = Phase::Idle;
         self.run_until(self.now() + election * IDLE_ELECTION_TIMEOUTS)
     }
@@ -156,6 +161,7 @@ impl World {
             needs_start |= limit < LARGEST_LOG_BYTES || disk.has_hidden_failure();
             self.resume_core(place);
             self.log_has_room(place);
+            needs_start |= self.waits_for_the_lost(place);
         }
         if needs_start {
             // What the log says to do when it is full: raise its size and start again. An old build is replaced. And a log that prepares its

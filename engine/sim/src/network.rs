@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pontoon_multiraft::Event;
 use pontoon_types::limits::LINK_BYTES_MAX;
-use pontoon_types::{Incarnation, NodeId, ReplicaId, Time};
+use pontoon_types::{Incarnation, LogMark, NodeId, ReplicaId, Time};
 use pontoon_wire::peer::PeerFrame;
 
 use crate::random::Random;
@@ -85,7 +85,7 @@ impl World {
         self.counts.frames_duplicated += copies - 1;
         self.trace.note(now, Happening::Sent(from, to, bytes.clone()));
         let strange = self.random.chance(network.stranger_ppm).then(|| strange(&bytes, &mut self.random)).flatten();
-        let incarnation = self.disks[&from].incarnation();
+        let incarnation = PeerFrame::decode(bytes.clone()).map(|frame| frame.incarnation).unwrap_or_default();
         for _ in 0..copies {
             let arrival = self.arrival(from, to, bytes.len());
             let corrupt = self.random.chance(self.options.network.corrupt_ppm);
@@ -154,7 +154,7 @@ impl World {
         let Some(running) = self.cores.get_mut(&place) else { return };
         let heard = running.heard.entry(from.node).or_default();
         // Law 11: what comes from a life that is over, or concerns a replica that is not here, changes nothing.
-        let ignored = !corrupt && (incarnation < *heard || (strange && incarnation == *heard));
+        let ignored = !corrupt && (incarnation < *heard || (strange && incarnation == *heard)) && !registers(&bytes);
         if !corrupt && !strange {
             *heard = incarnation.max(*heard);
         }
@@ -290,9 +290,16 @@ impl World {
     }
 }
 
+/// Whether the sender has come to life: even from a life that is over, that is answered (law 12).
+fn registers(bytes: &Bytes) -> bool {
+    let frame = PeerFrame::decode(bytes.clone()).ok();
+    frame.and_then(|frame| frame.beacon).is_some_and(|beacon| beacon.registration.is_some())
+}
+
 /// The messages of a frame in the name of a replica that does not exist, or for one; none if it has no messages.
 fn strange(bytes: &Bytes, random: &mut Random) -> Option<Bytes> {
     let mut frame = PeerFrame::decode(bytes.clone()).ok().filter(|frame| !frame.messages.is_empty())?;
+    frame.mark = LogMark(0);
     frame =
         PeerFrame { beacon: None, reads: Vec::new(), confirmations: Vec::new(), index_questions: Vec::new(), ..frame };
     frame.index_answers.clear();

@@ -37,8 +37,7 @@ pub struct Overrides {
     pub without: Vec<Part>,
     /// Most that a clock runs wrong, parts per million.
     pub drift_ppm: Option<u32>,
-    /// Old images of disks come back at starts, as from a backup. Off without this in every seed: law 12 is not in force,
-    /// so a replica that has forgotten what it promised breaks the laws of Raft.
+    /// Old images of disks come back at starts, as from a backup (law 12), in every run and not only in some.
     pub old_images: bool,
     /// Leases are on.
     pub leases: bool,

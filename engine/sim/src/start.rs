@@ -65,21 +65,6 @@ impl World {
         }
     }
 
-    /// Somebody has put earlier images of the disks in their place.
-    fn exchange_disks(&mut self, id: NodeId) {
-        if self.options.disk.old_image_ppm == 0 || self.phase != Phase::Faults {
-            return;
-        }
-        for place in self.places(id) {
-            if self.random.chance(self.options.disk.old_image_ppm) && self.disk(place).restore_image() {
-                self.counts.old_images += 1;
-                self.trace.note(self.queue.now(), Happening::OldImage(place));
-            } else if self.random.chance(500_000) {
-                self.disk(place).keep_image();
-            }
-        }
-    }
-
     /// Something happened to a disk while nobody used it.
     fn damage_disks(&mut self, id: NodeId) {
         for place in self.places(id) {
@@ -101,7 +86,7 @@ impl World {
     }
 
     /// Whether a group may lose what one replica has of it: who can give it back, or vote in its place, must be whole.
-    fn may_lose_something(&self, place: Place) -> bool {
+    pub(crate) fn may_lose_something(&self, place: Place) -> bool {
         let mut others = self.disks.iter().filter(|(other, _)| other.node != place.node);
         self.nodes.len() >= 3
             && self.lost_nodes() == 0
@@ -234,6 +219,7 @@ impl World {
     }
 
     fn build_core(&mut self, place: Place, now: Time) -> Core {
+        let past = self.past(place);
         let mut groups = Vec::new();
         self.invariants.starts(place);
         let disk = self.disks.get_mut(&place).expect("law: every core has a disk");
@@ -302,6 +288,7 @@ impl World {
             trace: self.protocol.is_some(),
             lease,
             // The node file of a real node remembers it from the first start on.
+            past: Some(past),
             longest_promise: lease.map_or(Duration::ZERO, |lease| lease.length),
             #[cfg(feature = "mutations")]
             mutation: self.options.core_mutation,

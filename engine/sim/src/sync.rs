@@ -151,6 +151,7 @@ impl World {
                     self.counts.seals += 1;
                     self.trace.note(now, Happening::Sealed(place));
                 }
+                self.push(place, Event::Marked(self.disks[&place].mark()));
                 self.push(place, Event::Durable(through));
                 let rot = self.disk(place).take_rot();
                 self.tell_rot(place, rot);

@@ -236,6 +236,13 @@ impl fmt::Display for FrameLine<'_> {
         };
         if let Some(beacon) = &frame.beacon {
             write!(f, "beacon {} ack {}", beacon.sequence, beacon.acknowledged)?;
+            if let Some(registration) = &beacon.registration {
+                write!(f, " registers life {:x} at {}", registration.life, registration.mark)?;
+            }
+            if let Some(verdict) = &beacon.verdict {
+                let what = if verdict.accepted { "accepts" } else { "refuses" };
+                write!(f, " {what} life {:x} as {}", verdict.life, verdict.incarnation)?;
+            }
             for claim in &beacon.changes {
                 let verb = if claim.leads { "leads" } else { "releases" };
                 write!(f, " {verb} {}@{}", claim.group, claim.term)?;
@@ -250,6 +257,18 @@ impl fmt::Display for FrameLine<'_> {
         }
         for round in &frame.reads {
             write!(f, "read round {}; ", round.id)?;
+        }
+        for SnapshotMessage { group, from, to, body } in &frame.snapshots {
+            let what = match body {
+                SnapshotBody::Wanted => "wants a snapshot".to_string(),
+                SnapshotBody::Offer(offer) => format!("offers {} in {} chunks", offer.last, offer.chunks),
+                SnapshotBody::Chunk { last, number, .. } => format!("chunk {} of {last}", number.0),
+                SnapshotBody::Credit { last, next, through } => format!("credit {}..{} of {last}", next.0, through.0),
+                SnapshotBody::Unwanted { last } => format!("has no use for {last}"),
+                SnapshotBody::Gone => "is gone".to_string(),
+                SnapshotBody::Parked { at } => format!("is parked at {at}"),
+            };
+            write!(f, "{group} {from}→{to} {what}; ")?;
         }
         for confirmation in &frame.confirmations {
             write!(f, "confirms round {}; ", confirmation.id)?;

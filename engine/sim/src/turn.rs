@@ -46,7 +46,7 @@ impl World {
         self.counts.turns += 1;
         let check = !self.options.outcomes_only;
         if check {
-            let incarnation = self.disks[&place].incarnation();
+            let incarnation = running.core.incarnation();
             events.iter().for_each(|arrival| self.read_law.takes(self.queue.now(), place, incarnation, &arrival.event));
         }
         let step = catch_unwind(AssertUnwindSafe(|| step_all(running, local, events, spurious_timer, check)));
@@ -93,6 +93,9 @@ impl World {
             self.append(place, append);
         }
         self.order_of_store(place, effects.store);
+        if let Some((number, ledger)) = effects.ledger {
+            self.write_ledger(place, number, ledger);
+        }
         for (group, fetch) in effects.fetches {
             self.ask_log(place, group, fetch);
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pontoon_multiraft::sessions::SessionLimits;
-use pontoon_multiraft::{ConnectionId, Event, Reader};
+use pontoon_multiraft::{ConnectionId, Event, Ledger, Reader};
 use pontoon_router::{core_of, initial_descriptors};
 use pontoon_types::{Descriptor, FetchNumber, GroupId, Incarnation, NodeId, Time};
 
@@ -59,6 +59,8 @@ pub enum Due {
     Seal(Place, Incarnation),
     /// The log has waited for a segment.
     AskForSegment(Place, Incarnation),
+    /// A ledger of a core is durable.
+    LedgerKept(Place, Incarnation, u64, Ledger),
     /// The log of a core looks for what a reader of a group asked for.
     Fetch(Place, Incarnation, GroupId, Reader, FetchNumber),
     /// The store of a core carries out an order.
@@ -116,6 +118,8 @@ pub struct World {
     /// The stream of `repeats`.
     pub(crate) repeats: Random,
     pub(crate) operators: Operators,
+    /// For what concerns lives and images, so that it shifts nothing else.
+    pub(crate) lives: Random,
     pub(crate) queue: Queue<Due>,
     pub(crate) trace: Trace,
     /// The protocol events of all cores in the order of the run, if they are wanted.
@@ -168,6 +172,7 @@ impl World {
             session_limits: options.repeats.sessions,
             repeats: RepeatOptions::random(options.seed),
             operators: Operators::new(options.seed),
+            lives: Random::new(options.seed ^ 0x006c_6976_6573),
             queue: Queue::new(),
             trace: Trace::new(keep_trace),
             protocol: keep_protocol.then(Vec::new),
@@ -239,6 +244,9 @@ impl World {
                 self.serve_fetch(place, group, reader, number)?;
             }
             Due::Store(place, incarnation) if self.lives(place, incarnation) => self.store_works(place),
+            Due::LedgerKept(place, incarnation, number, ledger) if self.lives(place, incarnation) => {
+                self.ledger_kept(place, number, ledger);
+            }
             // These were meant for an incarnation that is gone.
             Due::Turn(..) | Due::Wake(..) | Due::SyncDone(..) | Due::Resume(..) => {}
             Due::LogHasRoom(..)
@@ -246,6 +254,7 @@ impl World {
             | Due::Seal(..)
             | Due::AskForSegment(..)
             | Due::Fetch(..)
+            | Due::LedgerKept(..)
             | Due::Store(..) => {}
             Due::DiskHasRoom(place) => self.disk_has_room(place),
             Due::Arrive(flight) => self.arrive(flight),

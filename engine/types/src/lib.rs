@@ -21,7 +21,9 @@ pub mod time;
 pub use ids::{
     ClientId, ClusterId, CoreId, CoreWriteNumber, Generation, GroupId, Incarnation, NodeId, ReplicaId, SessionTime,
 };
-pub use log::{Compaction, Creation, Entry, EntryKind, FetchNumber, HardState, Index, LogId, Term, Write, WriteNumber};
+pub use log::{
+    Compaction, Creation, Entry, EntryKind, FetchNumber, HardState, Index, LogId, LogMark, Term, Write, WriteNumber,
+};
 pub use message::{Body, Message, Permit};
 pub use range::{Descriptor, KeyRange, Member};
 pub use request::{RequestId, SessionId};

@@ -123,6 +123,17 @@ impl fmt::Display for WriteNumber {
     }
 }
 
+/// How far the log of a core has come: it grows with every group of records that says something, over all lives of the log.
+/// A log that shows a lower one than it once had has lost what it had promised (law 12).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogMark(pub u64);
+
+impl fmt::Display for LogMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "m{}", self.0)
+    }
+}
+
 /// The number of one fetch of one replica: entries that have left memory are read back from the log, and come back under
 /// it. Grows with every fetch, so that an answer to one that nobody waits for any more is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

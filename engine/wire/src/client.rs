@@ -268,10 +268,34 @@ pub struct CoreStatus {
     pub core: CoreId,
     /// How often the core's log has been opened.
     pub incarnation: Incarnation,
+    /// Whether its replicas vote.
+    pub standing: CoreStanding,
     /// What the core has done since it started.
     pub counters: Counters,
     /// Its groups.
     pub groups: Vec<GroupStatus>,
+}
+
+/// What a core may do since it came to life (law 12).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum CoreStanding {
+    /// Enough peers have heard of its log what it holds, or more never was heard: its replicas vote.
+    #[default]
+    Registered = 1,
+    /// It asks its peers and takes no part yet.
+    Waiting = 2,
+    /// It has forgotten what it promised: its replicas follow and never vote.
+    Refused = 3,
+}
+
+impl CoreStanding {
+    /// The standing behind a number on the wire.
+    pub(crate) fn from_code(code: u8) -> Option<CoreStanding> {
+        [CoreStanding::Registered, CoreStanding::Waiting, CoreStanding::Refused]
+            .into_iter()
+            .find(|it| *it as u8 == code)
+    }
 }
 
 /// The state of one group on one core.

@@ -9,7 +9,8 @@
 
 use bytes::Bytes;
 use pontoon_types::{
-    Body, ChunkNumber, CoreId, Descriptor, GroupId, Incarnation, Index, LogId, Message, NodeId, ReplicaId, Term,
+    Body, ChunkNumber, CoreId, Descriptor, GroupId, Incarnation, Index, LogId, LogMark, Message, NodeId, ReplicaId,
+    Term,
 };
 
 use crate::frame::FrameError;
@@ -26,6 +27,8 @@ pub struct PeerFrame {
     pub to: NodeId,
     /// The sending core's incarnation (law 11).
     pub incarnation: Incarnation,
+    /// How far the sender's log is durable: all that it has promised so far stands there (law 12).
+    pub mark: LogMark,
     /// The beacon, when one is due.
     pub beacon: Option<Beacon>,
     /// Messages of groups, in the order in which they were sent.
@@ -69,6 +72,36 @@ pub struct Beacon {
     pub wants_promise: bool,
     /// What the sender promises the receiver's core.
     pub promise: Option<Promise>,
+    /// The sender has come to life and has not heard the receiver's verdict yet.
+    pub registration: Option<Registration>,
+    /// The verdict on what the receiver has registered.
+    pub verdict: Option<Verdict>,
+    /// The sender has forgotten what it promised, so it counts for no quorum.
+    pub refused: bool,
+}
+
+/// What a core that has come to life says of its log, before it promises anything again (law 12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// A number that this life of the core has drawn.
+    pub life: u64,
+    /// The log.
+    pub log: u128,
+    /// Where the log stood before this life, or before the first of the lives that nobody has accepted.
+    pub mark: LogMark,
+    /// An operator vouches for the log.
+    pub vouched: bool,
+}
+
+/// What a peer says to a registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The life that was registered.
+    pub life: u64,
+    /// Whether the log holds all that the peer has heard of it. Otherwise its core has forgotten what it promised.
+    pub accepted: bool,
+    /// The incarnation under which the peer takes the core's frames: its own, or a higher one (law 11).
+    pub incarnation: Incarnation,
 }
 
 /// A count and a hash over (group, replica of the leader, term), so that two sides that agree on thousands of groups say
@@ -287,6 +320,7 @@ impl PeerFrame {
             core,
             to,
             incarnation,
+            mark: LogMark(0),
             beacon: None,
             messages: Vec::new(),
             reads: Vec::new(),

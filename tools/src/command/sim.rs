@@ -65,7 +65,7 @@ pub struct Sim {
     /// Most that a clock runs wrong in parts per million, instead of at most 50,000.
     #[arg(long, value_parser = clap::value_parser!(u32).range(0..=900_000))]
     drift_ppm: Option<u32>,
-    /// Let old images of disks come back. The core has no answer to that yet (law 12): expect broken laws.
+    /// Let old images of disks come back in every run, and not only in some (law 12).
     #[arg(long)]
     old_images: bool,
     /// Switch leases on.

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use comfy_table::{Table, presets};
 use pontoon_client::{Client, CoreStatus, Routes};
 use pontoon_types::{CoreId, LogId, NodeId};
-use pontoon_wire::client::{Condition, GroupRole, GroupStatus};
+use pontoon_wire::client::{Condition, CoreStanding, GroupRole, GroupStatus};
 use serde_json::{Value, json};
 
 use super::Cluster;
@@ -72,6 +72,7 @@ impl Status {
             "address",
             "core",
             "incarnation",
+            "standing",
             "groups",
             "leads",
             "log bytes",
@@ -87,6 +88,7 @@ impl Status {
             match answer {
                 Ok(status) => row.extend([
                     status.incarnation.0.to_string(),
+                    standing_name(status.standing).to_string(),
                     status.groups.len().to_string(),
                     led(status).to_string(),
                     status.counters.log_bytes.to_string(),
@@ -143,6 +145,14 @@ fn led(status: &CoreStatus) -> usize {
     status.groups.iter().filter(|group| group.role == GroupRole::Leader).count()
 }
 
+fn standing_name(standing: CoreStanding) -> &'static str {
+    match standing {
+        CoreStanding::Registered => "registered",
+        CoreStanding::Waiting => "waiting",
+        CoreStanding::Refused => "refused",
+    }
+}
+
 fn group_table(answers: &[Answer]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header([
@@ -192,6 +202,7 @@ fn as_json((node, address, core, answer): &Answer) -> Value {
         Err(why) => object["error"] = json!(why),
         Ok(status) => {
             object["incarnation"] = json!(status.incarnation.0);
+            object["standing"] = json!(standing_name(status.standing));
             object["leads"] = json!(led(status));
             object["log_bytes"] = json!(status.counters.log_bytes);
             object["log_entries"] = json!(status.counters.log_entries);

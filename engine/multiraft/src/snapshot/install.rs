@@ -113,6 +113,10 @@ impl Core {
         self.routing.accept(self.replicas[slot].descriptor.clone());
         self.load(slot);
         self.step_replica(now, slot, RaftEvent::Timer);
+        if !self.is_registered() {
+            // It may have lived here before, and what it promised then is forgotten (law 12).
+            self.step_replica(now, slot, RaftEvent::Forgot);
+        }
     }
 
     /// Reads the state back from the present checkpoint.

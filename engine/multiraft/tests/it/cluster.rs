@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pontoon_multiraft::{
-    Checkpoint, ConnectionId, Core, CoreConfig, Effects, Event, Fetch, GroupState, GroupView, OrderRefused, Role,
+    Checkpoint, ConnectionId, Core, CoreConfig, Effects, Event, Fetch, GroupState, GroupView, Ledger, OrderRefused,
+    Role,
 };
 use pontoon_router::initial_descriptors;
 use pontoon_types::{
-    ClientId, ClusterId, CoreId, CoreWriteNumber, Descriptor, GroupId, HardState, Incarnation, LogId, NodeId,
+    ClientId, ClusterId, CoreId, CoreWriteNumber, Descriptor, GroupId, HardState, Incarnation, LogId, LogMark, NodeId,
     ReplicaId, RequestId, SessionId, SessionTime, Time, Write,
 };
 use pontoon_wire::client::{Operation, Outcome, ReadLevel, Refusal, Reply, ReplyFrame, Request, RequestFrame};
@@ -59,6 +60,14 @@ pub struct Cluster {
     late: VecDeque<(Time, NodeId, NodeId, Bytes)>,
     sequence: u64,
     turns: u64,
+    /// What each node has kept of lives, what it is keeping, and who keeps nothing at present.
+    pub ledgers: BTreeMap<NodeId, Ledger>,
+    ledgers_under_way: BTreeMap<NodeId, (u64, Ledger)>,
+    pub ledger_held: BTreeSet<NodeId>,
+    /// How far the log of each node is durable.
+    pub marks: BTreeMap<NodeId, u64>,
+    /// What was said about lives, a line for each registration and verdict that arrived.
+    pub lives: Vec<String>,
 }
 
 pub fn n(id: u64) -> NodeId {
@@ -119,6 +128,12 @@ impl Cluster {
         let config = self.configs.get_mut(&node).unwrap();
         config.incarnation = Incarnation(config.incarnation.0 + 1);
         config.tombstones = self.tombstones.get(&node).cloned().unwrap_or_default();
+        if let Some(past) = &mut config.past {
+            past.life += 10;
+            past.mark = LogMark(self.marks.get(&node).copied().unwrap_or_default());
+            past.ledger = self.ledgers.get(&node).cloned().unwrap_or_default();
+        }
+        self.ledgers_under_way.remove(&node);
         self.cores.insert(node, Core::new(config.clone(), groups, self.now));
         for other in self.cores.keys().copied().filter(|other| *other != node).collect::<Vec<_>>() {
             self.event(other, Event::PeerDown(node));
@@ -194,6 +209,11 @@ impl Cluster {
             late: VecDeque::new(),
             sequence: 0,
             turns: 0,
+            ledgers: BTreeMap::new(),
+            ledgers_under_way: BTreeMap::new(),
+            ledger_held: BTreeSet::new(),
+            marks: BTreeMap::new(),
+            lives: Vec::new(),
         }
     }
 
@@ -242,6 +262,7 @@ impl Cluster {
             }
         }
         self.shelves.entry(node).or_default().orders.extend(effects.store);
+        self.ledgers_under_way.extend(effects.ledger.map(|ledger| (node, ledger)));
         for (to, bytes) in effects.beacons.into_iter().chain(effects.peer_frames) {
             *self.frames.entry((node, to)).or_default() += 1;
             match self.delay.get(&(node, to)) {
@@ -269,6 +290,7 @@ impl Cluster {
             }
             if let Some((from, to, bytes)) = self.wire.pop_front() {
                 if self.cores.contains_key(&to) {
+                    self.lives.extend(about_lives(from, to, &bytes));
                     self.event(to, Event::PeerFrame { from, bytes });
                 }
                 continue;
@@ -285,11 +307,20 @@ impl Cluster {
                 }
                 continue;
             }
+            let kept = self.ledgers_under_way.keys().find(|node| !self.ledger_held.contains(node)).copied();
+            if let Some(node) = kept {
+                let (number, ledger) = self.ledgers_under_way.remove(&node).unwrap();
+                self.ledgers.insert(node, ledger);
+                self.event(node, Event::LedgerKept(number));
+                continue;
+            }
             let ready = self.unsynced.iter().find(|(node, _)| !self.held.contains(node));
             let Some((node, number)) = ready.map(|(node, number)| (*node, *number)) else { return };
             self.unsynced.remove(&node);
             if self.cores.contains_key(&node) {
-                self.event(node, Event::Durable(number));
+                *self.marks.entry(node).or_default() += 1;
+                let mark = LogMark(self.marks[&node]);
+                self.turn(node, vec![Event::Marked(mark), Event::Durable(number)]);
             }
         }
         panic!("the cluster does not settle");
@@ -410,6 +441,16 @@ impl Cluster {
             level: ReadLevel::Linearizable,
         }
     }
+}
+
+fn about_lives(from: NodeId, to: NodeId, bytes: &Bytes) -> Vec<String> {
+    let Some(beacon) = PeerFrame::decode(bytes.clone()).unwrap().beacon else { return Vec::new() };
+    let registers = beacon.registration.map(|it| format!("{from} registers life {} at {} with {to}", it.life, it.mark));
+    let verdict = beacon.verdict.map(|it| {
+        let verb = if it.accepted { "accepts" } else { "refuses" };
+        format!("{from} {verb} life {} of {to}, as {}", it.life, it.incarnation)
+    });
+    registers.into_iter().chain(verdict).collect()
 }
 
 /// What a core has of a group, in the order of the descriptors.

@@ -2,6 +2,7 @@
 //! unless a test holds it back. Faults and schedules are the simulator's business (`pontoon-sim`).
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod amnesia;
 mod bounds;
 mod checkpoints;
 mod cluster;

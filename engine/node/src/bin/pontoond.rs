@@ -50,6 +50,11 @@ struct Flags {
     /// within one percent.
     #[arg(long)]
     leases: bool,
+    /// Vote without waiting for the peers' word that this directory is the newest that the node had, and although they
+    /// refused it. For once, when the peers that could say so are gone for good. With a directory that was restored from
+    /// a backup or copied, this LOSES ACKNOWLEDGED WRITES.
+    #[arg(long)]
+    trust_data_dir: bool,
     /// Refuse a data directory of another node than this.
     #[arg(long, value_name = "N")]
     node: Option<u64>,
@@ -90,6 +95,7 @@ fn main() -> ExitCode {
 
 /// The settings of the file with those of the flags over them.
 fn configuration(flags: Flags) -> Result<NodeConfig, pontoon::config::ConfigError> {
+    let trust_data_dir = flags.trust_data_dir;
     let file = flags.config.as_deref().map(ConfigFile::read).transpose()?.unwrap_or_default();
     let given = ConfigFile {
         data_dir: flags.data_dir,
@@ -104,7 +110,13 @@ fn configuration(flags: Flags) -> Result<NodeConfig, pontoon::config::ConfigErro
         node: flags.node,
         cluster: flags.cluster,
     };
-    given.over(file).finish()
+    let config = given.over(file).finish()?;
+    if trust_data_dir {
+        tracing::warn!(
+            "--trust-data-dir: the peers of this node are not asked whether its directory is the newest one"
+        );
+    }
+    Ok(NodeConfig { trust_data_dir, ..config })
 }
 
 fn start_logging(format: LogFormat) {

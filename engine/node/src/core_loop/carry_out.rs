@@ -33,6 +33,7 @@ impl<D: Driver> CoreLoop<D> {
                  snapshot behind it, or a build that reads it is started"
             );
         }
+        self.keep_ledger();
         self.send_to_peers(now);
         self.start_sync(now)?;
         self.send_to_clients(now);
@@ -49,6 +50,7 @@ impl<D: Driver> CoreLoop<D> {
             self.sync.hold.finished(now);
             self.sync.seal_at = Some(now + SEAL_AFTER);
         }
+        self.step(now, Event::Marked(self.log.mark()));
         self.step(now, Event::Durable(through));
         if let Some(took) = stalled_for {
             tracing::warn!("the disk answers again: a sync took {} ms", took.as_millis());

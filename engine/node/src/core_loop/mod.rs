@@ -21,13 +21,16 @@
 //! - All sockets belong to the driver and close with it.
 //!
 //! `gather` is the first half of a turn, `carry_out` the second; `fetch` reads old entries back from the log, `store`
-//! speaks with the store of the checkpoints, `stall` watches the sync in flight, `clock` the clock, `questions` answers the program around the node, `rot` hands on what the log has found damaged.
+//! speaks with the store of the checkpoints, `stall` watches the sync in flight, `register` tells how the core stands with
+//! its peers, `clock` the clock, `questions` answers the program around the node, `rot` hands on what the log has found
+//! damaged.
 
 mod carry_out;
 mod clock;
 mod fetch;
 mod gather;
 mod questions;
+mod register;
 mod rot;
 mod segment_wait;
 mod stall;
@@ -50,6 +53,7 @@ use crate::driver::{Driver, Ready, SocketId};
 use crate::error::CoreFailure;
 use crate::hold::Hold;
 use crate::inbox::{Delivery, Inbox};
+use crate::ledger::LedgerKeeper;
 use crate::link::Link;
 use crate::store::door::StoreDoor;
 use crate::trace_file::TraceFile;
@@ -58,6 +62,7 @@ use clock::ClockWatch;
 use fetch::Fetches;
 pub use fetch::MemoryUse;
 use questions::Questions;
+use register::WaitWatch;
 use segment_wait::SegmentWait;
 pub use stall::GIVE_UP_AFTER;
 use stall::StallWatch;
@@ -95,6 +100,8 @@ pub struct Parts<D: Driver> {
     pub watches_clock: bool,
     /// Where the counters are shown to other threads.
     pub counters: Arc<Mutex<Counters>>,
+    /// Keeps the ledger of the core, if it has one (law 12).
+    pub ledger: Option<LedgerKeeper>,
     /// Where protocol events are written to, if they are wanted.
     pub trace: Option<TraceFile>,
     /// Where the use of memory is shown to other threads.
@@ -133,6 +140,8 @@ pub struct CoreLoop<D: Driver> {
     memory: MemoryUse,
     shown_memory: Arc<Mutex<MemoryUse>>,
     observe_at: Time,
+    ledger: Option<LedgerKeeper>,
+    waits: WaitWatch,
     trace: Option<TraceFile>,
 }
 
@@ -200,6 +209,8 @@ impl<D: Driver> CoreLoop<D> {
             memory: MemoryUse::default(),
             shown_memory: parts.memory,
             observe_at: Time(0),
+            ledger: parts.ledger,
+            waits: WaitWatch::default(),
             trace: parts.trace,
         }
     }
@@ -211,7 +222,7 @@ impl<D: Driver> CoreLoop<D> {
             return Ok(Turn::Stop);
         }
         let deadline = self.deadline();
-        let may_sleep = self.inbox.arm() && !self.stepped;
+        let may_sleep = self.inbox.arm() && !self.stepped && !self.ledger_has_news();
         let until = if may_sleep { deadline } else { Some(Time(0)) };
         let mut ready = std::mem::take(&mut self.ready);
         self.driver.ready(until, &mut ready).map_err(CoreFailure::Driver)?;
@@ -224,6 +235,7 @@ impl<D: Driver> CoreLoop<D> {
         }
         self.ready = ready;
         self.gather_inbox(now);
+        self.gather_ledger(now);
         self.expire(now)?;
         self.watch_stall(now)?;
         self.serve_fetches(now);
@@ -239,6 +251,7 @@ impl<D: Driver> CoreLoop<D> {
         self.watch_memory();
         self.carry_out(now)?;
         if observes {
+            self.watch_registration(now);
             self.observe(now);
         }
         Ok(Turn::Next)

@@ -17,6 +17,7 @@ mod log;
 mod members;
 mod memory;
 mod no_io_uring;
+mod old_copy;
 mod recover;
 mod rehome;
 mod replies;

@@ -270,6 +270,7 @@ fn parts(
         sync_hold_max: Duration::from_micros(200),
         watches_clock: false,
         counters: counters.clone(),
+        ledger: None,
         trace: None,
         memory: Arc::default(),
     }

@@ -146,7 +146,10 @@ impl Before {
             let vote = self.hard_state.vote;
             let on_purpose = [Mutation::VoteTwice, Mutation::EraseVoteOnStepDown];
             let on_purpose = on_purpose.into_iter().any(|mutation| raft.config.mutated(mutation));
-            assert!(vote.is_none() || vote == raft.vote() || on_purpose, "a vote never changes within a term");
+            assert!(
+                vote.is_none() || vote == raft.vote() || raft.is_vote_lost() || on_purpose,
+                "a vote never changes within a term"
+            );
             if self.role == Role::Leader {
                 assert!(matches!(raft.role(), Role::Leader | Role::Follower), "a leader leads or resigns");
                 assert!(self.last <= raft.last(), "a leader never cuts its log");

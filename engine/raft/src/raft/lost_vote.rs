@@ -23,15 +23,29 @@
 //! anywhere; its answer carries a term. A leader repeats an Append without an answer, and the question goes along. With a
 //! voter that is down for good such a replica never acknowledges: it then has to be replaced.
 //!
+//! A log that was put back to an earlier state, from a backup say (law 12), has lost entries besides. Nothing changes: a
+//! quorum that committed with the help of this replica shares a voter with every quorum that elects without it.
+//!
 //! The answers must have been sent to this incarnation. A connection dies with the process at its end, so what
 //! arrives was.
 
 use pontoon_types::{Body, LogId, ReplicaId, Term};
 
-use super::{Raft, Step};
+use super::{Raft, State, Step};
 use crate::mutation::Mutation;
 
 impl Raft {
+    /// The log was put back to an earlier state: votes, and acknowledgements too, may be forgotten. The rules above are
+    /// enough for both: whatever it had promised was in a term that another voter reached.
+    pub(super) fn on_forgot(&mut self, step: &mut Step) {
+        self.writes.withdraw();
+        if !matches!(self.state, State::Follower { .. }) {
+            self.wait_for_election(step);
+        }
+        self.hard_state.vote = None;
+        self.lost_vote.get_or_insert_default();
+    }
+
     /// Whether no term in which this replica may have voted is above its own.
     pub(super) fn knows_its_term(&self) -> bool {
         self.lost_vote.is_none() || self.has_heard_all() || self.config.mutated(Mutation::TrustLostTerm)

@@ -207,6 +207,7 @@ impl Raft {
             Event::Lost(indexes) => self.on_lost(step, indexes),
             Event::Applied(index) => self.on_applied(index),
             Event::Fetched { number, result } => self.on_fetched(step, number, result),
+            Event::Forgot => self.on_forgot(step),
             Event::Shed => self.evict(0),
             Event::Compact(to) => self.on_compact(step, to),
             Event::Install { last, configuration } => self.on_install(step, last, configuration),

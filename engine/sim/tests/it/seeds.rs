@@ -20,8 +20,8 @@ fn a_few_hundred_seeds_break_no_law() {
     println!("{runs} runs:\n{sum}");
     assert_eq!(runs, SEEDS);
     // A run in which nothing happens proves nothing; these are about a third of what the seeds do.
-    assert!(sum.elections > 1_000 && sum.entries_committed > 10_000, "{sum}");
-    assert!(sum.writes_acknowledged > 10_000 && sum.reads_served > 10_000, "{sum}");
+    assert!(sum.elections > 1_000 && sum.entries_committed > 5_000, "{sum}");
+    assert!(sum.writes_acknowledged > 3_000 && sum.reads_served > 4_000, "{sum}");
     assert!(sum.crashes > 1_000 && sum.power_cuts > 500 && sum.partitions > 200, "{sum}");
     assert!(sum.frames_lost > 5_000 && sum.frames_duplicated > 5_000 && sum.frames_refused > 50, "{sum}");
     assert!(sum.links_broken > 1_000 && sum.pauses > 100 && sum.unknown > 1_000 && sum.refusals > 1_000, "{sum}");
@@ -32,12 +32,13 @@ fn a_few_hundred_seeds_break_no_law() {
     );
     assert!(sum.seals > 1_000 && sum.starts_in_vain > 50, "{sum}");
     assert!(sum.damages > 200 && sum.damages_refused > 50 && sum.nodes_lost > 5, "{sum}");
-    assert!(sum.payloads_lost > 500 && sum.payloads_restored > 200, "{sum}");
-    assert!(sum.reads_checked > 5_000 && sum.parked > 60, "{sum}");
+    assert!(sum.payloads_lost > 250 && sum.payloads_restored > 80, "{sum}");
+    assert!(sum.old_images > 10, "{sum}");
+    assert!(sum.reads_checked > 3_000 && sum.parked > 30, "{sum}");
     assert!(sum.lags > 50 && sum.narrow_links > 100 && sum.slow_disks > 50 && sum.scrubs > 200, "{sum}");
     assert!(sum.frames_strange > 500 && sum.frames_ignored > 500 && sum.foreign > 50, "{sum}");
     assert!(sum.orders > 700 && sum.orders > sum.orders_refused + 150 && sum.configurations > 25, "{sum}");
-    assert!(sum.fetches > 6_000 && sum.cold_reads > 300, "{sum}");
+    assert!(sum.fetches > 2_000 && sum.cold_reads > 250, "{sum}");
     assert!(sum.created > 5 && sum.destroyed > 8, "{sum}");
     assert!(sum.checkpoints > 3_000 && sum.compactions > 3_000 && sum.snapshots > 300, "{sum}");
     assert_eq!(sum.undecided, 0, "every history is decided");
@@ -52,6 +53,7 @@ fn add(sum: &mut Counts, report: &Report) {
     sum.reads_checked += counts.reads_checked;
     sum.parked += counts.parked;
     sum.overlaps += counts.overlaps;
+    sum.old_images += counts.old_images;
     sum.entries_committed += counts.entries_committed;
     sum.writes_acknowledged += counts.writes_acknowledged;
     sum.reads_served += counts.reads_served;

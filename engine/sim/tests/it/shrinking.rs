@@ -50,13 +50,15 @@ fn clocks_beyond_the_margin_break_no_law() {
     }
 }
 
-/// Law 12 is not in force: a replica that has forgotten what it promised breaks the others' laws. When it is, this test
-/// turns round.
+/// Law 12: a replica that has forgotten what it promised follows, votes for nobody and breaks nobody's law.
 #[test]
-fn an_old_image_of_a_disk_is_not_noticed_yet() {
+fn an_old_image_of_a_disk_is_noticed() {
     let overrides = Overrides { nodes: Some(3), old_images: true, ..Overrides::default() };
-    let laws = ["one vote", "leader completeness", "committed prefix", "law 13", "the core at", "log matching"];
-    let is_of_amnesia = |broken: &String| laws.iter().any(|law| broken.starts_with(law));
-    let mut broken = (0..30).filter_map(|seed| Some(run(seed, &overrides).violation?.broken.to_string()));
-    assert!(broken.any(|broken| is_of_amnesia(&broken)), "amnesia breaks a law");
+    let mut images = 0;
+    for seed in 0..60 {
+        let report = run(seed, &overrides);
+        assert!(report.passed(), "{report}");
+        images += report.counts.old_images;
+    }
+    assert!(images >= 10, "{images} images came back");
 }

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use pontoon_types::{
-    self as types, ChunkNumber, CoreId, EntryKind, Generation, GroupId, Incarnation, Index, NodeId, ReplicaId, Term,
+    self as types, ChunkNumber, CoreId, EntryKind, Generation, GroupId, Incarnation, Index, LogMark, NodeId, ReplicaId,
+    Term,
 };
 use rkyv::{Archive, Serialize};
 
@@ -17,6 +18,7 @@ struct PeerFrame {
     core: u16,
     to: u64,
     incarnation: u64,
+    mark: u64,
     beacon: Option<Beacon>,
     messages: Vec<Message>,
     entries: Vec<Entry>,
@@ -42,6 +44,25 @@ struct Beacon {
     page: Option<ClaimPage>,
     wants_promise: bool,
     promise: Option<Promise>,
+    registration: Option<Registration>,
+    verdict: Option<Verdict>,
+    refused: bool,
+}
+
+#[derive(Archive, Serialize)]
+struct Registration {
+    life: u64,
+    log_high: u64,
+    log_low: u64,
+    mark: u64,
+    vouched: bool,
+}
+
+#[derive(Archive, Serialize)]
+struct Verdict {
+    life: u64,
+    accepted: bool,
+    incarnation: u64,
 }
 
 #[derive(Archive, Serialize)]
@@ -287,6 +308,7 @@ pub(crate) fn encode(value: &peer::PeerFrame, out: &mut Vec<u8>) {
         core: value.core.0,
         to: value.to.0,
         incarnation: value.incarnation.0,
+        mark: value.mark.0,
         beacon: value.beacon.as_ref().map(encode_beacon),
         messages,
         entries,
@@ -397,6 +419,19 @@ fn encode_beacon(beacon: &peer::Beacon) -> Beacon {
             sequence: promise.sequence,
             length_us: promise.length_us,
         }),
+        registration: beacon.registration.map(|registration| Registration {
+            life: registration.life,
+            log_high: (registration.log >> 64) as u64,
+            log_low: registration.log as u64,
+            mark: registration.mark.0,
+            vouched: registration.vouched,
+        }),
+        verdict: beacon.verdict.map(|verdict| Verdict {
+            life: verdict.life,
+            accepted: verdict.accepted,
+            incarnation: verdict.incarnation.0,
+        }),
+        refused: beacon.refused,
     }
 }
 
@@ -459,6 +494,7 @@ pub(crate) fn decode(bytes: Bytes) -> Result<peer::PeerFrame, FrameError> {
         core: CoreId(metadata.core.to_native()),
         to: NodeId(metadata.to.to_native()),
         incarnation: Incarnation(metadata.incarnation.to_native()),
+        mark: LogMark(metadata.mark.to_native()),
         beacon: metadata.beacon.as_ref().map(decode_beacon),
         messages,
         reads: metadata.reads.iter().map(decode_round).collect(),
@@ -614,6 +650,22 @@ fn decode_beacon(beacon: &ArchivedBeacon) -> peer::Beacon {
             sequence: promise.sequence.to_native(),
             length_us: promise.length_us.to_native(),
         }),
+        registration: beacon.registration.as_ref().map(decode_registration),
+        verdict: beacon.verdict.as_ref().map(|verdict| peer::Verdict {
+            life: verdict.life.to_native(),
+            accepted: verdict.accepted,
+            incarnation: Incarnation(verdict.incarnation.to_native()),
+        }),
+        refused: beacon.refused,
+    }
+}
+
+fn decode_registration(registration: &ArchivedRegistration) -> peer::Registration {
+    peer::Registration {
+        life: registration.life.to_native(),
+        log: u128::from(registration.log_high.to_native()) << 64 | u128::from(registration.log_low.to_native()),
+        mark: LogMark(registration.mark.to_native()),
+        vouched: registration.vouched,
     }
 }
 

@@ -3,18 +3,18 @@
 use bytes::Bytes;
 use pontoon_types::{
     Body, ChunkNumber, ClientId, ClusterId, CoreId, Descriptor, Entry, Generation, GroupId, Incarnation, Index,
-    KeyRange, LogId, Member, Message, NodeId, Permit, ReplicaId, RequestId, SessionId, SessionTime, Term,
+    KeyRange, LogId, LogMark, Member, Message, NodeId, Permit, ReplicaId, RequestId, SessionId, SessionTime, Term,
 };
 use pontoon_wire::client::{
-    Condition, CoreStatus, Counters, GroupRole, GroupStatus, Operation, OperationOutcome, Outcome, ReadLevel, Refusal,
-    Reply, ReplyFrame, Request, RequestFrame, Routes,
+    Condition, CoreStanding, CoreStatus, Counters, GroupRole, GroupStatus, Operation, OperationOutcome, Outcome,
+    ReadLevel, Refusal, Reply, ReplyFrame, Request, RequestFrame, Routes,
 };
 use pontoon_wire::command::{Command, KvOperation};
 use pontoon_wire::hello::{Caller, Hello, HelloRefusal, Welcome};
 use pontoon_wire::order::{GroupMember, GroupMembers, MemberStanding, Order, OrderReason};
 use pontoon_wire::peer::{
     Beacon, Claim, ClaimPage, ClaimSummary, Health, IndexAnswer, IndexQuestion, Listing, PeerFrame, Promise,
-    ReadConfirmation, ReadRound, SnapshotBody, SnapshotMessage, SnapshotOffer, SupportLeft,
+    ReadConfirmation, ReadRound, Registration, SnapshotBody, SnapshotMessage, SnapshotOffer, SupportLeft, Verdict,
 };
 
 fn id(index: u64, term: u64) -> LogId {
@@ -68,6 +68,7 @@ pub(crate) fn peer_full() -> PeerFrame {
         core: CoreId(1),
         to: NodeId(2),
         incarnation: Incarnation(7),
+        mark: LogMark(4_321),
         beacon: Some(Beacon {
             sequence: 900,
             acknowledged: 899,
@@ -90,6 +91,9 @@ pub(crate) fn peer_full() -> PeerFrame {
             }),
             wants_promise: true,
             promise: Some(Promise { epoch: 6, sequence: 899, length_us: 900_000 }),
+            registration: Some(Registration { life: 0xfeed, log: 5 << 64 | 6, mark: LogMark(4_000), vouched: true }),
+            verdict: Some(Verdict { life: 0xbeef, accepted: true, incarnation: Incarnation(12) }),
+            refused: true,
         }),
         messages: vec![
             message(2, Body::PreVote { last: id(8, 3) }),
@@ -322,6 +326,7 @@ pub(crate) fn replies() -> ReplyFrame {
             node: NodeId(1),
             core: CoreId(1),
             incarnation: Incarnation(6),
+            standing: CoreStanding::Refused,
             counters: counters(),
             groups: vec![
                 group_status(2, GroupRole::Follower),

@@ -3,17 +3,17 @@
 use bytes::Bytes;
 use pontoon_types::{
     Body, ChunkNumber, ClientId, CoreId, Descriptor, Entry, EntryKind, Generation, GroupId, Incarnation, Index,
-    KeyRange, LogId, Member, Message, NodeId, Permit, ReplicaId, RequestId, SessionId, SessionTime, Term,
+    KeyRange, LogId, LogMark, Member, Message, NodeId, Permit, ReplicaId, RequestId, SessionId, SessionTime, Term,
 };
 use pontoon_wire::client::{
-    Condition, CoreStatus, Counters, GroupRole, GroupStatus, Operation, OperationOutcome, Outcome, ReadLevel, Refusal,
-    Reply, ReplyFrame, Request, RequestFrame, Routes,
+    Condition, CoreStanding, CoreStatus, Counters, GroupRole, GroupStatus, Operation, OperationOutcome, Outcome,
+    ReadLevel, Refusal, Reply, ReplyFrame, Request, RequestFrame, Routes,
 };
 use pontoon_wire::command::{Command, KvOperation};
 use pontoon_wire::order::{GroupMember, GroupMembers, MemberStanding, Order, OrderReason};
 use pontoon_wire::peer::{
     Beacon, Claim, ClaimPage, ClaimSummary, Health, IndexAnswer, IndexQuestion, Listing, PeerFrame, Promise,
-    ReadConfirmation, ReadRound, SnapshotBody, SnapshotMessage, SnapshotOffer, SupportLeft,
+    ReadConfirmation, ReadRound, Registration, SnapshotBody, SnapshotMessage, SnapshotOffer, SupportLeft, Verdict,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -79,12 +79,13 @@ fn beacon() -> impl Strategy<Value = Beacon> {
         option::of(any::<[u64; 3]>().prop_map(|[epoch, sequence, length_us]| Promise { epoch, sequence, length_us }));
     let summary = || any::<(u64, u128)>().prop_map(|(count, hash)| ClaimSummary { count, hash });
     let wants = option::of(any::<u64>().prop_map(GroupId));
-    let rest = (summary(), summary(), any::<(u32, u32)>(), wants, option::of(page()), any::<bool>(), promise);
+    let rest =
+        (summary(), summary(), any::<(u32, u32)>(), wants, option::of(page()), (any::<bool>(), promise), about_logs());
     (any::<[u64; 3]>(), changes, rest).prop_map(
         |(
             [sequence, acknowledged, incarnation],
             changes,
-            (led, followed, health, wants, page, wants_promise, promise),
+            (led, followed, health, wants, page, (wants_promise, promise), (registration, verdict, refused)),
         )| {
             Beacon {
                 sequence,
@@ -98,9 +99,27 @@ fn beacon() -> impl Strategy<Value = Beacon> {
                 page,
                 wants_promise,
                 promise,
+                registration,
+                verdict,
+                refused,
             }
         },
     )
+}
+
+fn about_logs() -> impl Strategy<Value = (Option<Registration>, Option<Verdict>, bool)> {
+    let registration = any::<(u64, u128, u64, bool)>().prop_map(|(life, log, mark, vouched)| Registration {
+        life,
+        log,
+        mark: LogMark(mark),
+        vouched,
+    });
+    let verdict = any::<(u64, bool, u64)>().prop_map(|(life, accepted, incarnation)| Verdict {
+        life,
+        accepted,
+        incarnation: Incarnation(incarnation),
+    });
+    (option::of(registration), option::of(verdict), any::<bool>())
 }
 
 fn page() -> impl Strategy<Value = ClaimPage> {
@@ -170,14 +189,15 @@ pub(crate) fn peer_frame() -> impl Strategy<Value = PeerFrame> {
     );
     let support = any::<(u64, u32)>().prop_map(|(node, left_ms)| SupportLeft { node: NodeId(node), left_ms });
     let about_reads = (reads, confirmations, vec(index_question(), 0..3), vec(index_answer(), 0..3));
-    let head = any::<(u64, u16, u64, u64)>();
+    let head = any::<(u64, u16, u64, u64, u64)>();
     let about_groups = (vec(message(), 0..6), vec(snapshot(), 0..3));
     (head, option::of(beacon()), about_groups, about_reads, vec(support, 0..3)).prop_map(
-        |((from, core, to, incarnation), beacon, (messages, snapshots), about_reads, support)| PeerFrame {
+        |((from, core, to, incarnation, mark), beacon, (messages, snapshots), about_reads, support)| PeerFrame {
             from: NodeId(from),
             core: CoreId(core),
             to: NodeId(to),
             incarnation: Incarnation(incarnation),
+            mark: LogMark(mark),
             beacon,
             messages,
             reads: about_reads.0,
@@ -296,6 +316,8 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 }
 
 fn status() -> impl Strategy<Value = CoreStatus> {
+    let standing =
+        prop_oneof![Just(CoreStanding::Registered), Just(CoreStanding::Waiting), Just(CoreStanding::Refused)];
     use GroupRole::*;
     let roles = [Follower, PreCandidate, Candidate, Leader, Learner];
     let group = (any::<[u64; 10]>(), 0..5usize, option::of(node())).prop_map(move |(n, role, leader)| GroupStatus {
@@ -311,11 +333,12 @@ fn status() -> impl Strategy<Value = CoreStatus> {
         log_bytes: n[9],
         condition: if n[9].is_multiple_of(2) { Condition::Loading } else { Condition::Well },
     });
-    (any::<(u64, u16, u64)>(), any::<[u64; 3]>(), vec(group, 0..3)).prop_map(
-        |((node, core, incarnation), n, groups)| CoreStatus {
+    (any::<(u64, u16, u64)>(), standing, any::<[u64; 3]>(), vec(group, 0..3)).prop_map(
+        |((node, core, incarnation), standing, n, groups)| CoreStatus {
             node: NodeId(node),
             core: CoreId(core),
             incarnation: Incarnation(incarnation),
+            standing,
             counters: Counters { turns: n[0], syncs: n[1], log_prepared_bytes: n[2], ..Counters::default() },
             groups,
         },

@@ -106,6 +106,7 @@ struct CoreStatus {
     node: u64,
     core: u16,
     incarnation: u64,
+    standing: u8,
     counters: Counters,
     groups: Vec<GroupStatus>,
 }
@@ -377,6 +378,7 @@ fn encode_status(status: &client::CoreStatus) -> CoreStatus {
         node: status.node.0,
         core: status.core.0,
         incarnation: status.incarnation.0,
+        standing: status.standing as u8,
         counters: status.counters.into(),
         groups: status
             .groups
@@ -592,6 +594,7 @@ fn decode_status(status: &ArchivedCoreStatus) -> Result<client::CoreStatus, Fram
         node: NodeId(status.node.to_native()),
         core: CoreId(status.core.to_native()),
         incarnation: Incarnation(status.incarnation.to_native()),
+        standing: client::CoreStanding::from_code(status.standing).ok_or(FrameError::Value { field: "standing" })?,
         counters: status.counters.value(),
         groups,
     })
