@@ -5,7 +5,7 @@
 //!
 //! - the appended writes ([`Invariants::appended`]): log matching, and that no committed entry is cut away
 //! - the views of the replicas ([`Invariants::observe`]): election safety, leader completeness, equal committed
-//!   prefixes, commits of the own term only and durable on a quorum, equal states, pointers that never go back
+//!   prefixes, commits of the own term only and durable on a quorum, members as the log says, equal states, pointers that never go back
 //! - the frames ([`Invariants::sent`]): nothing promises what is not durable (law 13), one vote in a term
 //!
 //! What clients see is checked elsewhere (`history`).
@@ -63,6 +63,8 @@ struct Replica {
     committed: Index,
     applied: Index,
     write_number: u64,
+    /// What its log had given up when its members were looked at last.
+    members_at: LogId,
     /// How it looked after its last turn.
     glance: Option<Glance>,
 }
@@ -212,6 +214,7 @@ impl Invariants {
             self.check_pointers(place, &view, disks)?;
             self.check_leadership(place, &view, &mut changes)?;
             self.check_commit(place, &view, disks, &mut changes)?;
+            self.check_members(place, &view)?;
             self.check_state(place, &view)?;
         }
         Ok(changes)
@@ -326,6 +329,26 @@ impl Invariants {
             self.check_leaders_have(group, id, term)?;
         }
         Ok(())
+    }
+
+    /// The members that count are those of the last configuration in the log, or what stands for the log that was given up.
+    /// Looked at whenever some more of it was.
+    fn check_members(&mut self, place: Place, view: &GroupView<'_>) -> Result<(), Broken> {
+        let group = view.group();
+        let replica = self.replicas.get_mut(&(place, group)).expect("law: only started replicas are seen");
+        let compacted = replica.log.compacted;
+        if std::mem::replace(&mut replica.members_at, compacted) == compacted {
+            return Ok(());
+        }
+        let truth = &self.groups[&group];
+        let in_force = in_force_since(&truth.descriptor, &truth.configurations, &replica.log, view.last());
+        match in_force.last() {
+            Some(says) if says != view.configuration() => {
+                let (in_force, says) = (view.configuration().to_string(), says.to_string());
+                Err(Broken::WrongMembers { group, place, in_force, says })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A newly committed entry is in the log of every replica that leads in a later term.
@@ -538,6 +561,7 @@ impl Replica {
             committed: Index(0),
             applied: Index(0),
             write_number: 0,
+            members_at: LogId::default(),
             glance: None,
             log,
         }
@@ -580,6 +604,7 @@ impl Truth {
             if entry.kind == EntryKind::Configuration
                 && let Ok(configuration) = Configuration::decode(&entry.payload)
             {
+                self.check_named(&configuration)?;
                 self.configurations.push((entry.id.index, configuration));
             }
             return Ok(());
@@ -589,6 +614,14 @@ impl Truth {
             return Err(Broken::CommittedDiffers { group, index: second.index, first, second, place });
         }
         Ok(())
+    }
+
+    /// A replica that was removed is never named again (law 11).
+    fn check_named(&self, next: &Configuration) -> Result<(), Broken> {
+        let group = self.descriptor.group;
+        let Some((_, before)) = self.configurations.last() else { return Ok(()) };
+        let named_again = next.members().iter().find(|(member, _)| before.has_removed(member.replica));
+        named_again.map_or(Ok(()), |(member, _)| Err(Broken::NamedAgain { group, replica: member.replica }))
     }
 
     /// What is committed is durable on a quorum of a configuration by which it may have been committed.

@@ -5,7 +5,7 @@
 //! disks lose nothing for good and that have no handicap, because a group may then depend on fewer nodes than a
 //! majority of all. Voters become learners and voters again, are removed, and new replicas come to life on nodes that
 //! have none, one by one and through joint configurations, left by the leader or by another order. In some runs there are
-//! more nodes than replicas.
+//! more nodes than replicas. Now and then an order names a replica that was removed, and has to be refused.
 //!
 //! Half of them come from operators (`operator`).
 //!
@@ -24,6 +24,9 @@ use crate::random::Random;
 use crate::replica_log::ReplicaLog;
 use crate::trace::Place;
 use crate::world::World;
+
+/// How often an order names a replica again that was removed.
+const DEAD_PPM: u32 = 100_000;
 
 /// How often orders are given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,8 +79,8 @@ impl World {
             if !free.is_empty() && self.random.chance(600_000) {
                 let node = free.swap_remove(self.random.below(free.len() as u64) as usize);
                 highest = ReplicaId(highest.0 + 1);
-                let member = Member { node, replica: highest };
-                changes.push(Change::Learner(member));
+                let replica = self.draw_dead(&current).unwrap_or(highest);
+                changes.push(Change::Learner(Member { node, replica }));
             } else if !members.is_empty() {
                 let member = members.swap_remove(self.random.below(members.len() as u64) as usize);
                 changes.push(match self.random.below(10) {
@@ -97,6 +100,13 @@ impl World {
             return self.operator_changes(group, place, &current);
         }
         self.order(place, Event::ChangeMembers { group, change });
+    }
+
+    /// Now and then a replica that was removed, which no correct core takes again (law 11).
+    fn draw_dead(&mut self, current: &Configuration) -> Option<ReplicaId> {
+        let dead: Vec<ReplicaId> =
+            (1..=current.highest().0).map(ReplicaId).filter(|it| current.has_removed(*it)).collect();
+        (!dead.is_empty() && self.lives.chance(DEAD_PPM)).then(|| *self.lives.pick(&dead))
     }
 
     fn order(&mut self, place: Place, order: Event) {

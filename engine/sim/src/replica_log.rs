@@ -62,7 +62,9 @@ impl ReplicaLog {
     }
 
     fn compact(&mut self, Compaction { to, reset }: Compaction) -> Result<(), String> {
-        if reset {
+        if reset && self.id_at(to.index) == Some(to) && self.last() != to {
+            return Err(format!("a reset to {to}, behind which the log that holds it goes on to {}", self.last()));
+        } else if reset {
             self.entries.clear();
         } else if self.id_at(to.index) != Some(to) {
             return Err(format!("a compaction to {to}, which the log does not hold"));

@@ -142,6 +142,26 @@ pub enum Broken {
         /// What is wrong with it.
         what: String,
     },
+    /// A replica goes by other members than its log says.
+    #[error("members: {group} at {place} goes by {in_force}, where its log says {says}")]
+    WrongMembers {
+        /// The group.
+        group: GroupId,
+        /// Where.
+        place: Place,
+        /// The configuration in force.
+        in_force: String,
+        /// The one that should be.
+        says: String,
+    },
+    /// A group names a replica again that it had removed.
+    #[error("law 11: {group} names {replica} again, which was removed")]
+    NamedAgain {
+        /// The group.
+        group: GroupId,
+        /// The replica.
+        replica: ReplicaId,
+    },
     /// Two replicas applied the same entries and differ.
     #[error("state equality: {group} at applied index {applied} differs at {place}")]
     StateDiffers {

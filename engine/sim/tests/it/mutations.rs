@@ -74,9 +74,17 @@ fn of_raft(mutation: Mutation) -> Option<Case> {
         | LearnerCounts
         | KeepCutConfiguration
         | RemovedLeaderStays
-        | PermitReused
-        | DropKeptSuffix
-        | IgnoreSnapshotMembers => return None,
+        | PermitReused => return None,
+        DropKeptSuffix => Case {
+            overrides: Overrides { mutation: Some(mutation), ..Overrides::default() },
+            seeds_max: 200,
+            laws: &["writes in order"],
+        },
+        IgnoreSnapshotMembers => Case {
+            overrides: Overrides { mutation: Some(mutation), ..Overrides::default() },
+            seeds_max: 200,
+            laws: &["members"],
+        },
         InstallBelowCommitted => Case {
             overrides: Overrides { mutation: Some(mutation), ..Overrides::default() },
             seeds_max: 100,
@@ -164,9 +172,13 @@ fn of_core(mutation: CoreMutation) -> Case {
             seeds_max: 40,
             laws: &["orders"],
         },
-        // Not found by the simulator: it orders no replica that has died, only learners are new, and its stores keep what they
-        // were given.
-        ReviveDead | UninitialisedVotes | AnyDigest => leased(0),
+        // Not found by the simulator: only learners are new, and its stores keep what they were given.
+        UninitialisedVotes | AnyDigest => leased(0),
+        ReviveDead => Case {
+            overrides: Overrides { core_mutation: Some(mutation), ..Overrides::default() },
+            seeds_max: 250,
+            laws: &["law 11"],
+        },
         LieAboutSupport | PromiseFromEvent | IgnoreClockJumps | LeaseDespitePermit => leased(0),
         NoRegistration => rolled_back(60),
         IgnoreMarks => rolled_back(60),
@@ -291,6 +303,11 @@ fn bugs_around_the_raft_core_are_found() {
 #[test]
 fn bugs_of_leases_are_found() {
     all_found([("LeaseWithoutAcceptance".to_string(), of_core(CoreMutation::LeaseWithoutAcceptance))]);
+}
+
+#[test]
+fn a_replica_that_is_named_again_is_found() {
+    all_found([("ReviveDead".to_string(), of_core(CoreMutation::ReviveDead))]);
 }
 
 #[test]
