@@ -299,6 +299,11 @@ impl Gathered {
         self.waiting.is_empty()
     }
 
+    /// What all that waits will take, bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.waiting.iter().map(|group| group.room().group_len() as u64).sum()
+    }
+
     /// What the oldest group takes.
     pub(crate) fn front_room(&self) -> Option<Room> {
         self.waiting.front().map(GroupBuffer::room)

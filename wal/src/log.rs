@@ -411,13 +411,15 @@ impl Log {
         self.last_group_entries
     }
 
-    /// Whether proposals should be answered with Busy: less than half a segment is left in what is written and what
-    /// is ready. That half is the reserve for votes, truncations and what was already proposed; a vote takes one
-    /// block, so the reserve of a full-size segment carries 8,192 of them. A log that starts after crashes took above
-    /// `max_log_bytes` is full whatever room they gave it.
+    /// Whether proposals should be answered with Busy, and entries of peers passed by: when all that has gathered is written,
+    /// less than half a segment is left in what is written and what is ready. So what has gathered can be written, and a
+    /// replica that has applied more than is durable comes to the checkpoint that frees the log (law 19). That half is the
+    /// reserve for votes, truncations and what was already proposed; a vote takes one block, so the reserve of a full-size
+    /// segment carries 8,192 of them. A log that starts after crashes took above `max_log_bytes` is full whatever room they
+    /// gave it.
     pub fn is_full(&self) -> bool {
         let ready_bytes = self.supply.ready() as u64 * (self.segment_bytes - BLOCK_BYTES as u64);
-        let is_short = self.writer.room() + ready_bytes < self.segment_bytes / 2;
+        let is_short = self.writer.room() + ready_bytes < self.segment_bytes / 2 + self.gathered.bytes();
         self.fence.is_some() || self.supply.is_above_maximum() || is_short
     }
 

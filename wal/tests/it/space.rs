@@ -447,3 +447,18 @@ fn a_log_above_its_maximum_is_full_until_it_is_below_again() {
         assert!(log.is_full() || log.bytes() <= max_log_bytes, "{} bytes", log.bytes());
     }
 }
+
+#[test]
+fn a_log_is_full_while_all_that_has_gathered_can_still_be_written() {
+    let rig = Rig::new(Options { max_log_bytes: 12 * SEGMENT_BYTES, ..small() }, 2);
+    let (mut log, _) = rig.open();
+    let mut number = 0;
+    while !log.is_full() {
+        number += 1;
+        assert!(number < 1000, "nothing is synced, and it takes ever more");
+        log.append(CoreWriteNumber(number), &[entries(2, vec![entry(number, 1, vec![1; 3000])])]);
+    }
+    assert!(number > 10, "some of it has room: {number}");
+    rig.flush(&mut log);
+    assert_eq!(log.stats().entries, number);
+}
