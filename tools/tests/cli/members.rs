@@ -98,7 +98,7 @@ fn what_cannot_be_is_a_usage_error_and_what_cannot_be_now_is_not() {
     let leader = cluster.members("g2")["leader"].as_u64().unwrap();
     let silent = if leader == 3 { 2 } else { 3 };
     cluster.nodes.remove(silent as usize - 1).stop().unwrap();
-    let output = cluster.run("transfer", &["g2", "--to", &silent.to_string(), "--timeout-ms", "2000"]);
+    let output = cluster.run("transfer", &["g2", "--to", &silent.to_string(), "--timeout-ms", "15000"]);
     assert_eq!(code(&output), 10, "{output:?}");
     error_line(&output);
 }
