@@ -42,6 +42,9 @@ fn case_24_a_core_whose_device_fails_ends_and_the_others_of_its_node_go_on() {
         until("it leads on both cores", || {
             (0..2).all(|core| leads(&mut client, 1, core).is_some_and(|groups| groups > 0))
         });
+        until("all groups of the healthy core are led", || {
+            (1..=2).filter_map(|node| leads(&mut client, node, 0)).sum::<usize>() == 8
+        });
         processes.push(nodes.start(2));
         let load = Load::start(nodes.addresses());
         let led = leads(&mut client, 1, 0).unwrap();
