@@ -31,7 +31,11 @@ use crate::support::PATIENCE;
 
 /// Runs a test on a disk that fails and stalls on command.
 fn on_failing_disk(test: impl FnOnce(&mut Disk)) {
-    match Disk::failing(FileSystem::Ext4) {
+    on(Disk::failing(FileSystem::Ext4), test);
+}
+
+fn on(disk: Result<Disk, String>, test: impl FnOnce(&mut Disk)) {
+    match disk {
         Ok(mut disk) => test(&mut disk),
         Err(why) => eprintln!("SKIPPED on {}: {why}", FileSystem::Ext4),
     }

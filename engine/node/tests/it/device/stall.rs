@@ -4,12 +4,12 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::power::on_each;
-use super::{Load, client, copy, on_failing_disk, until};
+use super::disk::{Disk, FileSystem};
+use super::{Load, client, copy, on, on_failing_disk, until};
 use crate::support::{Directories, Process, directories};
 
 /// Three nodes, the first of them on the disk, where it leads something.
-fn start(nodes: &mut Directories, disk: &super::Disk) -> Vec<Process> {
+fn start(nodes: &mut Directories, disk: &Disk) -> Vec<Process> {
     let moved = disk.directory().join("n1");
     copy(nodes.dir(0), &moved);
     nodes.nodes[0].1 = moved;
@@ -20,7 +20,7 @@ fn start(nodes: &mut Directories, disk: &super::Disk) -> Vec<Process> {
 }
 
 /// Has the file system hold everybody who writes, until it is thawed.
-fn freeze_file_system(disk: &super::Disk, freeze: bool) {
+fn freeze_file_system(disk: &Disk, freeze: bool) {
     let verb = if freeze { "--freeze" } else { "--unfreeze" };
     let status = Command::new("fsfreeze").arg(verb).arg(disk.directory()).status().unwrap();
     assert!(status.success(), "fsfreeze {verb}");
@@ -98,7 +98,7 @@ fn case_29_a_device_that_never_answers_again_ends_the_node() {
 #[test]
 #[ignore = "needs root and loop devices: wal/tests/loop.sh"]
 fn case_29_a_file_system_that_holds_the_core_in_a_write_ends_the_node() {
-    on_each(|disk| {
+    on(Disk::new(FileSystem::Ext4), |disk| {
         let mut nodes = directories(3, 16, 1);
         let mut processes = start(&mut nodes, disk);
         let load = Load::start(nodes.addresses());
