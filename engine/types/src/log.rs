@@ -31,9 +31,9 @@ impl fmt::Display for Term {
 pub struct Index(pub u64);
 
 impl Index {
-    /// The index after this one.
+    /// The index after this one. The largest stays: no log comes to it, but bytes on a disk may name it.
     pub fn next(self) -> Index {
-        Index(self.0 + 1)
+        Index(self.0.saturating_add(1))
     }
 
     /// The index before this one; zero stays zero.
