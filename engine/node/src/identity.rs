@@ -32,14 +32,13 @@ use pontoon_types::{ClusterId, Incarnation, NodeId};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::DataDirError;
+use crate::slot::{self, CHECKSUM_AT, HEADER_BYTES};
 
 const MAGIC: [u8; 8] = *b"PTNNODE\0";
 const FORMAT: u32 = 3;
 const FORMAT_WITHOUT_RETIRED: u32 = 1;
 const FORMAT_WITHOUT_PROMISE: u32 = 2;
-const HEADER_BYTES: usize = 28;
 const SLOT_BYTES: usize = 64 << 10;
-const CHECKSUM_AT: usize = 24;
 
 /// What a data directory is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -311,22 +310,7 @@ fn encode_slot(sequence: u64, identity: &Identity) -> Vec<u8> {
     let longest_promise_us = identity.longest_promise.as_micros().try_into().unwrap_or(u64::MAX);
     body.extend_from_slice(&u64::to_le_bytes(longest_promise_us));
     assert!(body.len() + HEADER_BYTES <= SLOT_BYTES, "law: an identity fits in its slot");
-    let mut slot = Vec::with_capacity(HEADER_BYTES + body.len());
-    slot.extend_from_slice(&MAGIC);
-    slot.extend_from_slice(&FORMAT.to_le_bytes());
-    slot.extend_from_slice(&(body.len() as u32).to_le_bytes());
-    slot.extend_from_slice(&sequence.to_le_bytes());
-    let checksum = checksum(&slot, &body);
-    slot.extend_from_slice(&checksum.to_le_bytes());
-    slot.extend_from_slice(&body);
-    slot
-}
-
-fn checksum(header: &[u8], body: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(header);
-    hasher.update(body);
-    hasher.finalize()
+    slot::seal(MAGIC, FORMAT, sequence, &body)
 }
 
 /// Why a slot is not read.
@@ -353,7 +337,7 @@ fn decode_slot(bytes: &[u8]) -> Result<(u64, Identity), Fault> {
     let sequence = u64::from_le_bytes(header.array()?);
     let expected = u32::from_le_bytes(header.array()?);
     let body = header.bytes.get(..length).ok_or("it is cut short")?;
-    if checksum(&bytes[..CHECKSUM_AT], body) != expected {
+    if slot::checksum(&bytes[..CHECKSUM_AT], body) != expected {
         return Err(Fault::Torn("its checksum does not match"));
     }
     if !(FORMAT_WITHOUT_RETIRED..=FORMAT).contains(&format) {

@@ -28,11 +28,10 @@ use pontoon_types::{CoreId, Incarnation, LogMark, NodeId};
 use crate::error::DataDirError;
 use crate::identity::sync_dir;
 use crate::inbox::{Delivery, Inbox};
+use crate::slot::{self, CHECKSUM_AT, HEADER_BYTES};
 
 const MAGIC: [u8; 8] = *b"PTNLIVES";
 const FORMAT: u32 = 1;
-const CHECKSUM_AT: usize = 24;
-const HEADER_BYTES: usize = CHECKSUM_AT + 4;
 const SLOT_BYTES: usize = 64 << 10;
 const HEAD_BYTES: usize = 22;
 const PEER_BYTES: usize = 57;
@@ -129,22 +128,7 @@ fn encode(sequence: u64, ledger: &Ledger) -> Vec<u8> {
         body.push(u8::from(*witness));
     }
     assert!(HEADER_BYTES + body.len() <= SLOT_BYTES, "law: a ledger fits in its slot");
-    let mut slot = Vec::with_capacity(HEADER_BYTES + body.len());
-    slot.extend_from_slice(&MAGIC);
-    slot.extend_from_slice(&FORMAT.to_le_bytes());
-    slot.extend_from_slice(&(body.len() as u32).to_le_bytes());
-    slot.extend_from_slice(&sequence.to_le_bytes());
-    let checksum = checksum(&slot, &body);
-    slot.extend_from_slice(&checksum.to_le_bytes());
-    slot.extend_from_slice(&body);
-    slot
-}
-
-fn checksum(header: &[u8], body: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(header);
-    hasher.update(body);
-    hasher.finalize()
+    slot::seal(MAGIC, FORMAT, sequence, &body)
 }
 
 fn decode(slot: &[u8]) -> Option<(u64, Ledger)> {
@@ -152,7 +136,7 @@ fn decode(slot: &[u8]) -> Option<(u64, Ledger)> {
     let u64_in = |bytes: &[u8], at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
     let body = slot.get(HEADER_BYTES..HEADER_BYTES + u32_at(12)? as usize)?;
     let is_whole = slot.starts_with(&MAGIC) && u32_at(8)? == FORMAT;
-    if !is_whole || u32_at(CHECKSUM_AT)? != checksum(&slot[..CHECKSUM_AT], body) || body.len() < HEAD_BYTES {
+    if !is_whole || u32_at(CHECKSUM_AT)? != slot::checksum(&slot[..CHECKSUM_AT], body) || body.len() < HEAD_BYTES {
         return None;
     }
     let mut peers = BTreeMap::new();

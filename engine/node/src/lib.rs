@@ -30,6 +30,7 @@
 //! - `core_loop`: one turn, over the `driver` (epoll, sockets, and a small ring for syncs); `hold`: when to sync;
 //!   `write_limits`: what one write may carry
 //! - `link`: the connection to a peer; `door`: who may come in; `connection`: who came in; `inbox`: between threads
+//! - `slot`: the frame of small files written in two places in turn
 //! - `init`: the first start of a cluster; `identity`: the node file and the lock; `descriptor_record`: its ranges
 //! - `store`: the checkpoints, on threads of their own
 //! - `quorum_loss`: groups that begin anew with the survivors of a lost quorum, offline
@@ -76,6 +77,7 @@ mod listen;
 mod out_buffer;
 mod probe;
 mod recover;
+mod slot;
 
 pub use config::{ConfigFile, NodeConfig};
 pub use core_loop::MemoryUse;
