@@ -5,6 +5,11 @@
 //! quorum would agree does the replica write its new term and its own vote. The requests for votes leave, and the
 //! own vote counts, once that write is durable; a vote for another is promised under the same rule.
 //!
+//! Two that ask for pre-votes at once would both be told yes, and then take each other's votes away; where a network is
+//! slow compared with the timeouts, that can go on for many terms. So one of them gives way when it hears of the other:
+//! the one whose log is behind, or the later name. Who starts once the first one stands hears of it before it could stand
+//! itself, so votes are split only where messages overtake each other by more than a round trip.
+//!
 //! Whom to ask, and whose answers count, says the configuration in force here. Whoever is asked answers, even if it
 //! does not know the one who asks or takes itself for a learner: its own configuration may be the older one. A replica
 //! whose leader is confirmed is *content*. It refuses pre-votes, and a request for votes in a higher term passes it by
@@ -68,8 +73,18 @@ impl Raft {
     /// A pre-vote is granted if an election could help (no leader is confirmed) and would get this replica's vote.
     pub(super) fn on_pre_vote(&mut self, step: &mut Step, from: ReplicaId, term: Term, last: LogId) {
         let granted = !self.is_content() && self.may_vote() && term > self.hard_state.term && last >= self.log.last();
+        if granted && self.gives_way_to(from, last) {
+            self.wait_for_election(step);
+        }
         let term = if granted { term } else { self.hard_state.term };
         self.send(step, self.message(from, term, Body::PreVoteResponse { granted }));
+    }
+
+    /// Whether this replica asks for pre-votes too and leaves it to the other one, to which it would give its vote. It tries
+    /// again at its deadline if nothing comes of that.
+    fn gives_way_to(&self, from: ReplicaId, last: LogId) -> bool {
+        let is_later = (last, self.me) > (self.log.last(), from);
+        matches!(self.state, State::PreCandidate(_)) && is_later && self.members.current().is_voter(from)
     }
 
     pub(super) fn on_pre_vote_response(&mut self, step: &mut Step, from: ReplicaId, term: Term, granted: bool) {
