@@ -8,6 +8,8 @@ use pontoon_raft::membership::Configuration;
 use pontoon_raft::{Fetch, Identities, Raft, Restored, Role, Unfetched};
 use pontoon_types::{Body, Entry, EntryKind, HardState, Index, LogId, Message, Permit, ReplicaId, Term, Write};
 
+use crate::snapshot::members_of;
+
 /// What a crash leaves of one replica. It replays writes in their order (law 14) and knows nothing else.
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
@@ -22,6 +24,8 @@ pub struct Disk {
     pub lost: BTreeSet<Index>,
     /// Term and vote are rotten, for good.
     pub vote_lost: bool,
+    /// What the checkpoint covers that was taken in last.
+    pub store: Vec<Entry>,
     /// What term and vote were before they were written last.
     older: HardState,
 }
@@ -50,13 +54,27 @@ impl Disk {
             self.unseen.remove(&entry.id.index);
         }
         if let Some(compaction) = write.compact {
-            let to = compaction.to;
-            assert_eq!(self.entries[to.index.0 as usize - 1].id, to, "what is given up is in the log");
-            assert!(to.index > self.compacted.index && !compaction.reset, "a log is given up forwards");
-            self.compacted = to;
-            self.lost = self.lost.split_off(&to.index.next());
-            self.unseen = self.unseen.split_off(&to.index.next());
+            if compaction.reset {
+                self.reset();
+            }
+            assert!(compaction.to.index > self.compacted.index || compaction.reset, "a log is given up forwards");
+            self.give_up(compaction.to);
         }
+    }
+
+    /// The checkpoint takes the place of the log (law 18).
+    pub fn reset(&mut self) {
+        self.entries = self.store.clone();
+        self.lost.clear();
+        self.unseen.clear();
+    }
+
+    /// The log begins behind this entry from now on.
+    pub fn give_up(&mut self, to: LogId) {
+        assert_eq!(self.entries[to.index.0 as usize - 1].id, to, "what is given up is in the log");
+        self.compacted = to;
+        self.lost = self.lost.split_off(&to.index.next());
+        self.unseen = self.unseen.split_off(&to.index.next());
     }
 
     /// Reads what was asked for, as a log does.
@@ -127,15 +145,15 @@ impl Disk {
         let (hard_state, lost) = (self.hard_state, self.lost.iter().copied().collect());
         let of_members = |entry: &&Entry| entry.kind == EntryKind::Configuration;
         let configurations = self.entries[compacted..first].iter().filter(of_members).cloned().collect();
-        let settled = self.entries[..compacted].iter().rev().find(of_members);
-        let settled = settled.map(|entry| Configuration::decode(&entry.payload).expect("a configuration"));
+        let settled = if self.checkpoint().is_some() { &self.store } else { &self.entries[..compacted] };
         Restored {
             hard_state,
             compacted: self.compacted,
             older,
             configurations,
             entries,
-            members: settled.unwrap_or_else(|| founders.clone()),
+            members: members_of(settled, founders),
+            checkpoint: self.checkpoint(),
             lost,
             vote_lost: self.vote_lost,
             ..Restored::default()

@@ -156,10 +156,11 @@ impl Cluster {
         let seed = base + id.0 * 1000 + node.starts;
         node.disk.unseen.clear();
         let restored = node.disk.restored(window, &founders);
-        (node.written, node.applied) = (node.disk.clone(), restored.compacted.index);
+        node.written = node.disk.recovered();
+        node.applied = node.written.compacted.index;
         node.raft = Some(Raft::new(config, id, restored, seed, now));
-        let node = &self.nodes[&id];
-        self.checker.on_step(node.raft.as_ref().expect("just made"), &node.written.entries, &self.founders);
+        // What the checkpoint changes in the log is written with the first step.
+        self.step(id, Event::Timer);
     }
 
     /// Stops a replica. Of its writes under way the first `kept` reach the disk all the same.
@@ -443,7 +444,8 @@ fn format_write(write: &Write) -> String {
         write!(line, " restored={}", format_entries(&write.restored)).expect("a string takes any text");
     }
     if let Some(compaction) = write.compact {
-        write!(line, " compact={}", compaction.to).expect("a string takes any text");
+        let verb = if compaction.reset { "reset" } else { "compact" };
+        write!(line, " {verb}={}", compaction.to).expect("a string takes any text");
     }
     line
 }

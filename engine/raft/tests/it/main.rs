@@ -10,3 +10,4 @@ mod mutations;
 mod properties;
 mod quorums;
 mod scripts;
+mod snapshot;

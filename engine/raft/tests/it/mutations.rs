@@ -93,16 +93,29 @@ fn changing_before_an_own_commit_is_caught_by_the_published_error() {
     assert!(why.contains("leader completeness") || why.contains("state machine safety"), "{why}");
 }
 
-/// Random schedules need thousands of tries for these two; a script shows them at once.
+/// Random schedules need thousands of tries for some of these; a script shows each at once.
 #[test]
-fn wrong_elections_are_seen_in_their_scripts() {
-    let half = include_str!("../scripts/membership_joint_election_needs_both_halves.txt");
-    let log = include_str!("../scripts/transfer_late_permit.txt");
-    for (text, mutation) in [(half, Mutation::VoteWithoutOutgoing), (log, Mutation::VoteForAnyLog)] {
-        assert_eq!(run("without the bug", text, &Config::default()), text);
-        let outcome =
-            catch_unwind(|| run("with the bug", text, &Config { mutation: Some(mutation), ..Config::default() }));
-        assert!(outcome.map_or(true, |printed| printed != text), "{mutation:?} shows");
+fn a_bug_is_seen_in_its_script() {
+    let shows = |name: &str, text: &str, mutation: Mutation| {
+        assert_eq!(run(name, text, &Config::default()), text, "without the bug");
+        let config = Config { mutation: Some(mutation), ..Config::default() };
+        let outcome = catch_unwind(|| run(name, text, &config));
+        assert!(outcome.map_or(true, |printed| printed != text), "{mutation:?} shows in {name}");
+    };
+    macro_rules! shows {
+        ($($script:literal: $($mutation:ident),+;)+) => {
+            $($(shows($script, include_str!(concat!("../scripts/", $script, ".txt")), Mutation::$mutation);)+)+
+        };
+    }
+    shows! {
+        "commit_needs_the_match": CommitWithoutMatch;
+        "membership_joint_election_needs_both_halves": VoteWithoutOutgoing;
+        "membership_partition_kill_pause": KeepCutConfiguration, SkipDurableWait;
+        "membership_snapshot_against_stale_entries": IgnoreSnapshotMembers;
+        "single_voter": CommitAloneEarly;
+        "term_and_entries_in_one_write": TermNotWritten;
+        "transfer_late_permit": VoteForAnyLog;
+        "vote_kept_by_former_candidate": EraseVoteOnStepDown, AskBeforeOwnVote, ForgetVoteAtRestart;
     }
 }
 

@@ -19,7 +19,7 @@
 //!   `decay R I…`: these rot, and nobody is told.
 //! - `fetched R [S]`: the log of R answers all that it was asked for, or only what S needs; `cold R` / `warm R`: whether
 //!   `stabilize` leaves that to `fetched`. `lazy R`: its machine applies only with `apply R [I]`. `compact R I`, `shed R`:
-//!   events. `window R` prints what is in memory.
+//!   events. `window R` prints what is in memory. `snapshot A>B I`: B has stored a snapshot that A made at I.
 //! - `change R voter=4,5 learner=6 remove=1 [joint] [stay]`: changes the members, after asking; `joint` goes through a joint
 //!   configuration even if it need not, `stay` does not leave it. `leave R`: leaves it. `transfer R S`: hands over.
 //!   `prefer R P`: how eager R is.
@@ -170,6 +170,10 @@ impl Runner {
                 event(cluster, verb, arguments);
             }
             "fill" => fill(cluster, arguments),
+            "snapshot" => {
+                let (from, to) = direction(arguments[0]);
+                cluster.install(from, to, Index(arguments[1].parse().expect("an index")));
+            }
             "change" | "leave" | "transfer" | "prefer" => govern(cluster, verb, arguments),
             "deliver" | "drop" | "queue" => messages(cluster, verb, arguments),
             "inject" => inject(cluster, arguments),
