@@ -49,6 +49,8 @@ pub struct Cluster {
     pub shelves: BTreeMap<NodeId, Shelf>,
     /// Nodes whose stores do nothing.
     pub shelved: BTreeSet<NodeId>,
+    /// All frames that were sent since somebody began to look.
+    pub recorded: Option<Vec<(NodeId, NodeId, Bytes)>>,
     /// Destroyed replicas, as the logs keep them.
     pub tombstones: BTreeMap<NodeId, Vec<(GroupId, ReplicaId)>>,
     /// Whether what is said of snapshots is printed.
@@ -120,11 +122,16 @@ impl Cluster {
             let is_founder = founded.replica_on(node) == Some(view.replica());
             state_of(
                 (if is_founder { founded } else { view.descriptor() }, view),
-                self.shelves[&node].found(view.group()),
+                self.shelves[&node].found(view.group(), view.replica()),
             )
         };
         let mut groups: Vec<GroupState> = old.groups().map(of_group).collect();
         groups.iter_mut().for_each(damage);
+        self.start_again(node, groups);
+    }
+
+    /// A node that is not there starts with these groups.
+    pub fn start_again(&mut self, node: NodeId, groups: Vec<GroupState>) {
         let config = self.configs.get_mut(&node).unwrap();
         config.incarnation = Incarnation(config.incarnation.0 + 1);
         config.tombstones = self.tombstones.get(&node).cloned().unwrap_or_default();
@@ -202,6 +209,7 @@ impl Cluster {
             wire: VecDeque::new(),
             shelves: BTreeMap::new(),
             shelved: BTreeSet::new(),
+            recorded: None,
             tombstones: BTreeMap::new(),
             prints: false,
             sampled_early: BTreeMap::new(),
@@ -265,6 +273,7 @@ impl Cluster {
         self.ledgers_under_way.extend(effects.ledger.map(|ledger| (node, ledger)));
         for (to, bytes) in effects.beacons.into_iter().chain(effects.peer_frames) {
             *self.frames.entry((node, to)).or_default() += 1;
+            self.recorded.iter_mut().for_each(|recorded| recorded.push((node, to, bytes.clone())));
             match self.delay.get(&(node, to)) {
                 _ if self.cut.contains(&(node, to)) => {}
                 Some(delay) => self.late.push_back((self.now + *delay, node, to, bytes)),
@@ -298,13 +307,7 @@ impl Cluster {
             let busy =
                 self.shelves.iter().find(|(node, shelf)| !shelf.orders.is_empty() && !self.shelved.contains(node));
             if let Some(node) = busy.map(|(node, _)| *node) {
-                let shelf = self.shelves.get_mut(&node).unwrap();
-                let order = shelf.orders.remove(0);
-                if let Some(answer) = shelf.carry_out(order)
-                    && self.cores.contains_key(&node)
-                {
-                    self.event(node, Event::Store(answer));
-                }
+                self.store_once(node);
                 continue;
             }
             let kept = self.ledgers_under_way.keys().find(|node| !self.ledger_held.contains(node)).copied();
@@ -324,6 +327,17 @@ impl Cluster {
             }
         }
         panic!("the cluster does not settle");
+    }
+
+    /// The store of a node carries out the next order.
+    pub fn store_once(&mut self, node: NodeId) {
+        let shelf = self.shelves.get_mut(&node).unwrap();
+        let order = shelf.orders.remove(0);
+        if let Some(answer) = shelf.carry_out(order)
+            && self.cores.contains_key(&node)
+        {
+            self.event(node, Event::Store(answer));
+        }
     }
 
     /// Lets time pass, with every timer on the way.

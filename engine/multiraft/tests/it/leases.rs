@@ -12,16 +12,21 @@ use pontoon_wire::peer::{Beacon, Claim, ClaimPage, PeerFrame};
 
 use crate::cluster::{Cluster, bytes, n};
 
-const LENGTH: Duration = Duration::from_secs(2);
+pub const LENGTH: Duration = Duration::from_secs(2);
 
 /// One group, fast elections, long leases, and a leader that does not resign soon. Returns the leader.
 fn leased(mutation: Option<CoreMutation>) -> (Cluster, NodeId) {
+    leased_with(|config| config.mutation = mutation)
+}
+
+/// The same with another configuration of each core.
+pub fn leased_with(change: impl Fn(&mut CoreConfig)) -> (Cluster, NodeId) {
     let change = |config: &mut CoreConfig| {
         let raft = Arc::make_mut(&mut config.raft);
         raft.election_timeout_min = Duration::from_millis(100);
         raft.election_timeout_max = Duration::from_millis(200);
         config.lease = Some(LeaseConfig { length: LENGTH, drift_margin_ppm: 20_000 });
-        config.mutation = mutation;
+        change(config);
         if config.node == n(1) {
             config.support_timeout = Duration::from_secs(20);
         }
@@ -47,7 +52,7 @@ fn group(cluster: &Cluster) -> GroupId {
     cluster.descriptors[0].group
 }
 
-fn holds(cluster: &Cluster, node: NodeId) -> bool {
+pub fn holds(cluster: &Cluster, node: NodeId) -> bool {
     cluster.cores[&node].holds_lease(cluster.now, group(cluster))
 }
 
@@ -56,7 +61,7 @@ fn term(cluster: &Cluster, node: NodeId) -> Term {
 }
 
 /// Lets time pass in small steps; whether there was a moment at which node 1 held a lease and another node led.
-fn two_at_once(cluster: &mut Cluster, span: Duration) -> bool {
+pub fn two_at_once(cluster: &mut Cluster, span: Duration) -> bool {
     let step = Duration::from_millis(10);
     (0..span.as_millis() / step.as_millis()).any(|_| {
         cluster.run(step);
@@ -141,6 +146,7 @@ fn helps_another(cluster: &mut Cluster, then: Option<Beacon>) -> bool {
     term(cluster, n(2)) > before
 }
 
+/// Elsewhere the bound of a lease went back when its leader moved on to another term (cockroachdb/cockroach#133764).
 #[test]
 fn law_1_a_promise_outlives_its_term() {
     only_with(CoreMutation::PromiseEndsWithTerm, |mutation| {
@@ -245,6 +251,7 @@ fn law_4_a_core_that_comes_to_life_waits_for_what_it_may_have_promised() {
     });
 }
 
+/// Whether a transfer has to end the lease was asked elsewhere too (etcd-io/raft#99).
 #[test]
 fn law_5_a_leader_that_permits_a_campaign_has_no_lease() {
     only_with(CoreMutation::LeaseDespitePermit, |mutation| {

@@ -4,6 +4,7 @@
 
 mod amnesia;
 mod bounds;
+mod catalogue;
 mod checkpoints;
 mod cluster;
 mod follower_reads;

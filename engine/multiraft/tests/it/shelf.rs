@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use pontoon_multiraft::{Checkpoint, CheckpointBuilder};
 use pontoon_types::{
-    ChunkNumber, GroupId, LogId, ReadFailure, ReadNumber, SnapshotMeta, StagingNumber, StoreAnswer, StoreOrder,
+    ChunkNumber, GroupId, LogId, ReadFailure, ReadNumber, ReplicaId, SnapshotMeta, StagingNumber, StoreAnswer,
+    StoreOrder,
 };
 
 #[derive(Clone)]
@@ -76,9 +77,9 @@ impl Shelf {
         self.orders.clear();
     }
 
-    /// What a start finds of a group.
-    pub fn found(&self, group: GroupId) -> Option<Checkpoint> {
-        let shelved = self.checkpoints.get(&group)?;
+    /// What a start finds of a replica.
+    pub fn found(&self, group: GroupId, replica: ReplicaId) -> Option<Checkpoint> {
+        let shelved = self.checkpoints.get(&group).filter(|shelved| shelved.meta.replica == replica)?;
         let mut builder = CheckpointBuilder::new();
         shelved.chunks.iter().for_each(|chunk| builder.take(chunk).unwrap());
         Some(builder.finish(shelved.meta.clone()).unwrap())

@@ -10,18 +10,18 @@ use pontoon_wire::client::{OperationOutcome, Outcome};
 
 use crate::cluster::{Cluster, bytes, n, request};
 
-const SPAN: Duration = Duration::from_secs(1);
+pub const SPAN: Duration = Duration::from_secs(1);
 
-fn small(config: &mut CoreConfig) {
+pub fn small(config: &mut CoreConfig) {
     config.checkpoint = CheckpointConfig { log_bytes: 600, chunk_bytes: 64 };
 }
 
 /// One range on three of so many nodes, led by node 1, with checkpoints after a few writes.
-fn cluster(spares: u64) -> (Cluster, GroupId) {
+pub fn cluster(spares: u64) -> (Cluster, GroupId) {
     cluster_of(spares, small)
 }
 
-fn cluster_of(spares: u64, change: impl Fn(&mut CoreConfig)) -> (Cluster, GroupId) {
+pub fn cluster_of(spares: u64, change: impl Fn(&mut CoreConfig)) -> (Cluster, GroupId) {
     let mut cluster = Cluster::with_spares(1, spares, change);
     cluster.prints = true;
     for node in [n(2), n(3)] {
@@ -38,11 +38,11 @@ fn cluster_of(spares: u64, change: impl Fn(&mut CoreConfig)) -> (Cluster, GroupI
     (cluster, group)
 }
 
-fn view(cluster: &Cluster, node: NodeId) -> GroupView<'_> {
+pub fn view(cluster: &Cluster, node: NodeId) -> GroupView<'_> {
     cluster.cores[&node].groups().next().expect("a replica")
 }
 
-fn write(cluster: &mut Cluster, count: u32) {
+pub fn write(cluster: &mut Cluster, count: u32) {
     for number in 0..count {
         let put = cluster.put(&format!("key {}", number % 20), &format!("value {number} {}", "x".repeat(20)));
         let leader = cluster.leader(cluster.descriptors[0].group).unwrap();
@@ -50,7 +50,7 @@ fn write(cluster: &mut Cluster, count: u32) {
     }
 }
 
-fn same(cluster: &mut Cluster, nodes: &[NodeId]) {
+pub fn same(cluster: &mut Cluster, nodes: &[NodeId]) {
     cluster.run(SPAN);
     let first = view(cluster, nodes[0]);
     for node in nodes {
@@ -61,11 +61,11 @@ fn same(cluster: &mut Cluster, nodes: &[NodeId]) {
     }
 }
 
-fn member(node: u64, replica: u64) -> Member {
+pub fn member(node: u64, replica: u64) -> Member {
     Member { node: n(node), replica: ReplicaId(replica) }
 }
 
-fn change(cluster: &mut Cluster, changes: Vec<Change>) {
+pub fn change(cluster: &mut Cluster, changes: Vec<Change>) {
     let group = cluster.descriptors[0].group;
     let leader = cluster.leader(group).unwrap();
     cluster.event(leader, Event::ChangeMembers { group, change: MembersChange::Simple(changes) });

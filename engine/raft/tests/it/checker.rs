@@ -55,7 +55,7 @@ impl Disk {
         }
         if let Some(compaction) = write.compact {
             if compaction.reset {
-                self.reset();
+                self.reset(compaction.to.index);
             }
             assert!(compaction.to.index > self.compacted.index || compaction.reset, "a log is given up forwards");
             self.give_up(compaction.to);
@@ -63,8 +63,8 @@ impl Disk {
     }
 
     /// The checkpoint takes the place of the log (law 18).
-    pub fn reset(&mut self) {
-        self.entries = self.store.clone();
+    pub fn reset(&mut self, to: Index) {
+        self.entries = self.store[..to.0 as usize].to_vec();
         self.lost.clear();
         self.unseen.clear();
     }

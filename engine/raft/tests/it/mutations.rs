@@ -113,6 +113,7 @@ fn a_bug_is_seen_in_its_script() {
         "membership_partition_kill_pause": KeepCutConfiguration, SkipDurableWait;
         "membership_snapshot_against_stale_entries": IgnoreSnapshotMembers;
         "single_voter": CommitAloneEarly;
+        "snapshots_in_a_row": InstallBelowCommitted;
         "term_and_entries_in_one_write": TermNotWritten;
         "transfer_late_permit": VoteForAnyLog;
         "vote_kept_by_former_candidate": EraseVoteOnStepDown, AskBeforeOwnVote, ForgetVoteAtRestart;

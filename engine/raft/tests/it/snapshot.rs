@@ -18,7 +18,7 @@ impl Disk {
         let mut disk = self.clone();
         let Some(last) = self.checkpoint() else { return disk };
         if self.entries.get(last.index.0 as usize - 1).is_none_or(|held| held.id != last) {
-            disk.reset();
+            disk.reset(last.index);
         }
         disk.give_up(last);
         disk
@@ -42,8 +42,8 @@ impl Cluster {
         let node = self.node(to);
         if node.raft.as_ref().is_some_and(|raft| raft.wants_snapshot(last)) {
             node.applied = node.applied.max(through);
+            (node.disk.store, node.written.store) = (entries.clone(), entries);
         }
-        (node.disk.store, node.written.store) = (entries.clone(), entries);
         self.step(to, Event::Install { last, configuration });
     }
 }
