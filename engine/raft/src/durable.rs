@@ -10,6 +10,8 @@
 //!
 //! A disk that hangs must not fill the memory with messages. A message that is held already is not held again, of several
 //! acknowledgements behind one write the highest stays, and a new term withdraws all that was held in the old one.
+//!
+//! Most groups of a core are idle. So what is on its way stands apart, and takes memory only until it has arrived.
 
 use std::collections::VecDeque;
 
@@ -31,22 +33,35 @@ struct Held {
     message: Message,
 }
 
+impl Held {
+    /// Whether it acknowledges the log at or beyond `from`.
+    fn acknowledges(&self, from: Index) -> bool {
+        matches!(self.message.body, Body::AppendResponse { matched } if matched >= from)
+    }
+}
+
+/// What is on its way.
+#[derive(Debug, Default)]
+struct InFlight {
+    /// The write that this step is filling. At the end of a step there is none.
+    open: Option<Write>,
+    marks: VecDeque<Mark>,
+    held: VecDeque<Held>,
+}
+
 /// The writes of one replica.
 ///
 /// Invariants:
-/// - `durable ≤ last`; both only grow;
+/// - `durable ≤ last`; both only grow, and something is in flight exactly while they differ;
 /// - marks and held messages are ordered by number, and each number is above `durable`;
 /// - held messages are of the replica's current term;
 /// - the marks' indexes never fall from one mark to the next, and none is below `durable_index`.
 #[derive(Debug, Default)]
 pub(crate) struct Writes {
-    /// The write that this step is filling. At the end of a step there is none.
-    open: Option<Write>,
     last: WriteNumber,
     durable: WriteNumber,
     durable_index: Index,
-    marks: VecDeque<Mark>,
-    held: VecDeque<Held>,
+    in_flight: Option<Box<InFlight>>,
 }
 
 impl Writes {
@@ -71,7 +86,7 @@ impl Writes {
 
     fn open(&mut self) -> &mut Write {
         let last = &mut self.last;
-        self.open.get_or_insert_with(|| {
+        self.in_flight.get_or_insert_default().open.get_or_insert_with(|| {
             *last = WriteNumber(last.0 + 1);
             Write { number: *last, ..Write::default() }
         })
@@ -95,9 +110,7 @@ impl Writes {
         // no longer there.
         self.withdraw_acknowledgements(from);
         self.durable_index = self.durable_index.min(kept);
-        for mark in &mut self.marks {
-            mark.last = mark.last.min(kept);
-        }
+        self.marks().for_each(|mark| mark.last = mark.last.min(kept));
         self.mark(number, kept);
     }
 
@@ -135,11 +148,11 @@ impl Writes {
         if reset {
             // Writes before this one say nothing any more about what the log holds.
             self.withdraw_acknowledgements(to.index.next());
-            self.marks.iter_mut().for_each(|mark| mark.last = to.index);
+            self.marks().for_each(|mark| mark.last = to.index);
             self.durable_index = to.index;
             self.mark(number, to.index);
         } else {
-            self.marks.iter_mut().for_each(|mark| mark.last = mark.last.max(to.index));
+            self.marks().for_each(|mark| mark.last = mark.last.max(to.index));
             self.durable_index = self.durable_index.max(to.index);
         }
     }
@@ -156,39 +169,46 @@ impl Writes {
 
     /// Drops acknowledgements at or beyond `from`: they are not true any more.
     pub(crate) fn withdraw_acknowledgements(&mut self, from: Index) {
-        self.held.retain(|held| !matches!(held.message.body, Body::AppendResponse { matched } if matched >= from));
+        let Some(in_flight) = &mut self.in_flight else { return };
+        in_flight.held.retain(|held| !held.acknowledges(from));
     }
 
     /// Lets acknowledgements at or beyond `from` wait for the last write: what they were about to say is true again only
     /// then.
     pub(crate) fn hold_longer(&mut self, from: Index) {
-        let reaches = |held: &Held| matches!(held.message.body, Body::AppendResponse { matched } if matched >= from);
-        let (late, kept): (VecDeque<Held>, VecDeque<Held>) = self.held.drain(..).partition(reaches);
-        self.held = kept;
+        let Some(in_flight) = &mut self.in_flight else { return };
+        let held = std::mem::take(&mut in_flight.held);
+        let (late, kept): (VecDeque<Held>, VecDeque<Held>) = held.into_iter().partition(|held| held.acknowledges(from));
+        in_flight.held = kept;
         let number = self.last;
-        self.held.extend(late.into_iter().map(|held| Held { number, ..held }));
+        in_flight.held.extend(late.into_iter().map(|held| Held { number, ..held }));
     }
 
     fn mark(&mut self, number: WriteNumber, last: Index) {
-        match self.marks.back_mut() {
+        let marks = &mut self.in_flight.get_or_insert_default().marks;
+        match marks.back_mut() {
             Some(mark) if mark.number == number => mark.last = last,
             _ => {
-                if self.marks.capacity() == 0 {
-                    self.marks.reserve_exact(1);
+                if marks.capacity() == 0 {
+                    marks.reserve_exact(1);
                 }
-                self.marks.push_back(Mark { number, last });
+                marks.push_back(Mark { number, last });
             }
         }
     }
 
+    fn marks(&mut self) -> impl Iterator<Item = &mut Mark> {
+        self.in_flight.iter_mut().flat_map(|in_flight| &mut in_flight.marks)
+    }
+
     /// Closes the open write and hands it out.
     pub(crate) fn take(&mut self) -> Option<Write> {
-        self.open.take()
+        self.in_flight.as_mut()?.open.take()
     }
 
     /// Whether there is a write to hand out.
     pub(crate) fn is_open(&self) -> bool {
-        self.open.is_some()
+        self.in_flight.as_ref().is_some_and(|in_flight| in_flight.open.is_some())
     }
 
     /// Whether everything written is durable, so that a promise needs no wait.
@@ -201,11 +221,12 @@ impl Writes {
     pub(crate) fn hold(&mut self, message: Message) {
         let counted = matches!(message.body, Body::AppendResponse { .. });
         if counted || !self.behind_last().any(|held| *held == message) {
-            if self.held.capacity() == 0 {
-                // Most groups never hold a second message, and a group that has once held one keeps the room for it.
-                self.held.reserve_exact(1);
+            let held = &mut self.in_flight.get_or_insert_default().held;
+            if held.capacity() == 0 {
+                // Most groups never hold a second message.
+                held.reserve_exact(1);
             }
-            self.held.push_back(Held { number: self.last, message });
+            held.push_back(Held { number: self.last, message });
         }
     }
 
@@ -227,12 +248,15 @@ impl Writes {
     /// The held messages that wait for the last write.
     fn behind_last(&mut self) -> impl Iterator<Item = &mut Message> {
         let last = self.last;
-        self.held.iter_mut().rev().take_while(move |held| held.number == last).map(|held| &mut held.message)
+        let held = self.in_flight.iter_mut().flat_map(|in_flight| in_flight.held.iter_mut().rev());
+        held.take_while(move |held| held.number == last).map(|held| &mut held.message)
     }
 
     /// Drops all held messages: their term is over.
     pub(crate) fn withdraw(&mut self) {
-        self.held.clear();
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.held.clear();
+        }
     }
 
     /// All writes up to `number` are durable. Says whether that is news.
@@ -242,35 +266,45 @@ impl Writes {
             return false;
         }
         self.durable = number;
-        while let Some(mark) = self.marks.front().filter(|mark| mark.number <= number) {
+        let Some(in_flight) = &mut self.in_flight else { return true };
+        while let Some(mark) = in_flight.marks.front().filter(|mark| mark.number <= number) {
             self.durable_index = mark.last;
-            self.marks.pop_front();
+            in_flight.marks.pop_front();
         }
         true
     }
 
-    /// The next held message whose write is durable.
+    /// The next held message whose write is durable. Asked for until there is none after each [`Writes::complete`].
     pub(crate) fn release(&mut self) -> Option<Message> {
-        if self.held.front().is_none_or(|held| held.number > self.durable) {
-            return None;
+        let held = &mut self.in_flight.as_mut()?.held;
+        if held.front().is_some_and(|held| held.number <= self.durable) {
+            return held.pop_front().map(|held| held.message);
         }
-        self.held.pop_front().map(|held| held.message)
+        if self.is_settled() {
+            self.in_flight = None;
+        }
+        None
     }
 
     /// Panics when an invariant of the type does not hold.
     pub(crate) fn check(&self, log_last: Index, term: Term) {
-        assert!(self.open.is_none(), "a step ends without an open write");
+        assert!(!self.is_open(), "a step ends without an open write");
         assert!(self.durable <= self.last, "durable ≤ last write");
+        assert!(self.in_flight.is_none() == self.is_settled(), "nothing takes memory once everything is durable");
         assert!(self.durable_index <= log_last, "durable ≤ last");
         let mut previous = Mark { number: self.durable, last: self.durable_index };
-        for mark in &self.marks {
+        let in_flight = self.in_flight.iter();
+        for mark in in_flight.clone().flat_map(|in_flight| &in_flight.marks) {
             assert!(previous.number < mark.number && mark.number <= self.last, "marks are ordered and in flight");
             assert!(previous.last <= mark.last && mark.last <= log_last, "marks never fall");
             previous = *mark;
         }
-        assert!(!self.marks.is_empty() || self.durable_index == log_last, "without marks the whole log is durable");
+        assert!(
+            previous.number > self.durable || self.durable_index == log_last,
+            "without marks the whole log is durable"
+        );
         let mut number = WriteNumber(self.durable.0 + 1);
-        for held in &self.held {
+        for held in in_flight.flat_map(|in_flight| &in_flight.held) {
             assert!(
                 number <= held.number && held.number <= self.last,
                 "law 13: held messages are ordered and in flight"

@@ -125,7 +125,7 @@ impl Progress {
         self.answer_by = None;
         self.tell_by = None;
         self.fetch = None;
-        self.inflight.clear();
+        self.inflight = VecDeque::new();
         self.inflight_bytes = 0;
     }
 
@@ -139,6 +139,10 @@ impl Progress {
     /// An Append has left that covers the log up to `last` and carries `commit`. An answer is due by `answer_by`,
     /// unless an older one is due before. A probe does not move `next`: what it carries may be sent again.
     pub(crate) fn sent(&mut self, answer_by: Time, last: Index, bytes: usize, commit: Index) {
+        if self.inflight.capacity() == 0 {
+            // Most groups send one message at a time.
+            self.inflight.reserve_exact(1);
+        }
         self.inflight.push_back(Sent { last, bytes });
         self.inflight_bytes += bytes;
         self.told = self.told.max(commit.min(last));
@@ -183,6 +187,8 @@ impl Progress {
         }
         if self.inflight.is_empty() {
             self.answer_by = None;
+            // A group at rest keeps no room for what it may send one day.
+            self.inflight = VecDeque::new();
         } else if answered {
             self.answer_by = Some(now + retry_interval);
         }

@@ -126,7 +126,10 @@ impl Raft {
         let current = self.members.current();
         leadership.peers.retain(|peer| current.standing(peer.id).is_some());
         let next = self.log.last().index;
-        for (place, replica) in current.replicas().filter(|replica| *replica != self.me).enumerate() {
+        let others = || current.replicas().filter(|replica| *replica != self.me);
+        // A core leads many groups, and few of them ever get another member.
+        leadership.peers.reserve_exact(others().count().saturating_sub(leadership.peers.len()));
+        for (place, replica) in others().enumerate() {
             if leadership.peers.get(place).is_none_or(|peer| peer.id != replica) {
                 leadership.peers.insert(place, Progress::new(replica, next));
             }
