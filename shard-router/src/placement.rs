@@ -1,5 +1,7 @@
 //! The first ranges of a cluster, and which node and core a group belongs to.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use pontoon_types::ids::FIRST_RANGE_GROUP;
 use pontoon_types::limits::MEMBERS_MAX;
@@ -19,9 +21,16 @@ const SHORT_RANGES_MAX: u32 = 1 << 16;
 pub fn cut(ranges: u32) -> Vec<KeyRange> {
     assert!((1..=RANGES_MAX).contains(&ranges), "a cluster has 1 to RANGES_MAX ranges");
     let boundary_bytes = if ranges <= SHORT_RANGES_MAX { 2 } else { 3 };
+    // All boundaries lie in one piece of memory: a key of its own would take many times its two bytes.
+    let boundaries: Bytes = (0..ranges)
+        .flat_map(|place| {
+            let prefix = (u64::from(place) << (8 * boundary_bytes)) / u64::from(ranges);
+            prefix.to_be_bytes().into_iter().skip(8 - boundary_bytes)
+        })
+        .collect();
     let boundary = |place: u32| {
-        let prefix = (u64::from(place) << (8 * boundary_bytes)) / u64::from(ranges);
-        Bytes::copy_from_slice(&prefix.to_be_bytes()[8 - boundary_bytes..])
+        let at = place as usize * boundary_bytes;
+        boundaries.slice(at..at + boundary_bytes)
     };
     let mut start = Bytes::new();
     (1..=ranges)
@@ -42,6 +51,7 @@ pub fn initial_descriptors(ranges: u32, nodes: &[NodeId]) -> Vec<Descriptor> {
     let mut members: Vec<Member> =
         nodes.iter().map(|node| Member { node: *node, replica: ReplicaId(node.0) }).collect();
     members.sort_unstable();
+    let members: Arc<[Member]> = members.into();
     assert!(members.windows(2).all(|pair| pair[0].node < pair[1].node), "no node has two replicas of one group");
     cut(ranges)
         .into_iter()

@@ -483,7 +483,7 @@ pub(crate) fn replica_of(
     now: Time,
 ) -> Replica {
     let mut replica = Replica {
-        residents: Vec::new(),
+        residents: descriptor.members.clone(),
         residents_version: 0,
         configuration,
         descriptor,

@@ -15,7 +15,7 @@
 
 use pontoon_raft::membership::{Change, Configuration};
 use pontoon_raft::{ChangeRefused, Event as RaftEvent, MembersChange, Raft, TransferRefused};
-use pontoon_types::{Descriptor, Generation, GroupId, NodeId, ReplicaId, Term, Time};
+use pontoon_types::{Descriptor, Generation, GroupId, Member, NodeId, ReplicaId, Term, Time};
 
 use crate::Core;
 use crate::mutation::CoreMutation;
@@ -138,7 +138,8 @@ impl Core {
 
 /// The descriptor behind an applied configuration.
 pub(crate) fn apply_configuration(descriptor: &mut Descriptor, configuration: &Configuration) {
-    descriptor.members = configuration.members().iter().map(|(member, _)| *member).collect();
-    descriptor.members.sort_unstable();
+    let mut members: Vec<Member> = configuration.members().iter().map(|(member, _)| *member).collect();
+    members.sort_unstable();
+    descriptor.members = members.into();
     descriptor.generation = Generation(descriptor.generation.0 + 1);
 }

@@ -1,6 +1,7 @@
 //! My copy of one group: its Raft state, its machine, and who waits for it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -109,7 +110,7 @@ pub(crate) struct Replica {
     pub(crate) configuration: Configuration,
     /// All replicas of the group that may matter, and where they live: the members of the configuration in force, those of
     /// one that may come back, and whoever has spoken as a newer one than any known here.
-    pub(crate) residents: Vec<Member>,
+    pub(crate) residents: Arc<[Member]>,
     /// The configurations from which `residents` were taken.
     pub(crate) residents_version: u64,
     pub(crate) me: ReplicaId,
@@ -207,7 +208,9 @@ impl Replica {
                 residents.push(member);
             }
         }
-        self.residents = residents;
+        // Nearly always they are the voters.
+        let voters = &self.descriptor.members;
+        self.residents = if **voters == *residents { voters.clone() } else { residents.into() };
     }
 
     /// When this replica must be looked at without any event.

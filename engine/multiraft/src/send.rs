@@ -182,7 +182,8 @@ impl Core {
         let is_newer = message.from > replica.raft.configuration().highest() && message.to == replica.me;
         if is_newer && replica.node_of(message.from).is_none() && replica.residents.len() < 2 * MEMBERS_MAX {
             let member = Member { node: from, replica: message.from };
-            self.replicas[slot].residents.push(member);
+            let residents = &mut self.replicas[slot].residents;
+            *residents = residents.iter().copied().chain([member]).collect();
         }
         let replica = &self.replicas[slot];
         if self.config.mutated(CoreMutation::AnyReplica) {

@@ -25,7 +25,7 @@ pub fn encode(descriptor: &Descriptor) -> Bytes {
         bytes.extend_from_slice(key);
     }
     bytes.extend_from_slice(&(descriptor.members.len() as u32).to_le_bytes());
-    for member in &descriptor.members {
+    for member in descriptor.members.iter() {
         bytes.extend_from_slice(&member.node.0.to_le_bytes());
         bytes.extend_from_slice(&member.replica.0.to_le_bytes());
     }
@@ -49,7 +49,7 @@ pub fn decode(bytes: &[u8]) -> Option<Descriptor> {
         members.push(Member { node: NodeId(number(&mut rest)?), replica: ReplicaId(number(&mut rest)?) });
     }
     let range = KeyRange { start, end: has_end.then_some(end) };
-    rest.is_empty().then_some(Descriptor { group, range, members, generation })
+    rest.is_empty().then(|| Descriptor { group, range, members: members.into(), generation })
 }
 
 fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
@@ -79,7 +79,7 @@ mod tests {
         Descriptor {
             group: GroupId(2),
             range: KeyRange { start: Bytes::from_static(b"a"), end: end.map(|end| Bytes::from_static(end.as_bytes())) },
-            members: vec![Member { node: NodeId(1), replica: ReplicaId(1) }],
+            members: [Member { node: NodeId(1), replica: ReplicaId(1) }].into(),
             generation: Generation(3),
         }
     }

@@ -1,6 +1,7 @@
 //! Ranges and who owns them. The arithmetic (lookup, cuts, placement) is in `pontoon-router`.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -50,8 +51,8 @@ pub struct Descriptor {
     pub group: GroupId,
     /// The keys.
     pub range: KeyRange,
-    /// The voters.
-    pub members: Vec<Member>,
+    /// The voters. Shared by all copies, since nodes and clients keep many descriptors.
+    pub members: Arc<[Member]>,
     /// The version of this descriptor.
     pub generation: Generation,
 }

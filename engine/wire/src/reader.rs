@@ -15,6 +15,9 @@ use crate::frame::{FrameError, HEADER_BYTES, Header};
 /// The chunk of a reader made with [`FrameReader::new`]: one full read of a busy link.
 const CHUNK_BYTES: usize = 64 << 10;
 
+/// A frame longer than this, such as the routing table of many ranges, is rare: its chunk is given back at once.
+const KEPT_BYTES_MAX: usize = 1 << 20;
+
 /// Less spare room than this is not worth a system call.
 const SPARE_BYTES_MIN: usize = 2 << 10;
 
@@ -98,7 +101,11 @@ impl FrameReader {
         }
         self.expected = None;
         self.filled -= expected;
-        Ok(Some(self.buffer.split_to(expected).freeze()))
+        let frame = self.buffer.split_to(expected).freeze();
+        if expected > KEPT_BYTES_MAX && self.filled == 0 {
+            self.buffer = BytesMut::new();
+        }
+        Ok(Some(frame))
     }
 
     /// Bytes that were received and not yet handed out.

@@ -53,7 +53,7 @@ fn four_ranges_as_they_are_printed() {
         r"g2 [, @\x00) gen1 | g3 [@\x00, \x80\x00) gen1 | g4 [\x80\x00, \xc0\x00) gen1 | g5 [\xc0\x00, ∞) gen1"
     );
     let member = |node| Member { node: NodeId(node), replica: ReplicaId(node) };
-    assert!(descriptors.iter().all(|descriptor| descriptor.members == [member(1), member(2), member(3)]));
+    assert!(descriptors.iter().all(|descriptor| *descriptor.members == [member(1), member(2), member(3)]));
     assert!(descriptors.iter().all(|descriptor| descriptor.generation == Generation(1)));
 }
 
@@ -113,7 +113,7 @@ fn leaders_are_spread_over_the_nodes_on_each_core() {
 fn the_preferred_leader_is_a_member() {
     let mut descriptor = descriptor(u64::MAX, "", "", 1);
     assert!(descriptor.replica_on(preferred_leader(&descriptor)).is_some());
-    descriptor.members.truncate(1);
+    descriptor.members = descriptor.members[..1].into();
     assert_eq!(preferred_leader(&descriptor), NodeId(1));
 }
 

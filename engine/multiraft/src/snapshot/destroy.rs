@@ -44,7 +44,7 @@ impl Core {
             return;
         }
         let (group, from) = (descriptor.group, *me);
-        for member in residents.clone() {
+        for member in residents.clone().iter() {
             let body = SnapshotBody::Unwanted { last: LogId::default() };
             self.post_snapshot(member.node, SnapshotMessage { group, from, to: member.replica, body });
         }

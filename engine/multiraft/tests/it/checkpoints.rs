@@ -8,7 +8,7 @@ use pontoon_wire::command::KvOperation;
 use proptest::prelude::*;
 
 pub fn meta(group: GroupId) -> SnapshotMeta {
-    let descriptor = Descriptor { group, range: KeyRange::default(), members: Vec::new(), generation: Generation(1) };
+    let descriptor = Descriptor { group, range: KeyRange::default(), members: [].into(), generation: Generation(1) };
     let (replica, last) = (ReplicaId(1), LogId::default());
     SnapshotMeta { group, replica, last, configuration: Bytes::new(), descriptor }
 }

@@ -14,7 +14,7 @@ const SPAN: Duration = Duration::from_millis(300);
 /// One group on three nodes, led by n1, and the member on each node.
 fn three() -> (Cluster, GroupId, Vec<Member>) {
     let mut cluster = Cluster::new(1);
-    let (group, members) = (cluster.descriptors[0].group, cluster.descriptors[0].members.clone());
+    let (group, members) = (cluster.descriptors[0].group, cluster.descriptors[0].members.to_vec());
     if cluster.leader(group) != Some(n(1)) {
         let leader = cluster.leader(group).unwrap();
         cluster.event(leader, Event::TransferLeader { group, to: n(1) });
@@ -94,7 +94,7 @@ fn the_descriptor_follows_and_a_client_is_told() {
     order(&mut cluster, n(1), MembersChange::Simple(vec![Change::Remove(member_on(&members, 3).replica)]));
     let now = descriptor(&cluster, n(1));
     assert_eq!(now.generation, Generation(cluster.descriptors[0].generation.0 + 1));
-    assert_eq!(now.members, members.iter().filter(|member| member.node != n(3)).copied().collect::<Vec<_>>());
+    assert_eq!(now.members.to_vec(), members.iter().filter(|member| member.node != n(3)).copied().collect::<Vec<_>>());
     assert_eq!(descriptor(&cluster, n(2)), now);
     let told = cluster.ask(n(1), stale).unwrap_err();
     assert_eq!(told, Refusal::StaleDescriptor { descriptor: now.clone(), leader: Some(n(1)) });

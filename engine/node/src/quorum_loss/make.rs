@@ -138,7 +138,7 @@ fn reborn(base: &Survivor, group: &GroupPlan, recovery: &Recovery, replica: Repl
 fn descriptor(of_base: &Descriptor, recovery: &Recovery) -> Descriptor {
     let mut members: Vec<Member> = recovery.configuration.members().iter().map(|(member, _)| *member).collect();
     members.sort_unstable();
-    Descriptor { members, generation: recovery.generation, ..of_base.clone() }
+    Descriptor { members: members.into(), generation: recovery.generation, ..of_base.clone() }
 }
 
 /// Copies the checkpoint of the base to where the new ones wait.

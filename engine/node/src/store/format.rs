@@ -294,7 +294,7 @@ mod tests {
             descriptor: Descriptor {
                 group: GroupId(2),
                 range: KeyRange { start: Bytes::from_static(b"a"), end: None },
-                members: vec![Member { node: NodeId(1), replica: ReplicaId(3) }],
+                members: [Member { node: NodeId(1), replica: ReplicaId(3) }].into(),
                 generation: Generation(4),
             },
         }

@@ -40,7 +40,7 @@ pub fn meta(group: GroupId, replica: u64, last: u64) -> SnapshotMeta {
         descriptor: Descriptor {
             group,
             range: KeyRange { start: Bytes::from_static(b"a"), end: Some(Bytes::from_static(b"b")) },
-            members: vec![Member { node: NodeId(1), replica: ReplicaId(replica) }],
+            members: [Member { node: NodeId(1), replica: ReplicaId(replica) }].into(),
             generation: Generation(7),
         },
     }

@@ -105,7 +105,7 @@ impl Configuration {
         let mut members: Vec<(Member, Standing)> = members.into_iter().collect();
         members.sort_unstable_by_key(|(member, _)| member.replica);
         let highest = members.last().map_or(highest, |(member, _)| highest.max(member.replica));
-        let next = Configuration { members, phase, highest };
+        let next = Configuration { members: members.into(), phase, highest };
         next.check()?;
         Ok(next)
     }
@@ -147,49 +147,18 @@ impl Configuration {
         if self.is_joint() {
             return Err(MembershipRefused::AlreadyJoint);
         }
-        let mut next = self.clone();
+        let mut members = self.members.to_vec();
         for (place, change) in changes.iter().enumerate() {
             let replica = change.replica();
             if changes[..place].iter().any(|earlier| earlier.replica() == replica) {
                 return Err(MembershipRefused::NamedTwice { replica });
             }
-            next.change(*change, phase)?;
+            change_member(&mut members, *change, phase)?;
         }
-        if next.members == self.members {
+        if *members == *self.members {
             return Err(MembershipRefused::Unchanged);
         }
-        Configuration::restore_after(next.members, phase, self.highest)
-    }
-
-    /// Changes one member. In a joint configuration a voter stays in the outgoing half.
-    fn change(&mut self, change: Change, phase: Phase) -> Result<(), MembershipRefused> {
-        let joint = phase != Phase::Simple;
-        let replica = change.replica();
-        let place = self.place(replica);
-        let voted = place.is_some_and(|place| self.members[place].1.votes());
-        if let (Change::Voter(member) | Change::Learner(member), Some(place)) = (change, place)
-            && self.members[place].0 != member
-        {
-            return Err(MembershipRefused::Moved { replica, node: self.members[place].0.node });
-        }
-        let standing = match change {
-            Change::Voter(_) if joint && !voted => Some(Standing::Joining),
-            Change::Voter(_) => Some(Standing::Voter),
-            Change::Learner(_) if joint && voted => Some(Standing::Demoting),
-            Change::Learner(_) => Some(Standing::Learner),
-            Change::Remove(_) if joint && voted => Some(Standing::Leaving),
-            Change::Remove(_) => None,
-        };
-        match (change, place, standing) {
-            (_, Some(place), Some(standing)) => self.members[place].1 = standing,
-            (_, Some(place), None) => drop(self.members.remove(place)),
-            (Change::Voter(member) | Change::Learner(member), None, Some(standing)) => {
-                let place = self.members.partition_point(|(other, _)| other.replica < replica);
-                self.members.insert(place, (member, standing));
-            }
-            _ => return Err(MembershipRefused::NoMember { replica }),
-        }
-        Ok(())
+        Configuration::restore_after(members, phase, self.highest)
     }
 
     fn check(&self) -> Result<(), MembershipRefused> {
@@ -212,4 +181,34 @@ impl Configuration {
             false => Err(MembershipRefused::NoVoter),
         }
     }
+}
+
+/// Changes one member. In a joint configuration a voter stays in the outgoing half.
+fn change_member(members: &mut Vec<(Member, Standing)>, change: Change, phase: Phase) -> Result<(), MembershipRefused> {
+    let joint = phase != Phase::Simple;
+    let replica = change.replica();
+    let place = members.binary_search_by_key(&replica, |(member, _)| member.replica);
+    let voted = place.is_ok_and(|place| members[place].1.votes());
+    if let (Change::Voter(member) | Change::Learner(member), Ok(place)) = (change, place)
+        && members[place].0 != member
+    {
+        return Err(MembershipRefused::Moved { replica, node: members[place].0.node });
+    }
+    let standing = match change {
+        Change::Voter(_) if joint && !voted => Some(Standing::Joining),
+        Change::Voter(_) => Some(Standing::Voter),
+        Change::Learner(_) if joint && voted => Some(Standing::Demoting),
+        Change::Learner(_) => Some(Standing::Learner),
+        Change::Remove(_) if joint && voted => Some(Standing::Leaving),
+        Change::Remove(_) => None,
+    };
+    match (change, place, standing) {
+        (_, Ok(place), Some(standing)) => members[place].1 = standing,
+        (_, Ok(place), None) => drop(members.remove(place)),
+        (Change::Voter(member) | Change::Learner(member), Err(place), Some(standing)) => {
+            members.insert(place, (member, standing));
+        }
+        _ => return Err(MembershipRefused::NoMember { replica }),
+    }
+    Ok(())
 }

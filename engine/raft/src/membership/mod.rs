@@ -38,6 +38,7 @@ pub use encode::{CONFIGURATION_BYTES_MAX, ConfigurationFault};
 pub(crate) use history::History;
 
 use std::fmt;
+use std::sync::Arc;
 
 use pontoon_types::{Member, NodeId, ReplicaId};
 
@@ -102,7 +103,8 @@ pub enum Phase {
 /// - no member is above `highest`, the highest replica that the group has ever named (law 11).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Configuration {
-    members: Vec<(Member, Standing)>,
+    /// Shared by all copies: a replica has several, and so may other groups with the same members.
+    members: Arc<[(Member, Standing)]>,
     phase: Phase,
     highest: ReplicaId,
 }

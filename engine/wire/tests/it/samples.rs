@@ -144,10 +144,8 @@ fn snapshots() -> Vec<SnapshotMessage> {
     let descriptor = Descriptor {
         group: GroupId(4),
         range: KeyRange { start: Bytes::from_static(b"f"), end: Some(Bytes::from_static(b"m")) },
-        members: vec![
-            Member { node: NodeId(1), replica: ReplicaId(1) },
-            Member { node: NodeId(4), replica: ReplicaId(9) },
-        ],
+        members: [Member { node: NodeId(1), replica: ReplicaId(1) }, Member { node: NodeId(4), replica: ReplicaId(9) }]
+            .into(),
         generation: Generation(3),
     };
     let configuration = Bytes::from_static(b"members");
@@ -223,10 +221,11 @@ pub(crate) fn descriptor() -> Descriptor {
     Descriptor {
         group: GroupId(2),
         range: KeyRange { start: Bytes::from_static(b"from"), end: Some(Bytes::from_static(b"to")) },
-        members: vec![
+        members: [
             Member { node: NodeId(1), replica: ReplicaId(1) },
             Member { node: NodeId(2), replica: ReplicaId(20) },
-        ],
+        ]
+        .into(),
         generation: Generation(3),
     }
 }

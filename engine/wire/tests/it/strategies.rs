@@ -289,7 +289,7 @@ fn descriptor() -> impl Strategy<Value = Descriptor> {
         Descriptor {
             group: GroupId(group),
             range: KeyRange { start, end },
-            members,
+            members: members.into(),
             generation: Generation(generation),
         }
     })
