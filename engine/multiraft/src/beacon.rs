@@ -173,12 +173,13 @@ impl Core {
 
     /// The peer hears us: that is what support needs (law 7), and what it acknowledged need not be said again.
     fn acknowledged(&mut self, now: Time, peer: usize, sequence: u64, refused: bool) {
+        let doubted = self.doubts(now, self.peers[peer].node);
         let Peer { up, outbox, speaking, hearing, .. } = &mut self.peers[peer];
         speaking.sent.retain(|(sent, _)| *sent >= sequence);
         speaking.changes.retain(|_, change| change.carried_by.is_none_or(|carried_by| carried_by > sequence));
         let answered = speaking.sent.front().filter(|(sent, _)| *sent == sequence);
         if answered.is_some_and(|(_, sent_at)| now.since(*sent_at) <= self.config.support_timeout) {
-            if refused {
+            if refused || doubted {
                 return;
             }
             // A list that was not wanted before is wanted now.

@@ -68,6 +68,9 @@ pub struct CoreConfig {
     pub longest_promise: Duration,
     /// What the core keeps of its own and its peers' lives (law 12). None: it votes without asking, as in a test.
     pub past: Option<Past>,
+    /// Support comes and goes by chance: for testing that nothing unsafe follows.
+    #[cfg(feature = "mutations")]
+    pub hints_lie: bool,
     /// The bug put in on purpose, if any.
     #[cfg(feature = "mutations")]
     pub mutation: Option<crate::CoreMutation>,
@@ -103,6 +106,8 @@ impl CoreConfig {
             lease: None,
             longest_promise: Duration::ZERO,
             past: None,
+            #[cfg(feature = "mutations")]
+            hints_lie: false,
             #[cfg(feature = "mutations")]
             mutation: None,
             trace: false,

@@ -47,6 +47,9 @@ const LAPSES_PER_TURN: usize = 4096;
 /// Most replicas that one turn wakes because a peer is back.
 const WAKES_PER_TURN: usize = 256;
 
+/// How long a peer that is taken for dead by chance stays so, in times of its support: longer than a lease.
+const DOUBT_SUPPORTS: u64 = 2;
+
 /// What this core knows of its own leaderships and coming campaigns.
 #[derive(Debug)]
 pub(crate) struct Liveness {
@@ -218,21 +221,29 @@ impl Core {
         }
     }
 
+    /// Where hints lie: whether this core takes a peer for dead for a while, whatever it hears of it.
+    pub(crate) fn doubts(&self, now: Time, peer: NodeId) -> bool {
+        let spell = now.0 / (DOUBT_SUPPORTS * self.config.support_timeout.as_nanos() as u64).max(1);
+        self.config.hints_lie() && rank(GroupId(spell ^ peer.0 << 32), self.config.node).is_multiple_of(4)
+    }
+
     /// What nothing unsafe may follow from: support that comes and goes by chance.
     fn lie_about_support(&mut self, now: Time) {
-        if !self.config.mutated(CoreMutation::LieAboutSupport) {
+        if !self.config.hints_lie() {
             return;
         }
         let chance = |salt: u64| rank(GroupId(now.0 ^ salt), self.config.node);
-        for peer in &mut self.peers {
+        for place in 0..self.peers.len() {
+            let doubted = self.doubts(now, self.peers[place].node);
+            let peer = &mut self.peers[place];
             match chance(peer.node.0) % 8 {
-                0 => peer.hearing.supported_until = now,
+                _ if doubted => peer.hearing.supported_until = now,
                 1 => peer.hearing.supported_until = now + self.config.support_timeout * 5,
                 _ => {}
             }
         }
         let slots = (0..self.replicas.slots()).filter(|slot| self.replicas.get(*slot).is_some());
-        let woken = slots.filter(|slot| chance(!(*slot as u64)).is_multiple_of(16));
+        let woken = slots.filter(|slot| chance(!(*slot as u64)).is_multiple_of(64));
         for slot in woken.collect::<Vec<_>>() {
             self.step_replica(now, slot, RaftEvent::Lapsed);
         }

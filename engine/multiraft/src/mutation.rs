@@ -13,8 +13,6 @@ pub enum CoreMutation {
     ReuseRoundId,
     /// A round is confirmed whatever term the replica has reached (law 6).
     ConfirmAnyTerm,
-    /// A confirmation for an earlier incarnation counts (law 6).
-    ConfirmAnyIncarnation,
     /// Reads are served without asking anybody.
     ReadWithoutRound,
     /// Any beacon extends support, also one that shows no way back, and a leader without a supported quorum stays (law 7).
@@ -73,14 +71,12 @@ pub enum CoreMutation {
     InstallBeforeStored,
     /// A replica that was removed is made again (law 11).
     ReviveDead,
-    /// A replica that does not exist yet gives its vote (law 21).
+    /// A replica that does not exist, not yet or not any more, gives its vote (law 21).
     UninitialisedVotes,
     /// A snapshot that is not what was offered is taken.
     AnyDigest,
     /// An order is said to be done when it is begun.
     OrderDoneAtOnce,
-    /// Support comes and goes by chance. It is a hint, so nothing unsafe may follow.
-    LieAboutSupport,
     /// A promise does not forbid to follow what is asked in a higher term (law 1).
     PromiseEndsWithTerm,
     /// A promise counts from the time at which its event was stepped, which was sampled before it arrived (law 2).
@@ -113,21 +109,11 @@ pub enum CoreMutation {
 
 #[cfg(feature = "mutations")]
 impl CoreMutation {
-    /// Those that take away the amnesia guard (law 12).
-    pub const OF_THE_GUARD: [CoreMutation; 5] = [
-        CoreMutation::NoRegistration,
-        CoreMutation::IgnoreMarks,
-        CoreMutation::RefusedVotes,
-        CoreMutation::VerdictBeforeLedger,
-        CoreMutation::AnyWitness,
-    ];
-
-    /// Those that do harm without leases, all of them.
-    pub const ALL: [CoreMutation; 29] = [
+    /// All of them.
+    pub const ALL: [CoreMutation; 48] = [
         CoreMutation::JoinOpenRound,
         CoreMutation::ReuseRoundId,
         CoreMutation::ConfirmAnyTerm,
-        CoreMutation::ConfirmAnyIncarnation,
         CoreMutation::ReadWithoutRound,
         CoreMutation::OneWaySupport,
         CoreMutation::FollowUnsupported,
@@ -144,6 +130,9 @@ impl CoreMutation {
         CoreMutation::ForgetWithoutTrace,
         CoreMutation::ForgetAtRestart,
         CoreMutation::ForgetInSnapshot,
+        CoreMutation::FollowerAsksNobody,
+        CoreMutation::AnyAge,
+        CoreMutation::PassUnreadable,
         CoreMutation::SwapOutcomes,
         CoreMutation::RefuseLate,
         CoreMutation::RefuseOnStepDown,
@@ -152,7 +141,24 @@ impl CoreMutation {
         CoreMutation::SkipAfterRestart,
         CoreMutation::CompactBeforeStored,
         CoreMutation::InstallBeforeStored,
+        CoreMutation::ReviveDead,
+        CoreMutation::UninitialisedVotes,
+        CoreMutation::AnyDigest,
         CoreMutation::OrderDoneAtOnce,
+        CoreMutation::PromiseEndsWithTerm,
+        CoreMutation::PromiseFromEvent,
+        CoreMutation::LeaseFromAnswer,
+        CoreMutation::LeaseWithoutMargin,
+        CoreMutation::IgnoreClockJumps,
+        CoreMutation::WithdrawWithoutEpoch,
+        CoreMutation::ForgetPromises,
+        CoreMutation::NoRegistration,
+        CoreMutation::IgnoreMarks,
+        CoreMutation::RefusedVotes,
+        CoreMutation::VerdictBeforeLedger,
+        CoreMutation::AnyWitness,
+        CoreMutation::LeaseDespitePermit,
+        CoreMutation::LeaseWithoutAcceptance,
     ];
 }
 
@@ -162,6 +168,11 @@ impl CoreConfig {
     pub(crate) fn mutated(&self, mutation: CoreMutation) -> bool {
         self.mutation == Some(mutation)
     }
+
+    /// Whether support comes and goes by chance. That is no bug: it is a hint, so nothing unsafe may follow.
+    pub(crate) fn hints_lie(&self) -> bool {
+        self.hints_lie
+    }
 }
 
 #[cfg(not(feature = "mutations"))]
@@ -169,6 +180,12 @@ impl CoreConfig {
     /// Never, without the feature.
     #[inline(always)]
     pub(crate) const fn mutated(&self, _: CoreMutation) -> bool {
+        false
+    }
+
+    /// Never, without the feature.
+    #[inline(always)]
+    pub(crate) const fn hints_lie(&self) -> bool {
         false
     }
 }

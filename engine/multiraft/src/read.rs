@@ -217,8 +217,7 @@ impl Core {
 
     /// A peer confirms. An answer to another incarnation, or to a round that is over, says nothing.
     pub(crate) fn reads_confirmed(&mut self, from: NodeId, confirmation: ReadConfirmation) {
-        let any_incarnation = self.config.mutated(CoreMutation::ConfirmAnyIncarnation);
-        if confirmation.incarnation != self.config.incarnation && !any_incarnation {
+        if confirmation.incarnation != self.config.incarnation {
             return;
         }
         let Some(mut questions) = self.reads.rounds.remove(&confirmation.id) else { return };

@@ -207,13 +207,17 @@ impl Core {
     /// A leader sends entries to a replica that does not exist: it may be one that is to come to life, and then it needs a
     /// snapshot. Nothing else is answered, so it cannot vote (law 21).
     fn heard_for_nobody(&mut self, from: NodeId, group: GroupId, message: &Message) {
-        if let Body::Vote { .. } = message.body
-            && self.config.mutated(CoreMutation::UninitialisedVotes)
+        if self.config.mutated(CoreMutation::UninitialisedVotes)
             && let Some(peer) = self.peer_of(from)
         {
             let Message { from, to, term, .. } = *message;
-            let answer = Message { from: to, to: from, term, body: Body::VoteResponse { granted: true } };
-            self.peers[peer].outbox.messages.push((group, answer));
+            let body = match message.body {
+                Body::PreVote { .. } => Some(Body::PreVoteResponse { granted: true }),
+                Body::Vote { .. } => Some(Body::VoteResponse { granted: true }),
+                _ => None,
+            };
+            let answer = body.map(|body| (group, Message { from: to, to: from, term, body }));
+            self.peers[peer].outbox.messages.extend(answer);
         }
         let is_dead = self.tombstones.get(&group).is_some_and(|dead| message.to <= *dead);
         let is_coming = self.snapshots.is_coming_from(group, from);

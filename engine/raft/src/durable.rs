@@ -62,6 +62,9 @@ pub(crate) struct Writes {
     durable: WriteNumber,
     durable_index: Index,
     in_flight: Option<Box<InFlight>>,
+    /// The highest index that ever was durable, whatever has become of it since: what a shell that answers with an index says.
+    #[cfg(feature = "mutations")]
+    durable_once: Index,
 }
 
 impl Writes {
@@ -82,6 +85,18 @@ impl Writes {
     /// The index up to which the log as it is now is durable.
     pub(crate) fn durable_index(&self) -> Index {
         self.durable_index
+    }
+
+    /// The bug that law 13 forbids: what was durable under this index may be overwritten by now.
+    #[cfg(feature = "mutations")]
+    pub(crate) fn was_durable(&self, index: Index) -> bool {
+        index <= self.durable_once.max(self.durable_index)
+    }
+
+    /// Without the feature nobody asks.
+    #[cfg(not(feature = "mutations"))]
+    pub(crate) fn was_durable(&self, index: Index) -> bool {
+        index <= self.durable_index
     }
 
     fn open(&mut self) -> &mut Write {
@@ -109,6 +124,10 @@ impl Writes {
         // What a leader of this term has written here it never cuts. A wrong one may, and then what was acknowledged is
         // no longer there.
         self.withdraw_acknowledgements(from);
+        #[cfg(feature = "mutations")]
+        {
+            self.durable_once = self.durable_once.max(self.durable_index);
+        }
         self.durable_index = self.durable_index.min(kept);
         self.marks().for_each(|mark| mark.last = mark.last.min(kept));
         self.mark(number, kept);

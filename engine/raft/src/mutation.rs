@@ -79,7 +79,7 @@ pub enum Mutation {
     DropKeptSuffix,
     /// The members that a snapshot names are not taken from it.
     IgnoreSnapshotMembers,
-    /// An acknowledgement waits for the index to be durable, not for the last write (law 13).
+    /// An acknowledgement waits for its index to have been durable once, not for the last write (law 13).
     DurableByIndex,
 }
 

@@ -240,7 +240,11 @@ impl Disk {
     /// Whether the disk holds everything that it ever made durable.
     pub fn is_whole(&self) -> bool {
         let rotten = self.oracle.groups().any(|group| self.oracle.rotten(group).next().is_some());
-        !self.is_rolled_back() && self.latent.is_empty() && self.oracle.voteless.is_empty() && !rotten
+        !self.is_rolled_back()
+            && self.store.is_whole()
+            && self.latent.is_empty()
+            && self.oracle.voteless.is_empty()
+            && !rotten
     }
 
     /// Remembers the disk as it is, as a backup would. Damage that an image holds could not be told from damage that was

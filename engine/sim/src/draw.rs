@@ -9,6 +9,7 @@ use crate::options::{
     ProcessOptions,
 };
 use crate::orders::OrderOptions;
+use crate::parts::Part;
 use crate::random::Random;
 use crate::repeats::RepeatOptions;
 
@@ -38,7 +39,9 @@ impl Options {
             orders: OrderOptions::default(),
             repeats: RepeatOptions::default(),
             outcomes_only: overrides.outcomes_only,
-            leases: overrides.leases,
+            leases: overrides.leases || overrides.long_leases,
+            #[cfg(feature = "mutations")]
+            hints_lie: overrides.hints_lie,
             #[cfg(feature = "mutations")]
             mutation: overrides.mutation,
             #[cfg(feature = "mutations")]
@@ -51,6 +54,9 @@ impl Options {
         draw_memory(&mut options);
         draw_builds(&mut options);
         options.leases |= Random::new(seed ^ 0x006c_6561_7365).chance(LEASES_PPM);
+        if overrides.long_leases {
+            options.core.lease_length = options.core.support_timeout * LONG_LEASE_SUPPORTS;
+        }
         options.nodes = overrides.nodes.unwrap_or(options.nodes);
         options.cores = overrides.cores.unwrap_or(options.cores);
         options.groups = overrides.groups.unwrap_or(options.groups);
@@ -68,7 +74,15 @@ impl Options {
             options.disk.old_image_ppm = *Random::new(seed ^ 0x696d_6167_6573).pick(&[0, 0, 600_000]);
         }
         options.process.drift_max_ppm = overrides.drift_ppm.unwrap_or(options.process.drift_max_ppm);
+        if overrides.changes {
+            for part in [Part::Handicap, Part::Damage, Part::Rot, Part::OldImages] {
+                options.switch_off(part);
+            }
+        }
         options.orders = OrderOptions::draw(&mut random, &options);
+        if overrides.changes && options.orders.change_interval.is_zero() {
+            options.orders.change_interval = options.core.election_timeout;
+        }
         draw_store(&mut random, &mut options);
         let has_spares = !options.orders.change_interval.is_zero() && random.chance(500_000);
         options.founders = if has_spares { options.nodes.min(3) } else { options.nodes };
@@ -99,6 +113,7 @@ fn draw_core(random: &mut Random) -> CoreOptions {
         election_timeout,
         beacon_interval: election_timeout / 10,
         support_timeout: election_timeout,
+        lease_length: election_timeout * 9 / 10,
         broken_link_grace: election_timeout * 3 / 10,
         request_timeout: election_timeout * random.between(2, 5) as u32,
         retry_interval: election_timeout / 4,
@@ -123,10 +138,19 @@ fn draw_store(random: &mut Random, options: &mut Options) {
     options.core.chunk_bytes = chunk_bytes.max(options.client.filling_max as usize);
     options.disk.store_mean = Duration::from_micros(*random.pick(&[50, 500, 5_000, 30_000]));
     options.disk.store_error_ppm = *random.pick(&[0, 0, 1_000, 20_000]);
+    // Where members change, a group may come to depend on the one replica that has lost its state.
+    let mut random = Random::new(options.seed ^ 0x7368_656c_7665);
+    if options.orders.change_interval.is_zero() {
+        options.disk.checkpoint_rot_ppm = *random.pick(&[0, 0, 200_000]);
+    }
+    options.disk.misread_ppm = *random.pick(&[0, 0, 50_000]);
 }
 
 /// How many runs have leases without being asked to, parts per million. The others show law 6 more sharply.
 const LEASES_PPM: u32 = 250_000;
+
+/// How many times the support of a silent peer a lease lasts, where long ones were asked for.
+const LONG_LEASE_SUPPORTS: u32 = 4;
 
 fn draw_network(random: &mut Random, core: &CoreOptions) -> NetworkOptions {
     let election = core.election_timeout;
@@ -189,6 +213,8 @@ fn draw_disk(random: &mut Random, core: &CoreOptions) -> DiskOptions {
     DiskOptions {
         store_mean: Duration::from_micros(500),
         store_error_ppm: 0,
+        checkpoint_rot_ppm: 0,
+        misread_ppm: 0,
         sync_mean: *random.pick(&[
             Duration::from_micros(50),
             Duration::from_millis(1),

@@ -44,14 +44,15 @@ impl World {
     pub fn liveness_phase(&mut self) -> Result<(), Broken> {
         self.heal()?;
         let election = self.options.core.election_timeout;
-        let mut bound = election * BOUND_ELECTION_TIMEOUTS;
+        let promised = self.longest_promise();
+        let mut bound = election * BOUND_ELECTION_TIMEOUTS + promised;
         // Those that have just started register before something is broken again.
         self.run_until(self.now() + election * 2)?;
         if self.lost_nodes() > 0 || self.has_losses() {
-            bound = election * HANDICAP_ELECTION_TIMEOUTS;
+            bound = election * HANDICAP_ELECTION_TIMEOUTS + promised;
         } else if self.options.handicap != Handicap::None {
             self.handicap();
-            self.serve_within(election * HANDICAP_ELECTION_TIMEOUTS, |_| None)?;
+            self.serve_within(election * HANDICAP_ELECTION_TIMEOUTS + promised, |_| None)?;
             self.heal()?;
         }
         // Frames that were changed on their way still arrive and break links, which lose what is under way on them.
@@ -66,6 +67,14 @@ impl World {
         self.run_until(self.now() + election * 4 + slowest * 2)?;
         self.phase = Phase::Idle;
         self.run_until(self.now() + election * IDLE_ELECTION_TIMEOUTS)
+    }
+
+    /// For how long longer than it is supported a leader that is gone may be promised to.
+    fn longest_promise(&self) -> Duration {
+        match self.options.leases {
+            true => self.options.core.lease_length.saturating_sub(self.options.core.support_timeout),
+            false => Duration::ZERO,
+        }
     }
 
     /// How long a span of a node's own clock may take.

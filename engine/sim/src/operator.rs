@@ -24,6 +24,12 @@ use crate::trace::Place;
 use crate::violation::Broken;
 use crate::world::{Due, World};
 
+/// How often an operator wants a whole new set of voters, parts per million.
+const NEW_SET_PPM: u32 = 200_000;
+
+/// How many they are to be.
+const NEW_SET_VOTERS: usize = 3;
+
 /// The operators of a run.
 #[derive(Debug)]
 pub(crate) struct Operators {
@@ -53,7 +59,14 @@ impl World {
         let votes = |node: &NodeId| current.replica_on(*node).is_some_and(|replica| current.is_voter(replica));
         let (mut voters, others): (Vec<NodeId>, Vec<NodeId>) = nodes.iter().copied().partition(|node| votes(node));
         let mut learners: Vec<NodeId> = others.into_iter().filter(|node| current.replica_on(*node).is_some()).collect();
-        for _ in 0..random.between(1, 2) {
+        let wanted = if random.chance(NEW_SET_PPM) { 0 } else { random.between(1, 2) };
+        if wanted == 0 {
+            // As many others as there can be, all at once: quorums before and after have hardly anybody in common.
+            let before = std::mem::replace(&mut voters, std::mem::take(&mut learners));
+            voters.truncate(NEW_SET_VOTERS);
+            voters.extend(before.into_iter().take(NEW_SET_VOTERS - voters.len()));
+        }
+        for _ in 0..wanted {
             let node = *random.pick(&nodes);
             voters.retain(|other| *other != node);
             learners.retain(|other| *other != node);

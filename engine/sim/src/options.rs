@@ -39,8 +39,12 @@ pub struct Overrides {
     pub drift_ppm: Option<u32>,
     /// Old images of disks come back at starts, as from a backup (law 12), in every run and not only in some.
     pub old_images: bool,
+    /// Members change in every run, so no disk loses anything for good and nothing stays broken at first.
+    pub changes: bool,
     /// Leases are on.
     pub leases: bool,
+    /// Leases are on, and last several times as long as support, so that everybody presses against promises all the time.
+    pub long_leases: bool,
     /// Keep every line of the trace for the report and not only the last ones before a violation.
     pub trace: bool,
     /// Keep every protocol event of every core, for checkers outside.
@@ -48,6 +52,9 @@ pub struct Overrides {
     /// Check only what clients and operators can see: histories, answers, convergence. The inner invariants notice a
     /// bug long before it does harm; this shows that the outer checks would notice the harm too.
     pub outcomes_only: bool,
+    /// Support comes and goes by chance, which is no bug: nothing unsafe may follow.
+    #[cfg(feature = "mutations")]
+    pub hints_lie: bool,
     /// A bug put into the Raft core on purpose.
     #[cfg(feature = "mutations")]
     pub mutation: Option<pontoon_raft::Mutation>,
@@ -167,6 +174,10 @@ pub struct DiskOptions {
     pub store_mean: Duration,
     /// Chance that it fails to write, for each order.
     pub store_error_ppm: u32,
+    /// Chance that a start finds a checkpoint rotten or gone; an eighth of it for each chunk that is read.
+    pub checkpoint_rot_ppm: u32,
+    /// Chance, for each chunk that is sent, that a bit of it changes after it was read.
+    pub misread_ppm: u32,
     /// Mean time of a sync.
     pub sync_mean: Duration,
     /// Chance that a sync is slow.
@@ -296,6 +307,8 @@ pub struct CoreOptions {
     pub beacon_interval: Duration,
     /// How long an unconfirmed peer is supported.
     pub support_timeout: Duration,
+    /// How long a promise binds, where leases are on.
+    pub lease_length: Duration,
     /// How long support outlasts a broken link.
     pub broken_link_grace: Duration,
     /// When a core gives up a request.
@@ -374,6 +387,9 @@ pub struct Options {
     pub outcomes_only: bool,
     /// Whether leases are on.
     pub leases: bool,
+    /// Whether support comes and goes by chance.
+    #[cfg(feature = "mutations")]
+    pub hints_lie: bool,
     /// The bug put in on purpose.
     #[cfg(feature = "mutations")]
     pub mutation: Option<pontoon_raft::Mutation>,

@@ -63,7 +63,7 @@ pub enum Part {
     DiskErrors,
     /// Damage to disks.
     Damage,
-    /// Rotten payloads.
+    /// Rotten payloads and checkpoints.
     Rot,
     /// Old images of disks.
     OldImages,
@@ -238,7 +238,10 @@ impl Options {
                 disk.store_error_ppm = 0;
             }
             Part::Damage => disk.damage_ppm = 0,
-            Part::Rot => (disk.payload_ppm, disk.scrub_interval) = (0, never),
+            Part::Rot => {
+                (disk.payload_ppm, disk.scrub_interval) = (0, never);
+                (disk.checkpoint_rot_ppm, disk.misread_ppm) = (0, 0);
+            }
             Part::OldImages => disk.old_image_ppm = 0,
             Part::ClientLoss => client.loss_ppm = 0,
             Part::WrongRoutes => {

@@ -83,6 +83,12 @@ pub struct Counts {
     pub checkpoints: u64,
     /// Checkpoints that their stores gave up.
     pub checkpoints_failed: u64,
+    /// Checkpoints that rotted or were gone.
+    pub checkpoints_rotten: u64,
+    /// Starts of replicas whose state was not there.
+    pub stateless_starts: u64,
+    /// Chunks that were changed between a store and a frame.
+    pub chunks_changed: u64,
     /// Times that a log was given up to a checkpoint.
     pub compactions: u64,
     /// Times that a log was replaced by a snapshot.
@@ -243,8 +249,17 @@ impl fmt::Display for Counts {
         )?;
         write!(
             f,
-            "\n  states: checkpoints {} (failed {}), logs given up {}, replaced {}, replicas made {}, destroyed {}",
-            self.checkpoints, self.checkpoints_failed, self.compactions, self.snapshots, self.created, self.destroyed
+            "\n  states: checkpoints {} (failed {}, rotten {}, starts without {}, chunks changed {}), logs given up {}, replaced {}, \
+             replicas made {}, destroyed {}",
+            self.checkpoints,
+            self.checkpoints_failed,
+            self.checkpoints_rotten,
+            self.stateless_starts,
+            self.chunks_changed,
+            self.compactions,
+            self.snapshots,
+            self.created,
+            self.destroyed
         )
     }
 }

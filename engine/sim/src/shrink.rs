@@ -122,8 +122,14 @@ impl Shrunk {
         if self.overrides.old_images {
             line.push_str(" --old-images");
         }
+        if self.overrides.changes {
+            line.push_str(" --changes");
+        }
         if self.overrides.leases {
             line.push_str(" --leases");
+        }
+        if self.overrides.long_leases {
+            line.push_str(" --long-leases");
         }
         line
     }

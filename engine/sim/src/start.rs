@@ -71,6 +71,7 @@ impl World {
             if self.phase == Phase::Faults && self.random.chance(self.options.disk.payload_ppm) {
                 self.rot_payloads(place);
             }
+            self.rot_checkpoint(place);
             if self.phase != Phase::Faults
                 || !self.random.chance(self.options.disk.damage_ppm)
                 || !self.may_lose_something(place)
@@ -226,10 +227,16 @@ impl World {
         let held: Vec<(GroupId, ReplicaId)> =
             disk.oracle().groups().map(|group| (group, disk.durable(group).replica)).collect();
         disk.store.retain(|group, replica| held.contains(&(group, replica)));
+        let mut started_from_log = Vec::new();
         for (group, replica) in held {
             // The oracle has just found the log to hold exactly this.
             let log = self.disks[&place].durable(group);
             let checkpoint = self.disks[&place].store.found(group, replica);
+            let stateless = checkpoint.is_none() && log.compacted.index > Index(0);
+            self.counts.stateless_starts += u64::from(stateless);
+            if checkpoint.is_none() && !stateless {
+                started_from_log.push(group);
+            }
             self.invariants.started(place, group, log);
             let founded = self
                 .descriptors
@@ -260,11 +267,11 @@ impl World {
             state.vote_lost = self.disks[&place].oracle().voteless.contains(&group);
             groups.push(state);
         }
+        started_from_log.into_iter().for_each(|group| self.disk(place).store.starts_from_the_log(group));
         let options = &self.options.core;
-        let lease = self
-            .options
-            .leases
-            .then(|| LeaseConfig { length: options.support_timeout * 9 / 10, drift_margin_ppm: 2 * DRIFT_MARGIN_PPM });
+        // No more than the clocks of this run need, so that a lease which is too long by anything at all shows.
+        let drift_margin_ppm = 2 * self.options.process.drift_max_ppm.min(DRIFT_MARGIN_PPM);
+        let lease = self.options.leases.then_some(LeaseConfig { length: options.lease_length, drift_margin_ppm });
         // As in the node: what becomes one write must fit a segment.
         let segment_bytes = self.options.disk.segment_bytes as usize;
         let config = CoreConfig {
@@ -290,6 +297,8 @@ impl World {
             // The node file of a real node remembers it from the first start on.
             past: Some(past),
             longest_promise: lease.map_or(Duration::ZERO, |lease| lease.length),
+            #[cfg(feature = "mutations")]
+            hints_lie: self.options.hints_lie,
             #[cfg(feature = "mutations")]
             mutation: self.options.core_mutation,
             ..CoreConfig::new(CLUSTER, place.node, place.core, self.options.cores)

@@ -120,6 +120,8 @@ pub struct World {
     pub(crate) operators: Operators,
     /// For what concerns lives and images, so that it shifts nothing else.
     pub(crate) lives: Random,
+    /// For what becomes of checkpoints, likewise.
+    pub(crate) rots: Random,
     pub(crate) queue: Queue<Due>,
     pub(crate) trace: Trace,
     /// The protocol events of all cores in the order of the run, if they are wanted.
@@ -173,6 +175,7 @@ impl World {
             repeats: RepeatOptions::random(options.seed),
             operators: Operators::new(options.seed),
             lives: Random::new(options.seed ^ 0x006c_6976_6573),
+            rots: Random::new(options.seed ^ 0x726f_7473),
             queue: Queue::new(),
             trace: Trace::new(keep_trace),
             protocol: keep_protocol.then(Vec::new),

@@ -68,9 +68,15 @@ pub struct Sim {
     /// Let old images of disks come back in every run, and not only in some (law 12).
     #[arg(long)]
     old_images: bool,
+    /// Change members in every run; then disks lose nothing for good, and no node stays away.
+    #[arg(long)]
+    changes: bool,
     /// Switch leases on.
     #[arg(long)]
     leases: bool,
+    /// Switch leases on, with promises that bind several times as long as a silent peer is supported.
+    #[arg(long)]
+    long_leases: bool,
 }
 
 fn part(name: &str) -> Result<Part, String> {
@@ -93,7 +99,9 @@ impl Sim {
             without: self.without.clone(),
             drift_ppm: self.drift_ppm,
             old_images: self.old_images,
+            changes: self.changes,
             leases: self.leases,
+            long_leases: self.long_leases,
             trace: self.trace,
             protocol: self.protocol_trace.is_some(),
             ..Overrides::default()

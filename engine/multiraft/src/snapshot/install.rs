@@ -176,7 +176,7 @@ impl Core {
         let group = meta.group;
         self.store.orders.push(StoreOrder::Close { group, read: loading.read });
         match loading.builder.finish(meta) {
-            Ok(checkpoint) if checkpoint.digest == digest => {
+            Ok(checkpoint) if checkpoint.digest == digest || self.config.mutated(CoreMutation::AnyDigest) => {
                 self.replicas[slot].machine = checkpoint.machine;
                 if !self.config.mutated(CoreMutation::ForgetInSnapshot) {
                     self.replicas[slot].sessions = checkpoint.sessions.limited(self.config.sessions);

@@ -39,7 +39,7 @@ impl Raft {
     /// Acknowledges the log up to `matched` once everything written so far is durable. `news` says that the answered
     /// message told a later commit index: the leader waits for an answer to it even if one for the same index is due.
     pub(super) fn acknowledge(&mut self, step: &mut Step, to: ReplicaId, matched: Index, news: bool) {
-        if self.config.mutated(Mutation::DurableByIndex) && matched <= self.durable() {
+        if self.config.mutated(Mutation::DurableByIndex) && self.writes.was_durable(matched) {
             let message = self.message(to, self.hard_state.term, Body::AppendResponse { matched });
             return self.send_promise(step, message);
         }

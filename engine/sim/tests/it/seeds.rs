@@ -40,6 +40,7 @@ fn a_few_hundred_seeds_break_no_law() {
     assert!(sum.orders > 700 && sum.orders > sum.orders_refused + 150 && sum.configurations > 25, "{sum}");
     assert!(sum.fetches > 2_000 && sum.cold_reads > 250, "{sum}");
     assert!(sum.created > 5 && sum.destroyed > 8, "{sum}");
+    assert!(sum.checkpoints_rotten > 30 && sum.stateless_starts > 20 && sum.chunks_changed > 5, "{sum}");
     assert!(sum.checkpoints > 3_000 && sum.compactions > 3_000 && sum.snapshots > 300, "{sum}");
     assert_eq!(sum.undecided, 0, "every history is decided");
 }
@@ -101,6 +102,9 @@ fn add(sum: &mut Counts, report: &Report) {
     sum.history += counts.history;
     sum.checkpoints += counts.checkpoints;
     sum.checkpoints_failed += counts.checkpoints_failed;
+    sum.checkpoints_rotten += counts.checkpoints_rotten;
+    sum.stateless_starts += counts.stateless_starts;
+    sum.chunks_changed += counts.chunks_changed;
     sum.compactions += counts.compactions;
     sum.snapshots += counts.snapshots;
     sum.created += counts.created;
