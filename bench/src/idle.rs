@@ -56,7 +56,6 @@ pub fn run(args: &IdleArgs) -> Result<(), BenchError> {
         args.duration.as_secs_f64()
     ));
     std::thread::sleep(SETTLE);
-    let memory_bytes = memory_before.zip(anonymous_bytes()).map(|(before, after)| after.saturating_sub(before));
     let replicas = u64::from(args.cluster.groups) * u64::from(args.cluster.nodes);
 
     let all_cores = usize::from(args.cluster.nodes) * usize::from(args.cluster.cores);
@@ -65,6 +64,8 @@ pub fn run(args: &IdleArgs) -> Result<(), BenchError> {
     std::thread::sleep(args.duration);
     let (elapsed, cpu) = (clock::now().since(begin).as_secs_f64(), clock::process_cpu() - cpu_before);
     let device_after = device.written_bytes();
+    // At the end: what was needed only while the nodes started is given back in the background.
+    let memory_bytes = memory_before.zip(anonymous_bytes()).map(|(before, after)| after.saturating_sub(before));
     let after = target.statuses();
     if before.len() != all_cores || after.len() != all_cores {
         return Err(BenchError::new(ENVIRONMENT, "a core did not answer the question for its counters"));

@@ -60,6 +60,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::args::{Cli, Command};
 use crate::error::{BenchError, INTERNAL, USAGE};
 
+/// The allocator of `pontoond`, so that the nodes in this process take the memory that they would take alone.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// The exit code after a second interrupt.
 const INTERRUPTED: i32 = 130;
 

@@ -114,8 +114,10 @@ impl Core {
         let mut groups = groups;
         groups.sort_by_key(|group| group.descriptor.group);
         let mut replicas = Replicas::with_capacity(groups.len());
+        let mut members = Configuration::default();
         for group in groups {
-            let mut replica = restore(&config, group, now);
+            let mut replica = restore(&config, group, &members, now);
+            members = replica.configuration.clone();
             // Keys are shared between copies, so an equal descriptor of the table takes less memory than one of its own.
             let known = routing.by_group(replica.descriptor.group);
             if let Some(known) = known.filter(|known| **known == replica.descriptor) {
@@ -429,8 +431,9 @@ impl Core {
     }
 }
 
-/// A replica as its log and its store left it: a follower that has applied what its checkpoint holds.
-fn restore(config: &CoreConfig, group: GroupState, now: Time) -> Replica {
+/// A replica as its log and its store left it: a follower that has applied what its checkpoint holds. Its configuration is
+/// a copy of that of its `neighbour` if it is the same, as it mostly is, because copies share their memory.
+fn restore(config: &CoreConfig, group: GroupState, neighbour: &Configuration, now: Time) -> Replica {
     let GroupState { descriptor, hard_state, compacted, older, configurations, entries, lost, vote_lost, checkpoint } =
         group;
     let me = descriptor.replica_on(config.node).expect("law: a log holds groups of its own node only");
@@ -441,6 +444,7 @@ fn restore(config: &CoreConfig, group: GroupState, now: Time) -> Replica {
     let members = checkpoint.as_ref().map(|checkpoint| Configuration::decode(&checkpoint.meta.configuration));
     let members =
         members.map_or(founders, |members| members.expect("law: a checkpoint names members that can be read"));
+    let members = if members == *neighbour { neighbour.clone() } else { members };
     let descriptor = checkpoint.as_ref().map_or(descriptor, |checkpoint| checkpoint.meta.descriptor.clone());
     let restored = Restored {
         hard_state,

@@ -149,6 +149,12 @@ pub(crate) struct Replica {
     pub(crate) leads_since: Time,
 }
 
+/// The most that an idle group may take of its core's list of replicas. With what lies beside it and the allocator's
+/// waste, 100,000 of them stay within 2 KiB each (bench/RESULTS.md). What only a busy group has belongs behind a pointer.
+const REPLICA_BYTES_MAX: usize = 1_088;
+
+const _: () = assert!(size_of::<Replica>() <= REPLICA_BYTES_MAX);
+
 impl Replica {
     /// The node where this replica of the group lives.
     pub(crate) fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
