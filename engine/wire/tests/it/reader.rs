@@ -81,6 +81,17 @@ fn frames_that_are_let_go_make_room_for_others() {
     assert_eq!(bytes, 0, "10 MB went through the reader's one chunk");
 }
 
+/// A connection that was sent the routing table of many ranges once does not keep the room for it.
+#[test]
+fn the_room_of_a_long_frame_is_given_back() {
+    let (long, short) = (frame(4 << 20), frame(100));
+    let mut reader = FrameReader::new();
+    reader.push(&long);
+    assert_eq!(reader.next(), Ok(Some(long)));
+    let (bytes, ()) = allocated_bytes(|| reader.push(&short));
+    assert_eq!(bytes, 64 << 10, "the reader takes a chunk again");
+}
+
 #[test]
 fn a_header_alone_does_not_make_the_reader_allocate_what_it_announces() {
     let long = frame(4 << 20);
