@@ -11,6 +11,9 @@ use pontoon_types::Time;
 
 use crate::replica::Slot;
 
+/// The room for deadlines that an empty queue keeps, so that a busy core does not ask for it again and again.
+const KEPT: usize = 1024;
+
 /// Deadlines of all replicas of a core.
 ///
 /// Invariant: where `armed[slot]` is `Some(t)` the queue holds `(t, slot)`.
@@ -53,6 +56,10 @@ impl Timers {
             }
             self.queue.pop();
         }
+        if self.queue.capacity() > KEPT {
+            // Elections of many groups had made it long, and they are over.
+            self.queue = BinaryHeap::new();
+        }
         None
     }
 
@@ -64,5 +71,19 @@ impl Timers {
         let Reverse((_, slot)) = self.queue.pop()?;
         self.armed[slot] = None;
         Some(slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_that_was_long_gives_its_memory_back() {
+        let mut timers = Timers::new(10 * KEPT);
+        (0..10 * KEPT).for_each(|slot| timers.arm(slot, Some(Time(1))));
+        while timers.expire(Time(1)).is_some() {}
+        assert_eq!(timers.next(), None);
+        assert!(timers.queue.capacity() <= KEPT);
     }
 }

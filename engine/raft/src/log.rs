@@ -45,6 +45,9 @@ pub(crate) struct Log {
     committed: Index,
 }
 
+/// An idle group keeps the empty entries of its last terms and nothing else. So few take no more room than they need.
+const FEW: usize = 4;
+
 /// What an entry in the window takes of memory: an empty payload is not free.
 fn held_bytes(entry: &Entry) -> usize {
     entry.payload.len() + size_of::<Entry>()
@@ -153,7 +156,7 @@ impl Log {
         for entry in entries {
             assert!(follows(self.last, entry.id), "log matching: {} cannot follow {}", entry.id, self.last);
             if entry.id.term > self.last.term || self.starts.is_empty() {
-                if self.starts.capacity() == 0 {
+                if self.starts.len() < FEW {
                     self.starts.reserve_exact(1);
                 }
                 self.starts.push(entry.id);
@@ -161,8 +164,7 @@ impl Log {
             self.last = entry.id;
             self.window_bytes += held_bytes(entry);
         }
-        if self.window.capacity() == 0 {
-            // An idle group keeps the empty entry of its term and nothing else.
+        if self.window.len() < FEW {
             self.window.reserve_exact(entries.len());
         }
         self.window.extend(entries.iter().cloned());
