@@ -214,6 +214,7 @@ impl Invariants {
             self.check_pointers(place, &view, disks)?;
             self.check_leadership(place, &view, &mut changes)?;
             self.check_commit(place, &view, disks, &mut changes)?;
+            self.check_change(place, &view)?;
             self.check_members(place, &view)?;
             self.check_state(place, &view)?;
         }
@@ -329,6 +330,21 @@ impl Invariants {
             self.check_leaders_have(group, id, term)?;
         }
         Ok(())
+    }
+
+    /// A leader changes the members only when it has committed an entry of its own term. Before that somebody else may be about
+    /// to commit another change, and quorums of the two need not overlap.
+    fn check_change(&self, place: Place, view: &GroupView<'_>) -> Result<(), Broken> {
+        let (group, term) = (view.group(), view.term());
+        let log = &self.replicas[&(place, group)].log;
+        if view.role() != Role::Leader || log.id_at(view.committed()).is_none_or(|id| id.term == term) {
+            return Ok(());
+        }
+        let own = |entry: &&Entry| entry.id.term == term && entry.kind == EntryKind::Configuration;
+        match log.between(view.committed(), view.last().index).iter().find(own) {
+            Some(change) => Err(Broken::EarlyChange { group, place, id: change.id }),
+            None => Ok(()),
+        }
     }
 
     /// The members that count are those of the last configuration in the log, or what stands for the log that was given up.

@@ -142,6 +142,16 @@ pub enum Broken {
         /// What is wrong with it.
         what: String,
     },
+    /// A leader changed the members before it had committed an entry of its own term.
+    #[error("members: {place} changes those of {group} by {id}, and nothing of that term is committed")]
+    EarlyChange {
+        /// The group.
+        group: GroupId,
+        /// The leader's place.
+        place: Place,
+        /// The change.
+        id: LogId,
+    },
     /// A replica goes by other members than its log says.
     #[error("members: {group} at {place} goes by {in_force}, where its log says {says}")]
     WrongMembers {
