@@ -4,11 +4,11 @@
 //! its memory and dies with the process; what was answered as stored survives everything. When the process ends, some of the
 //! orders that were waiting have been carried out all the same, and nobody has heard of it.
 //!
-//! A chunk that is not what was written is noticed, as by the checksums of the real store. Now and then a checkpoint rots, while its node is down or when somebody is
-//! about to read it: a bit of it flips, or it is gone. Then it is refused, and its replica follows until a snapshot has given
-//! it its state, unless its log goes back to the beginning. Only one disk at a time has lost something, so that whoever can
-//! give the state back, or lead meanwhile, is there. And a chunk that was read rightly is now and then changed on its way,
-//! which only the digest of the whole snapshot tells.
+//! A chunk that is not what was written is noticed, as by the checksums of the real store. Now and then a checkpoint rots,
+//! while its node is down or when somebody is about to read it: a bit of it flips, or it is gone. Then it is refused, and its
+//! replica follows until a snapshot has given it its state, unless its log goes back to the beginning. Only one disk at a time
+//! has lost something, so that whoever can give the state back, or lead meanwhile, is there. And a chunk that was read rightly
+//! is now and then changed on its way, which only the digest of the whole snapshot tells.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
