@@ -19,7 +19,7 @@ use pontoon_types::{Descriptor, Generation, GroupId, Member, NodeId, ReplicaId, 
 
 use crate::Core;
 use crate::mutation::CoreMutation;
-use crate::replica::Slot;
+use crate::replica::{Replica, Slot};
 
 /// Why an order was refused. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,7 +71,7 @@ pub enum OrderRefused {
     Change(#[from] ChangeRefused),
     /// The transfer is not possible, or not now.
     #[error(transparent)]
-    Transfer(#[from] TransferRefused),
+    Transfer(#[from] TransferRefused<NodeId>),
 }
 
 impl Core {
@@ -129,11 +129,24 @@ impl Core {
     pub(crate) fn transfer_leader(&mut self, now: Time, group: GroupId, to: NodeId) -> Result<(), OrderRefused> {
         let slot = self.slot_of(group).ok_or(OrderRefused::NoGroup(group))?;
         let replica = &self.replicas[slot];
-        let to = replica.replica_on(to).ok_or(OrderRefused::NoReplicaOn(to))?;
-        replica.raft.admit_transfer(to)?;
-        self.step_replica(now, slot, RaftEvent::Transfer(to));
+        let successor = replica.replica_on(to).ok_or(OrderRefused::NoReplicaOn(to))?;
+        admit_transfer(replica, successor, to)?;
+        self.step_replica(now, slot, RaftEvent::Transfer(successor));
         Ok(())
     }
+}
+
+/// Whether the leadership may be handed over. Operators know nodes, so the refusal names those.
+pub(crate) fn admit_transfer(replica: &Replica, successor: ReplicaId, on: NodeId) -> Result<(), OrderRefused> {
+    let node_of = |of| replica.node_of(of).unwrap_or(on);
+    Ok(replica.raft.admit_transfer(successor).map_err(|why| why.named(node_of))?)
+}
+
+/// Whether the members may change now, likewise.
+pub(crate) fn may_change_members(replica: &Replica) -> Result<(), OrderRefused> {
+    let Err(why) = replica.raft.may_change_members() else { return Ok(()) };
+    let ChangeRefused::Transferring { to } = why else { return Err(why.into()) };
+    Err(replica.node_of(to).map_or(why.into(), |to| TransferRefused::InProgress { to }.into()))
 }
 
 /// The descriptor behind an applied configuration.

@@ -30,6 +30,7 @@ use pontoon_types::{Generation, Member, NodeId, ReplicaId, Term, Time};
 use pontoon_wire::client::{Outcome, Refusal};
 use pontoon_wire::order::{GroupMember, GroupMembers, MemberStanding, Order, OrderReason};
 
+use crate::members::{admit_transfer, may_change_members};
 use crate::mutation::CoreMutation;
 use crate::replica::{Asker, Replica, Slot};
 use crate::{Core, OrderRefused};
@@ -137,7 +138,7 @@ impl Core {
         if now_at >= generation && target.is_end_of(current) {
             return Ok((Goal::Members(target), None));
         }
-        raft.may_change_members()?;
+        may_change_members(replica)?;
         if raft.configuration_at() > replica.applied {
             return Err(ChangeRefused::InFlight { at: raft.configuration_at() }.into());
         }
@@ -166,7 +167,7 @@ impl Core {
         if now != term {
             return Err(OrderRefused::OtherTerm { term, now });
         }
-        replica.raft.admit_transfer(successor)?;
+        admit_transfer(replica, successor, to)?;
         Ok((Goal::Leader(successor), Some(RaftEvent::Transfer(successor))))
     }
 

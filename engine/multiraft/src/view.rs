@@ -15,7 +15,7 @@ pub fn state_digest(machine: &Kv, sessions: &Sessions) -> u64 {
 }
 
 /// One replica, seen from outside. Reading it costs nothing but [`GroupView::digest`], which walks the state.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct GroupView<'a> {
     replica: &'a Replica,
 }

@@ -176,32 +176,32 @@ pub enum ChangeRefused {
     Membership(#[from] MembershipRefused),
 }
 
-/// Why the leadership cannot be handed over. Nothing has changed.
+/// Why the leadership cannot be handed over. Nothing has changed. `Name` is what others call a replica by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TransferRefused {
+pub enum TransferRefused<Name = ReplicaId> {
     /// Ask the leader instead.
     #[error("this replica does not lead the group")]
     NotLeader {
         /// Who leads, if known.
-        leader: Option<ReplicaId>,
+        leader: Option<Name>,
     },
     /// It leads already.
     #[error("{0} leads the group already")]
-    LeadsAlready(ReplicaId),
+    LeadsAlready(Name),
     /// Not of this group.
     #[error("{0} is no member of the group")]
-    NoMember(ReplicaId),
+    NoMember(Name),
     /// A learner does not lead, nor does a voter that is about to go.
     #[error("{0} is no voter, or will not be one for long")]
-    NoVoter(ReplicaId),
+    NoVoter(Name),
     /// It has not answered lately.
     #[error("{0} does not answer")]
-    Silent(ReplicaId),
+    Silent(Name),
     /// It could not catch up in time.
     #[error("{to} lacks {entries} entries, more than {}", pontoon_types::limits::TRANSFER_LAG_ENTRIES_MAX)]
     Behind {
         /// Who.
-        to: ReplicaId,
+        to: Name,
         /// How many entries it has not acknowledged.
         entries: u64,
     },
@@ -209,9 +209,25 @@ pub enum TransferRefused {
     #[error("the leadership is being handed over to {to} already")]
     InProgress {
         /// To whom.
-        to: ReplicaId,
+        to: Name,
     },
     /// It leaves, and hands the leadership over by itself.
     #[error("this leader is no voter any more and leaves")]
     Leaving,
+}
+
+impl TransferRefused {
+    /// The same in the names of somebody else.
+    pub fn named<Name>(self, name: impl Fn(ReplicaId) -> Name) -> TransferRefused<Name> {
+        match self {
+            TransferRefused::NotLeader { leader } => TransferRefused::NotLeader { leader: leader.map(name) },
+            TransferRefused::LeadsAlready(of) => TransferRefused::LeadsAlready(name(of)),
+            TransferRefused::NoMember(of) => TransferRefused::NoMember(name(of)),
+            TransferRefused::NoVoter(of) => TransferRefused::NoVoter(name(of)),
+            TransferRefused::Silent(of) => TransferRefused::Silent(name(of)),
+            TransferRefused::Behind { to, entries } => TransferRefused::Behind { to: name(to), entries },
+            TransferRefused::InProgress { to } => TransferRefused::InProgress { to: name(to) },
+            TransferRefused::Leaving => TransferRefused::Leaving,
+        }
+    }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use pontoon_types::{CoreId, Descriptor, Generation, GroupId, Incarnation, Index, LogId, NodeId, SessionTime, Term};
 
 use crate::frame::FrameError;
+use crate::numbered::numbered;
 use crate::order::{GroupMembers, Order, OrderReason};
 use crate::v1::client as v1;
 
@@ -276,25 +277,17 @@ pub struct CoreStatus {
     pub groups: Vec<GroupStatus>,
 }
 
-/// What a core may do since it came to life (law 12).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u8)]
-pub enum CoreStanding {
-    /// Enough peers have heard of its log what it holds, or more never was heard: its replicas vote.
-    #[default]
-    Registered = 1,
-    /// It asks its peers and takes no part yet.
-    Waiting = 2,
-    /// It has forgotten what it promised: its replicas follow and never vote.
-    Refused = 3,
-}
-
-impl CoreStanding {
-    /// The standing behind a number on the wire.
-    pub(crate) fn from_code(code: u8) -> Option<CoreStanding> {
-        [CoreStanding::Registered, CoreStanding::Waiting, CoreStanding::Refused]
-            .into_iter()
-            .find(|it| *it as u8 == code)
+numbered! {
+    /// What a core may do since it came to life (law 12).
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub enum CoreStanding {
+        /// Enough peers have heard of its log what it holds, or more never was heard: its replicas vote.
+        #[default]
+        Registered = 1,
+        /// It asks its peers and takes no part yet.
+        Waiting = 2,
+        /// It has forgotten what it promised: its replicas follow and never vote.
+        Refused = 3,
     }
 }
 
@@ -325,21 +318,22 @@ pub struct GroupStatus {
     pub condition: Condition,
 }
 
-/// The role of a replica, as a status shows it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum GroupRole {
-    /// Follows a leader, or waits for one.
-    #[default]
-    Follower = 1,
-    /// Asks whether it would be voted for.
-    PreCandidate = 2,
-    /// Asks for votes.
-    Candidate = 3,
-    /// Leads.
-    Leader = 4,
-    /// Receives entries and does not vote.
-    Learner = 5,
+numbered! {
+    /// The role of a replica, as a status shows it.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum GroupRole {
+        /// Follows a leader, or waits for one.
+        #[default]
+        Follower = 1,
+        /// Asks whether it would be voted for.
+        PreCandidate = 2,
+        /// Asks for votes.
+        Candidate = 3,
+        /// Leads.
+        Leader = 4,
+        /// Receives entries and does not vote.
+        Learner = 5,
+    }
 }
 
 impl std::fmt::Display for GroupRole {
@@ -354,21 +348,22 @@ impl std::fmt::Display for GroupRole {
     }
 }
 
-/// What keeps a replica from applying what is committed, as a status shows it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Condition {
-    /// Nothing.
-    #[default]
-    Well = 1,
-    /// It reads its state from its checkpoint.
-    Loading = 2,
-    /// The disk has lost the payload of the next entry, and no peer has given it back yet.
-    PayloadLost = 3,
-    /// Its state is lost; it waits for a snapshot.
-    StateLost = 4,
-    /// This build cannot read the next entry. The group stands still here until a snapshot comes, or another build.
-    Unreadable = 5,
+numbered! {
+    /// What keeps a replica from applying what is committed, as a status shows it.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum Condition {
+        /// Nothing.
+        #[default]
+        Well = 1,
+        /// It reads its state from its checkpoint.
+        Loading = 2,
+        /// The disk has lost the payload of the next entry, and no peer has given it back yet.
+        PayloadLost = 3,
+        /// Its state is lost; it waits for a snapshot.
+        StateLost = 4,
+        /// This build cannot read the next entry. The group stands still here until a snapshot comes, or another build.
+        Unreadable = 5,
+    }
 }
 
 impl std::fmt::Display for Condition {
@@ -380,16 +375,6 @@ impl std::fmt::Display for Condition {
             Condition::StateLost => "state lost",
             Condition::Unreadable => "unreadable entry",
         })
-    }
-}
-
-impl Condition {
-    const ALL: [Condition; 5] =
-        [Condition::Well, Condition::Loading, Condition::PayloadLost, Condition::StateLost, Condition::Unreadable];
-
-    /// The condition behind a number on the wire.
-    pub(crate) fn from_code(code: u8) -> Option<Condition> {
-        Condition::ALL.into_iter().find(|condition| *condition as u8 == code)
     }
 }
 
@@ -448,14 +433,6 @@ pub struct Counters {
     pub snapshots_sent: u64,
     /// Snapshots that replicas of this core were set to.
     pub snapshots_received: u64,
-}
-
-impl GroupRole {
-    /// The role behind a number on the wire.
-    pub(crate) fn from_code(code: u8) -> Option<GroupRole> {
-        use GroupRole::*;
-        [Follower, PreCandidate, Candidate, Leader, Learner].into_iter().find(|role| *role as u8 == code)
-    }
 }
 
 impl RequestFrame {

@@ -26,6 +26,7 @@ pub mod order;
 pub mod peer;
 
 mod cursor;
+mod numbered;
 mod reader;
 mod v1;
 

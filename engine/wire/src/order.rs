@@ -7,6 +7,8 @@
 
 use pontoon_types::{Generation, GroupId, Index, NodeId, ReplicaId, Term};
 
+use crate::numbered::numbered;
+
 /// What a group is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
@@ -29,30 +31,31 @@ pub enum Order {
     },
 }
 
-/// Which kind of reason an order is refused for. Nothing has changed, but for [`OrderReason::GivenUp`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum OrderReason {
-    /// It can never be carried out as it is.
-    Impossible = 1,
-    /// No voter would be left.
-    NoVoterLeft = 2,
-    /// The node is none of the cluster, or has no replica of the group.
-    UnknownNode = 3,
-    /// The node does not vote, so it cannot lead: promote it first.
-    NotVoter = 4,
-    /// The node has no replica yet, so it cannot vote: add it as a learner first.
-    NewVoter = 5,
-    /// The members, or the leader, have changed since the operator looked: look again.
-    Changed = 6,
-    /// An earlier change, or the handing over of the leadership, is under way: wait for it.
-    InFlight = 7,
-    /// The leader is new and has not committed anything in its term yet: ask again soon.
-    NotYet = 8,
-    /// The node does not answer, or lacks too much: wait until it has caught up.
-    NotReady = 9,
-    /// The node did not take over in time, or another one did.
-    GivenUp = 10,
+numbered! {
+    /// Which kind of reason an order is refused for. Nothing has changed, but for [`OrderReason::GivenUp`].
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum OrderReason {
+        /// It can never be carried out as it is.
+        Impossible = 1,
+        /// No voter would be left.
+        NoVoterLeft = 2,
+        /// The node is none of the cluster, or has no replica of the group.
+        UnknownNode = 3,
+        /// The node does not vote, so it cannot lead: promote it first.
+        NotVoter = 4,
+        /// The node has no replica yet, so it cannot vote: add it as a learner first.
+        NewVoter = 5,
+        /// The members, or the leader, have changed since the operator looked: look again.
+        Changed = 6,
+        /// An earlier change, or the handing over of the leadership, is under way: wait for it.
+        InFlight = 7,
+        /// The leader is new and has not committed anything in its term yet: ask again soon.
+        NotYet = 8,
+        /// The node does not answer, or lacks too much: wait until it has caught up.
+        NotReady = 9,
+        /// The node did not take over in time, or another one did.
+        GivenUp = 10,
+    }
 }
 
 /// The members of a group, as its leader has applied them, and what it knows of each.
@@ -89,29 +92,24 @@ pub struct GroupMember {
     pub follows: bool,
 }
 
-/// What a member does in its group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum MemberStanding {
-    /// Votes.
-    Voter = 1,
-    /// Votes in the incoming half of a joint configuration, and is a voter after it.
-    Joining = 2,
-    /// Votes in the outgoing half, and is no member after it.
-    Leaving = 3,
-    /// Votes in the outgoing half, and is a learner after it.
-    Demoting = 4,
-    /// Receives entries and does not vote.
-    Learner = 5,
+numbered! {
+    /// What a member does in its group.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum MemberStanding {
+        /// Votes.
+        Voter = 1,
+        /// Votes in the incoming half of a joint configuration, and is a voter after it.
+        Joining = 2,
+        /// Votes in the outgoing half, and is no member after it.
+        Leaving = 3,
+        /// Votes in the outgoing half, and is a learner after it.
+        Demoting = 4,
+        /// Receives entries and does not vote.
+        Learner = 5,
+    }
 }
 
 impl OrderReason {
-    /// All of them, in the order of their numbers.
-    pub const ALL: [OrderReason; 10] = {
-        use OrderReason::*;
-        [Impossible, NoVoterLeft, UnknownNode, NotVoter, NewVoter, Changed, InFlight, NotYet, NotReady, GivenUp]
-    };
-
     /// Whether the same order may be taken a while later.
     pub fn passes(self) -> bool {
         matches!(self, OrderReason::InFlight | OrderReason::NotYet | OrderReason::NotReady)
@@ -131,24 +129,6 @@ impl OrderReason {
             OrderReason::NotReady => "give it again when the node has caught up",
             OrderReason::GivenUp => "look who leads, and give it again",
         }
-    }
-
-    /// The reason behind a number on the wire.
-    pub(crate) fn from_code(code: u8) -> Option<OrderReason> {
-        OrderReason::ALL.into_iter().find(|reason| *reason as u8 == code)
-    }
-}
-
-impl MemberStanding {
-    /// All of them, in the order of their numbers.
-    pub const ALL: [MemberStanding; 5] = {
-        use MemberStanding::*;
-        [Voter, Joining, Leaving, Demoting, Learner]
-    };
-
-    /// The standing behind a number on the wire.
-    pub(crate) fn from_code(code: u8) -> Option<MemberStanding> {
-        MemberStanding::ALL.into_iter().find(|standing| *standing as u8 == code)
     }
 }
 

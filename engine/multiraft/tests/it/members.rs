@@ -70,7 +70,7 @@ fn orders_are_refused_by_name() {
     let me = member_on(&members, 1).replica;
     let expected = [
         OrderRefused::NoReplicaOn(n(9)),
-        OrderRefused::Transfer(TransferRefused::LeadsAlready(me)),
+        OrderRefused::Transfer(TransferRefused::LeadsAlready(n(1))),
         OrderRefused::NoGroup(GroupId(77)),
     ];
     assert_eq!(refused(&mut cluster), expected);

@@ -276,11 +276,11 @@ fn a_replica_is_replaced() {
             #2 to n1: gen2 voters [1, 2, 4] learners []
               #2 NotReady: the replica on n4 has not been heard of as one that has caught up
             #3 to n1: leader n4
-              #3 NotVoter: r4 is no voter, or will not be one for long
+              #3 NotVoter: n4 is no voter, or will not be one for long
             it is back
             run 5000ms
             #4 to n1: leader n4
-              #4 NotVoter: r4 is no voter, or will not be one for long
+              #4 NotVoter: n4 is no voter, or will not be one for long
             #5 to n1: gen2 voters [1, 2, 4] learners []
             run 500ms
               #5 done
@@ -341,9 +341,9 @@ fn a_transfer_is_answered_when_the_other_leads_or_it_is_given_up() {
             #1 to n1: leader n2
             #2 to n1: leader n2
             #3 to n1: leader n3
-              #3 InFlight: the leadership is being handed over to r2 already
+              #3 InFlight: the leadership is being handed over to n2 already
             #4 to n1: gen1 voters [1, 2] learners []
-              #4 InFlight: the leadership is being handed over to r2
+              #4 InFlight: the leadership is being handed over to n2 already
             run 900ms
             run 300ms
               #1 GivenUp: n2 did not take over in time
@@ -380,10 +380,10 @@ fn a_node_that_is_far_behind_does_not_lead() {
         "what n1 sends to n3 is lost
             run 10ms
             #1 to n1: leader n3
-              #1 NotReady: r3 lacks 4097 entries, more than 4096
+              #1 NotReady: n3 lacks 4097 entries, more than 4096
             its link is down
             #2 to n1: leader n3
-              #2 NotReady: r3 lacks 4097 entries, more than 4096",
+              #2 NotReady: n3 lacks 4097 entries, more than 4096",
     );
 }
 
