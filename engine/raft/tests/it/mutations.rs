@@ -109,6 +109,7 @@ fn a_bug_is_seen_in_its_script() {
     }
     shows! {
         "commit_needs_the_match": CommitWithoutMatch;
+        "lost_payload_on_follower": CountLostPayloads;
         "membership_joint_election_needs_both_halves": VoteWithoutOutgoing;
         "membership_partition_kill_pause": KeepCutConfiguration, SkipDurableWait;
         "membership_snapshot_against_stale_entries": IgnoreSnapshotMembers;
