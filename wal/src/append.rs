@@ -18,6 +18,7 @@ use crate::format::record::{
     RUN_BYTES, Record, RunHead,
 };
 use crate::format::{BLOCK_BYTES, PAYLOAD_ALIGN_BYTES, round_up};
+use crate::packing::Packing;
 
 /// How much room something takes in a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -299,9 +300,18 @@ impl Gathered {
         self.waiting.is_empty()
     }
 
-    /// What all that waits will take, bytes.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.waiting.iter().map(|group| group.room().group_len() as u64).sum()
+    /// Where all that waits will go, behind `packing` and with `echoes` for the first: where the groups end that grow no more,
+    /// and what the last one takes if it may still grow, and so move.
+    pub(crate) fn pack(&self, mut packing: Packing, mut echoes: Room) -> (Packing, usize) {
+        for (at, group) in self.waiting.iter().enumerate() {
+            let room = group.room();
+            if at + 1 == self.waiting.len() && room.group_len() < self.group_bytes_max {
+                return (packing, room.plus(echoes).in_segment());
+            }
+            packing.put(room, echoes);
+            echoes = Room { directory: group.hard_states.len() * RUN_BYTES, payloads: 0 };
+        }
+        (packing, 0)
     }
 
     /// What the oldest group takes.

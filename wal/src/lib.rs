@@ -32,8 +32,9 @@
 //!   find none ready take those, and the reserve of a log that has used it up to make itself small again; the next
 //!   such start is refused before anything is changed. A full log that is compacted has room again without a restart,
 //!   also with no space left on the disk, as long as the shell goes on calling [`Log::begin_seal`] when it is idle.
-//!   [`Log::is_full`] is true above the maximum, and below it while half a segment is still left for votes and
-//!   truncations. When that is used up too, [`Log::begin_sync`] answers [`LogError::Full`] and nothing is lost.
+//!   [`Log::room`] says how many bytes of entries have a place for sure; who gathers no more than that can always write what
+//!   it has gathered. When the room that is kept for votes and truncations is used up too, [`Log::begin_sync`] answers
+//!   [`LogError::Full`] and nothing is lost.
 //! - A stop that left nothing behind what is proven durable costs no segment, so an idle log does not grow by being
 //!   killed.
 //!
@@ -65,9 +66,11 @@ mod keeper;
 mod log;
 mod open;
 mod options;
+mod packing;
 mod prepare;
 mod read;
 mod recover;
+mod room;
 mod segments;
 mod state;
 mod write;

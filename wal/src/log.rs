@@ -15,9 +15,9 @@ use pontoon_types::{CoreWriteNumber, GroupId, Incarnation, LogMark, Write};
 use crate::append::{Gathered, GroupBuffer, Room, segment_room};
 use crate::cold::Warming;
 use crate::control::Note;
+use crate::format::SegmentKey;
 use crate::format::group::{FLAG_ECHO_WHOLE, FLAG_SEAL};
 use crate::format::record::{RUN_BYTES, RunHead};
-use crate::format::{BLOCK_BYTES, SegmentKey};
 use crate::keeper::scrub::{Found, Rot};
 use crate::keeper::thread::Keeping;
 use crate::keeper::{Closed, CompactHint, Report};
@@ -116,7 +116,7 @@ pub struct Log {
     pub(crate) max_log_bytes: u64,
     pub(crate) incarnation: Incarnation,
     flight: Option<Flight>,
-    fence: Option<String>,
+    pub(crate) fence: Option<String>,
     appended: CoreWriteNumber,
     written: CoreWriteNumber,
     durable: CoreWriteNumber,
@@ -141,7 +141,11 @@ impl Log {
             supply,
             control,
             writer,
-            gathered: Gathered::new(options.group_bytes_max, segment_room(segment_bytes)),
+            // A few groups to a segment at least, so that little of it stays empty.
+            gathered: Gathered::new(
+                options.group_bytes_max.min(segment_room(segment_bytes) / 4),
+                segment_room(segment_bytes),
+            ),
             state,
             segments,
             warming,
@@ -219,20 +223,27 @@ impl Log {
 
     /// A slot, of the reserve if there is no other, when the log is full, or has no room for the next group, and a segment
     /// holds nothing that is needed: the keeper sees what was given up only in a segment that is closed, and nothing else
-    /// would ever close it. A log above its maximum is full whatever is ready.
+    /// would ever close it. The open segment counts when the log is idle and not above its maximum: then it is full because
+    /// that segment is nearly used up.
+    ///
+    /// Without any slot the keeper is asked to look at what is closed already.
     fn slot_to_free_others(&mut self, has_room: bool) -> Option<Slot> {
         let is_out = self.supply.is_out();
-        if !self.gave_up || has_room && !self.is_full() || !has_room && !is_out || is_out && !self.supply.has_reserve()
-        {
+        if !self.gave_up || has_room && !self.is_full() || !has_room && !is_out {
             return None;
         }
         let open = self.writer.open().map(|open| open.segment.key());
+        let spared = open.filter(|_| self.supply.is_above_maximum() || !self.gathered.is_empty());
         let needed = self.state.segments();
-        self.gave_up = self.segments.keys().any(|key| Some(key) != open && !needed.contains(&key));
+        self.gave_up = self.segments.keys().any(|key| Some(key) != spared && !needed.contains(&key));
         match (self.gave_up, is_out) {
             (false, _) => None,
+            (true, true) if !self.supply.has_reserve() => {
+                self.keeping.look();
+                None
+            }
             (true, true) => self.supply.take_reserved(),
-            (true, false) => self.supply.take(),
+            (true, false) => self.supply.take_spare(),
         }
     }
 
@@ -261,7 +272,7 @@ impl Log {
     }
 
     /// What the echoes for the next group take.
-    fn echo_room(&self) -> Room {
+    pub(crate) fn echo_room(&self) -> Room {
         Room { directory: self.echoes.len() * RUN_BYTES, payloads: 0 }
     }
 
@@ -411,18 +422,6 @@ impl Log {
         self.last_group_entries
     }
 
-    /// Whether proposals should be answered with Busy, and entries of peers passed by: when all that has gathered is written,
-    /// less than half a segment is left in what is written and what is ready. So what has gathered can be written, and a
-    /// replica that has applied more than is durable comes to the checkpoint that frees the log (law 19). That half is the
-    /// reserve for votes, truncations and what was already proposed; a vote takes one block, so the reserve of a full-size
-    /// segment carries 8,192 of them. A log that starts after crashes took above `max_log_bytes` is full whatever room they
-    /// gave it.
-    pub fn is_full(&self) -> bool {
-        let ready_bytes = self.supply.ready() as u64 * (self.segment_bytes - BLOCK_BYTES as u64);
-        let is_short = self.writer.room() + ready_bytes < self.segment_bytes / 2 + self.gathered.bytes();
-        self.fence.is_some() || self.supply.is_above_maximum() || is_short
-    }
-
     /// How often this log has been opened. Durable, and larger at each open.
     pub fn incarnation(&self) -> Incarnation {
         self.incarnation
@@ -443,25 +442,28 @@ impl Log {
     /// that those that hold much, without those that were compacted since. To be looked at now and then; what is ignored is copied elsewhere in the end, if it is
     /// little.
     ///
-    /// The keeper looks when a segment is closed, which a full log closes no more: then they are all groups with entries in
-    /// the older half of the segments.
+    /// The keeper looks when a segment is closed, which a full log closes no more: then all groups with entries follow.
     pub fn compact_hints(&self) -> Vec<CompactHint> {
         let is_open =
             |hint: &&CompactHint| self.state.group(hint.group).is_some_and(|of| of.compacted.index < hint.up_to);
         let hints: Vec<CompactHint> = self.hints.iter().filter(is_open).copied().collect();
-        if hints.is_empty() && self.is_full() { self.holders() } else { hints }
+        if self.is_full() { self.holders(hints) } else { hints }
     }
 
-    /// The groups with entries in the older half of the segments.
-    fn holders(&self) -> Vec<CompactHint> {
-        let segments = self.state.segments();
-        let older: BTreeSet<SegmentKey> = segments.iter().take(segments.len().div_ceil(2)).copied().collect();
+    /// The groups that were named already, and all others that hold something, who holds the oldest first: those that were named
+    /// may be able to give nothing up.
+    fn holders(&self, mut named: Vec<CompactHint>) -> Vec<CompactHint> {
+        let known: BTreeSet<GroupId> = named.iter().map(|hint| hint.group).collect();
         let hint = |group: GroupId| {
-            let of = self.state.group(group)?;
-            let up_to = of.runs.as_slice().iter().filter(|run| older.contains(&run.segment)).map(end).max()?;
-            Some(CompactHint { group, up_to: up_to.previous() })
+            let runs = self.state.group(group)?.runs.as_slice();
+            let up_to = runs.iter().map(end).max()?.previous();
+            Some((runs.iter().map(|run| run.segment).min()?, CompactHint { group, up_to }))
         };
-        self.state.ids().into_iter().filter_map(hint).collect()
+        let others = self.state.ids().into_iter().filter(|group| !known.contains(group));
+        let mut others: Vec<(SegmentKey, CompactHint)> = others.filter_map(hint).collect();
+        others.sort_by_key(|(oldest, hint)| (*oldest, hint.group));
+        named.extend(others.into_iter().map(|(_, hint)| hint));
+        named
     }
 
     /// Damage that was found since the last call by reading what is stored, before anybody needed it. To be asked now

@@ -74,9 +74,18 @@ pub(crate) struct Slot {
 /// Invariant: `slots` counts each slot file that exists or is ordered.
 struct Stock {
     ready: VecDeque<Slot>,
+    /// How many of those that are ready nobody but the log may take: what it has taken in needs them.
+    promised: usize,
     ordered: VecDeque<u32>,
     next_slot: u32,
     slots: u64,
+}
+
+impl Stock {
+    /// How many slots the log may take.
+    fn for_log(&self) -> usize {
+        self.ready.len().saturating_sub(RESERVED_SLOTS).max(self.promised.min(self.ready.len()))
+    }
 }
 
 /// What a supply starts with.
@@ -132,12 +141,12 @@ impl Pool {
         self.came.notify_all();
     }
 
-    /// Takes a slot for the keeper: a ready one, whoever waits for it, or a new one if the size allows. None when there is
-    /// no room for one now, and for `left` more.
+    /// Takes a slot for the keeper: a ready one that is not promised, or a new one if the size allows. None when there is no
+    /// room for one now, and for `left` more.
     pub(crate) fn take_for_keeper(&self, left: usize) -> Option<Slot> {
         let number = {
             let mut stock = self.lock();
-            if stock.ready.len() > left {
+            if stock.ready.len() > left + stock.promised {
                 return stock.ready.pop_front();
             }
             if stock.slots + left as u64 >= self.slots_max + KEEPER_EXTRA_SLOTS {
@@ -328,7 +337,7 @@ impl Supply {
         how: Preparation,
     ) -> io::Result<Supply> {
         let FirstStock { ready, next_slot, slots, slots_max, wanted, segment_bytes } = first;
-        let stock = Stock { ready, ordered: VecDeque::new(), next_slot, slots };
+        let stock = Stock { ready, promised: 0, ordered: VecDeque::new(), next_slot, slots };
         let pool = Arc::new(Pool {
             stock: Mutex::new(stock),
             came: Condvar::new(),
@@ -360,7 +369,12 @@ impl Supply {
 
     /// How many slots the log could take now.
     pub(crate) fn ready(&self) -> usize {
-        self.pool.lock().ready.len().saturating_sub(RESERVED_SLOTS)
+        self.pool.lock().for_log()
+    }
+
+    /// Leaves so many of the ready slots to the log.
+    pub(crate) fn promise(&self, slots: usize) {
+        self.pool.lock().promised = slots;
     }
 
     /// Whether no slot is ready and none will come but by compaction: the log has its largest size.
@@ -381,7 +395,8 @@ impl Supply {
 
     /// Whether [`Supply::take_reserved`] has one to give.
     pub(crate) fn has_reserve(&self) -> bool {
-        self.pool.lock().ready.len() > 1
+        let stock = self.pool.lock();
+        stock.ready.len() > stock.promised + 1
     }
 
     /// Whether more slot files exist than the log's largest size allows.
@@ -411,25 +426,35 @@ impl Supply {
         self.ready() > 0
     }
 
-    /// Takes a slot, if one is ready, and orders the next.
+    /// Takes a slot, if one is ready, and orders the next. A promise is kept by it.
     pub(crate) fn take(&mut self) -> Option<Slot> {
         if self.ready() == 0 {
             self.refill();
         }
-        let slot = {
+        let slot = self.take_if(|stock| stock.for_log() > 0);
+        if slot.is_some() {
             let mut stock = self.pool.lock();
-            if stock.ready.len() > RESERVED_SLOTS { stock.ready.pop_front() } else { None }
-        };
-        self.refill();
+            stock.promised = stock.promised.saturating_sub(1);
+        }
         slot
     }
 
-    /// Takes a slot of the reserve, for a segment that lets the keeper free others. The last one is left to the keeper.
+    /// Takes a slot that is neither promised nor of the reserve.
+    pub(crate) fn take_spare(&mut self) -> Option<Slot> {
+        self.take_if(|stock| stock.ready.len() > stock.promised + RESERVED_SLOTS)
+    }
+
+    /// Takes a slot of the reserve that is not promised, for a segment that lets the keeper free others. The last one is left
+    /// to the keeper.
     pub(crate) fn take_reserved(&mut self) -> Option<Slot> {
         self.refill();
+        self.take_if(|stock| stock.ready.len() > stock.promised + 1)
+    }
+
+    fn take_if(&mut self, may: impl Fn(&Stock) -> bool) -> Option<Slot> {
         let slot = {
             let mut stock = self.pool.lock();
-            if stock.ready.len() > 1 { stock.ready.pop_front() } else { None }
+            if may(&stock) { stock.ready.pop_front() } else { None }
         };
         self.refill();
         slot
@@ -489,7 +514,7 @@ impl Supply {
         let surplus: Vec<Slot> = {
             let mut stock = self.pool.lock();
             let above = stock.slots.saturating_sub(self.pool.slots_max) as usize;
-            let kept = stock.ready.len() - above.min(stock.ready.len().saturating_sub(RESERVED_SLOTS));
+            let kept = stock.ready.len() - above.min(stock.ready.len().saturating_sub(RESERVED_SLOTS + stock.promised));
             stock.ready.split_off(kept).into()
         };
         surplus.into_iter().for_each(|slot| self.give_back(slot));

@@ -12,10 +12,11 @@ use pontoon_types::Incarnation;
 
 use crate::LogIdentity;
 use crate::append::{GroupBuffer, Room};
-use crate::format::footer::{footer_part, footer_room};
+use crate::format::footer::footer_part;
 use crate::format::group::GroupHeader;
 use crate::format::segment_header::{SegmentHeader, Stream};
 use crate::format::{BLOCK_BYTES, LogEnd, Lsn, SegmentId, Seq};
+use crate::packing::Packing;
 use crate::prepare::Slot;
 use crate::state::GroupPlace;
 use crate::storage::SegmentFile;
@@ -96,17 +97,18 @@ impl Writer {
         self.open.as_ref().map(|open| &open.slot.file)
     }
 
-    /// Bytes left in the segment for groups.
-    pub(crate) fn room(&self) -> u64 {
-        let Some(open) = &self.open else { return 0 };
-        (self.origin.segment_bytes - self.end.place.offset).saturating_sub(footer_room(open.footer_parts) as u64)
+    /// Where the next groups will go.
+    pub(crate) fn packing(&self) -> Packing {
+        let segment_bytes = self.origin.segment_bytes;
+        match &self.open {
+            Some(open) => Packing::at(segment_bytes, self.end.place.offset, open.footer_parts),
+            None => Packing::without_segment(segment_bytes),
+        }
     }
 
     /// Whether a group fits into the segment, with its part of the footer.
     pub(crate) fn fits(&self, group: Room) -> bool {
-        let Some(open) = &self.open else { return false };
-        let footer = footer_room(open.footer_parts + footer_part(group.directory));
-        self.end.place.offset + (group.group_len() + footer) as u64 <= self.origin.segment_bytes
+        self.packing().fits(group)
     }
 
     /// Takes a slot for the next group, which then must be written. Returns the segment that was written to before.

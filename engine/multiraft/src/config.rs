@@ -50,6 +50,9 @@ pub struct CoreConfig {
     /// Most bytes of commands that one group proposes in one turn; above it the answer is Busy. They are one write of
     /// one replica, which must fit into a segment of the log. A single command may be larger.
     pub proposal_bytes_max: usize,
+    /// Most bytes of commands that all leaders of this core have proposed and not committed; above it the answer is Busy. A
+    /// part of the log's largest size (`log_space.rs`).
+    pub log_uncommitted_bytes_max: usize,
     /// Bytes of the newest entries of all groups that stay in memory once nothing holds them there.
     pub window_bytes_max: usize,
     /// Most bytes of one command: a segment of the log must hold it.
@@ -97,6 +100,7 @@ impl CoreConfig {
             broken_link_grace: Duration::from_millis(300),
             request_timeout: Duration::from_secs(5),
             proposal_bytes_max: PROPOSAL_BYTES_PER_TURN,
+            log_uncommitted_bytes_max: usize::MAX,
             window_bytes_max: CORE_WINDOW_BYTES_MAX,
             command_bytes_max: COMMAND_BYTES_MAX,
             checkpoint: CheckpointConfig { log_bytes: CHECKPOINT_LOG_BYTES, chunk_bytes: SNAPSHOT_CHUNK_BYTES_MAX },

@@ -15,6 +15,7 @@ use crate::checkpoint::{Checkpoints, Present};
 use crate::follower_read::FollowerReads;
 use crate::lease::Leases;
 use crate::liveness::Liveness;
+use crate::log_space::LogSpace;
 use crate::memory::Memory;
 use crate::peer::Peer;
 use crate::quarantine::Quarantine;
@@ -45,7 +46,7 @@ pub struct Core {
     pub(crate) registry: Registry,
     pub(crate) reads: Reads,
     pub(crate) follower_reads: FollowerReads,
-    pub(crate) log_full: bool,
+    pub(crate) log_space: LogSpace,
     /// Requests accepted and not yet answered.
     pub(crate) waiting: usize,
     /// Peers that contradicted a law in this turn, and how.
@@ -139,7 +140,7 @@ impl Core {
             registry: Registry::default(),
             peers: nodes.into_iter().map(Peer::new).collect(),
             routing,
-            log_full: false,
+            log_space: LogSpace::new(),
             waiting: 0,
             report_bytes: 0,
             contradictions: Vec::new(),
@@ -193,7 +194,7 @@ impl Core {
             Event::Durable(number) => self.durable(now, number),
             Event::Marked(mark) => self.registry.mark = mark,
             Event::LedgerKept(number) => self.ledger_kept(now, number),
-            Event::LogFull(full) => self.log_full = full,
+            Event::LogRoom(room) => self.log_space.tell(room),
             Event::Stalled(stalled) => self.stalled(now, stalled),
             Event::ClockJumped => self.clock_jumped(now),
             Event::Fetched { group, number, result } => {
@@ -290,7 +291,8 @@ impl Core {
     pub(crate) fn step_replica(&mut self, now: Time, slot: Slot, event: RaftEvent) {
         self.counters.group_steps += 1;
         let mut effects = std::mem::take(&mut self.raft_effects);
-        let held = self.replicas[slot].raft.window_bytes();
+        let raft = &self.replicas[slot].raft;
+        let (held, uncommitted) = (raft.window_bytes(), raft.uncommitted_bytes());
         let mut next = Some(event);
         while let Some(event) = next {
             let entered = self.config.trace.then(|| trace::entered(&event));
@@ -320,7 +322,9 @@ impl Core {
             };
         }
         self.raft_effects = effects;
-        self.memory.changed(held, self.replicas[slot].raft.window_bytes());
+        let raft = &self.replicas[slot].raft;
+        self.memory.changed(held, raft.window_bytes());
+        self.log_space.uncommitted_changed(uncommitted, raft.uncommitted_bytes());
         self.review_residents(slot);
         self.review_orders(slot);
         self.attach(now, slot);
@@ -411,6 +415,7 @@ impl Core {
         self.start_checkpoints(now);
         self.compact_early(now);
         self.report_bytes = 0;
+        self.log_space.end_turn();
         effects.fetches.append(&mut self.fetches);
         effects.store.append(&mut self.store.orders);
         effects.refused_peers.append(&mut self.contradictions);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use pontoon_raft::{MembersChange, Unfetched};
-use pontoon_types::{CoreWriteNumber, Entry, FetchNumber, GroupId, Index, LogMark, NodeId, StoreAnswer};
+use pontoon_types::{CoreWriteNumber, Entry, FetchNumber, GroupId, Index, LogMark, LogRoom, NodeId, StoreAnswer};
 
 /// A client's connection, named by the shell. Never reused while the core lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,8 +41,8 @@ pub enum Event {
     ClientGone(ConnectionId),
     /// Every append up to and including this one is on the disk.
     Durable(CoreWriteNumber),
-    /// The log cannot take more entries (`true`), or can again. Writes are answered Busy meanwhile.
-    LogFull(bool),
+    /// The log has room for so many bytes of entries in each turn from now on. Without any, writes are answered Busy.
+    LogRoom(LogRoom),
     /// The log is durable up to this mark. Comes before the [`Event::Durable`] that it goes with.
     Marked(LogMark),
     /// The ledger with this number is durable: the answer to [`crate::Effects::ledger`].

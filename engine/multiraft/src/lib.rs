@@ -63,6 +63,7 @@ mod health;
 mod kv;
 mod lease;
 mod liveness;
+mod log_space;
 mod members;
 mod memory;
 mod mutation;

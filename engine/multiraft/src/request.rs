@@ -169,7 +169,7 @@ impl Core {
     }
 
     /// Whether a command of so many bytes may become an entry now.
-    fn admit(&self, slot: Slot, decoded: &Command, command_bytes: usize) -> Result<(), Refusal> {
+    fn admit(&mut self, slot: Slot, decoded: &Command, command_bytes: usize) -> Result<(), Refusal> {
         let replica = &self.replicas[slot];
         decoded.check()?;
         let (bytes, limit_bytes) = (command_bytes as u64, self.config.command_bytes_max as u64);
@@ -180,14 +180,14 @@ impl Core {
             self.check_inside(slot, operation.key())?;
         }
         let gathered = replica.proposal_bytes;
-        if self.log_full
-            || self.apply_lag(slot) >= APPLY_BACKLOG_ENTRIES_MAX
+        if self.apply_lag(slot) >= APPLY_BACKLOG_ENTRIES_MAX
             || (gathered > 0 && gathered + command_bytes > self.config.proposal_bytes_max)
         {
             return Err(BUSY);
         }
         match replica.raft.admit(gathered + command_bytes) {
-            Ok(()) => Ok(()),
+            Ok(()) if self.log_space.take_proposal(command_bytes, self.config.log_uncommitted_bytes_max) => Ok(()),
+            Ok(()) => Err(BUSY),
             Err(ProposalRefused::NotLeader { .. }) => Err(Refusal::NotLeader { leader: replica.leader_node() }),
             Err(ProposalRefused::Full | ProposalRefused::Transferring { .. } | ProposalRefused::Leaving) => Err(BUSY),
         }

@@ -190,12 +190,15 @@ impl Core {
             message.to = replica.me;
             message.from = replica.descriptor.replica_on(from).unwrap_or(message.from);
         }
-        // The room that a full log has left is for votes: without them this node could not help to elect a leader.
-        let grows_full_log =
-            self.log_full && matches!(&message.body, Body::Append { entries, .. } if !entries.is_empty());
         let known = message.to == replica.me && replica.node_of(message.from) == Some(from);
-        if known && !grows_full_log && !self.is_forbidden(now, slot, &message) {
-            if matches!(message.body, Body::AppendResponse { matched } if matched > replica.raft.committed()) {
+        let is_heard = known && !self.is_forbidden(now, slot, &message);
+        let has_room = match &mut message.body {
+            Body::Append { previous, entries, .. } if is_heard => self.leave_what_has_room(slot, *previous, entries),
+            _ => true,
+        };
+        if is_heard && has_room {
+            let committed = self.replicas[slot].raft.committed();
+            if matches!(message.body, Body::AppendResponse { matched } if matched > committed) {
                 self.peer_has_synced(now, from);
             }
             self.step_replica(now, slot, RaftEvent::Receive(message));

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use pontoon_multiraft::{Core, CoreConfig, Past, RaftConfig};
 use pontoon_router::core_of;
+use pontoon_types::limits::LOG_PER_UNCOMMITTED;
 use pontoon_types::{ClusterId, CoreId, Descriptor, GroupId, NodeId};
 use pontoon_wal::Log;
 use pontoon_wire::client::{Counters, Operation};
@@ -547,6 +548,7 @@ fn core_config(blueprint: &Blueprint, core: CoreId, log: &Log) -> std::io::Resul
         descriptors: blueprint.descriptors.clone(),
         proposal_bytes_max: limits.proposal_bytes,
         command_bytes_max: limits.command_bytes,
+        log_uncommitted_bytes_max: (blueprint.config.log.max_log_bytes / LOG_PER_UNCOMMITTED) as usize,
         encode_descriptor: descriptor_record::encode,
         trace: blueprint.config.trace_dir.is_some(),
         lease: blueprint.config.lease,

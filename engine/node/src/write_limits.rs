@@ -9,13 +9,17 @@
 
 use pontoon_types::limits::{APPEND_BYTES_MAX, COMMAND_BYTES_MAX, PROPOSAL_BYTES_PER_TURN};
 
+/// More than a segment takes for itself: its header, its footer, and the headers of the groups in it.
+const SEGMENT_OVERHEAD_BYTES: usize = 16 << 10;
+
 /// The limits of one core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriteLimits {
     /// Of the commands that a group proposes in one turn. A quarter of a segment, because short commands take more than
     /// twice their length.
     pub proposal_bytes: usize,
-    /// Of one command, which goes alone when it is above the quarter.
+    /// Of one command, which goes alone when it is above the quarter. A log that is not full has room for three eighths of
+    /// what a segment holds ([`pontoon_wal::Log::room`]), and a command that never has room would never be made.
     pub command_bytes: usize,
     /// Of the entries of one Append.
     pub append_bytes: usize,
@@ -27,7 +31,7 @@ impl WriteLimits {
         let segment_bytes = segment_bytes as usize;
         WriteLimits {
             proposal_bytes: PROPOSAL_BYTES_PER_TURN.min(segment_bytes / 4),
-            command_bytes: COMMAND_BYTES_MAX.min(segment_bytes / 8 * 5),
+            command_bytes: COMMAND_BYTES_MAX.min(segment_bytes.saturating_sub(SEGMENT_OVERHEAD_BYTES) / 8 * 3),
             append_bytes: APPEND_BYTES_MAX.min(segment_bytes / 4),
         }
     }
@@ -52,7 +56,7 @@ mod tests {
     #[test]
     fn small_segments_limit_everything() {
         let limits = WriteLimits::of(64 << 10);
-        let expected = WriteLimits { proposal_bytes: 16 << 10, command_bytes: 40 << 10, append_bytes: 16 << 10 };
+        let expected = WriteLimits { proposal_bytes: 16 << 10, command_bytes: 18 << 10, append_bytes: 16 << 10 };
         assert_eq!(limits, expected);
     }
 

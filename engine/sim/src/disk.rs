@@ -14,7 +14,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pontoon_multiraft::{CoreWrite, Fetch, Ledger, Unfetched};
-use pontoon_types::{CoreWriteNumber, Creation, Entry, GroupId, Incarnation, Index, LogId, LogMark, ReplicaId, Time};
+use pontoon_types::{
+    CoreWriteNumber, Creation, Entry, GroupId, Incarnation, Index, LogId, LogMark, LogRoom, ReplicaId, Time,
+};
 #[cfg(feature = "mutations")]
 use pontoon_types::{HardState, Write};
 use pontoon_wal::memory::MemoryDisk;
@@ -484,9 +486,9 @@ impl Disk {
         entries
     }
 
-    /// Whether the log asks to be spared proposals.
-    pub fn is_full(&self) -> bool {
-        self.log.as_ref().is_some_and(Log::is_full)
+    /// Bytes of entries that the log can still take in.
+    pub fn room(&self) -> LogRoom {
+        self.log.as_ref().map_or(LogRoom(0), Log::room)
     }
 
     /// Whether something failed that the log lives on without: a segment could not be prepared, a bound not noted.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pontoon_multiraft::{Core, Event, Fetch, RaftConfig, Reader};
-use pontoon_types::{ClusterId, CoreId, GroupId, Incarnation, NodeId, Time};
+use pontoon_types::{ClusterId, CoreId, GroupId, Incarnation, LogRoom, NodeId, Time};
 
 use crate::options::Options;
 use crate::random::Random;
@@ -93,8 +93,8 @@ pub struct RunningCore {
     pub spins: u32,
     /// Whether its log pretends to be full.
     pub log_says_full: bool,
-    /// What the core was told last of its log being full.
-    pub log_full: bool,
+    /// What the core was told last of the room that its log has.
+    pub log_room: Option<LogRoom>,
     /// Whether the core was told that its sync takes too long.
     pub stalled: bool,
     /// Whether the agenda holds the next look at a log that waits for a segment.
@@ -116,7 +116,7 @@ impl RunningCore {
             wake_at: None,
             spins: 0,
             log_says_full: false,
-            log_full: false,
+            log_room: None,
             stalled: false,
             waits_for_segment: false,
             fetches: BTreeMap::new(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pontoon_multiraft::{CheckpointConfig, Core, CoreConfig, Event, GroupState, Identities, LeaseConfig};
-use pontoon_types::limits::{COMMAND_BYTES_MAX, PROPOSAL_BYTES_PER_TURN};
+use pontoon_types::limits::{COMMAND_BYTES_MAX, LOG_PER_UNCOMMITTED, PROPOSAL_BYTES_PER_TURN};
 use pontoon_types::{EntryKind, GroupId, Incarnation, Index, NodeId, ReplicaId, Time};
 use pontoon_wire::command::{Command, CommandError};
 
@@ -290,7 +290,8 @@ impl World {
             request_timeout: options.request_timeout,
             proposal_bytes_max: PROPOSAL_BYTES_PER_TURN.min(segment_bytes / 4),
             window_bytes_max: options.core_window_bytes_max,
-            command_bytes_max: COMMAND_BYTES_MAX.min(segment_bytes / 8 * 5),
+            command_bytes_max: COMMAND_BYTES_MAX.min((segment_bytes - (16 << 10)) / 8 * 3),
+            log_uncommitted_bytes_max: (self.disks[&place].options.max_log_bytes / LOG_PER_UNCOMMITTED) as usize,
             sessions: self.session_limits,
             trace: self.protocol.is_some(),
             lease,

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use pontoon_multiraft::{CoreWrite, Event, STALL_AFTER};
-use pontoon_types::NodeId;
+use pontoon_multiraft::{CoreWrite, Effects, Event, STALL_AFTER};
+use pontoon_types::{LogRoom, NodeId};
 
 use crate::disk::{Begun, Disk};
 #[cfg(feature = "mutations")]
@@ -179,15 +179,19 @@ impl World {
         Ok(())
     }
 
-    /// Tells the core when the log has become full, or has room again.
+    /// Tells the core how much the log can still take in, when that has changed.
     pub(crate) fn watch_log_space(&mut self, place: Place) {
-        let is_full = self.disks[&place].is_full();
+        let room = self.disks[&place].room();
         let Some(running) = self.cores.get_mut(&place) else { return };
-        let full = is_full || running.log_says_full;
-        if full != running.log_full {
-            running.log_full = full;
-            self.trace.note(self.queue.now(), Happening::LogFull(place, full));
-            self.push(place, Event::LogFull(full));
+        let room = if running.log_says_full { LogRoom(0) } else { room };
+        let before = running.log_room.replace(room);
+        if before != Some(room) {
+            let now = self.queue.now();
+            if before.is_some_and(LogRoom::is_none) != room.is_none() {
+                self.trace.note(now, Happening::LogFull(place, room.is_none()));
+            }
+            // As in the node: before anything else is taken in.
+            running.core.step(now, Event::LogRoom(room), &mut Effects::default());
         }
     }
 

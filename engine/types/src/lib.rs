@@ -22,7 +22,8 @@ pub use ids::{
     ClientId, ClusterId, CoreId, CoreWriteNumber, Generation, GroupId, Incarnation, NodeId, ReplicaId, SessionTime,
 };
 pub use log::{
-    Compaction, Creation, Entry, EntryKind, FetchNumber, HardState, Index, LogId, LogMark, Term, Write, WriteNumber,
+    Compaction, Creation, Entry, EntryKind, FetchNumber, HardState, Index, LogId, LogMark, LogRoom, Term, Write,
+    WriteNumber,
 };
 pub use message::{Body, Message, Permit};
 pub use range::{Descriptor, KeyRange, Member};

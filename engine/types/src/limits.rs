@@ -48,6 +48,10 @@ pub const APPLY_BACKLOG_ENTRIES_MAX: u64 = 16 << 10;
 /// Most bytes of proposed and not yet committed entries of a group; above it the answer is Busy.
 pub const UNCOMMITTED_BYTES_MAX: usize = 16 << 20;
 
+/// How many times what a core's leaders have proposed and not committed goes into its log; above that the answer is Busy. What
+/// is not committed cannot be given up, and it is on fewer than half of at most nine replicas.
+pub const LOG_PER_UNCOMMITTED: u64 = 4;
+
 /// Bytes of a group's newest entries that stay in memory, each counted with what the memory takes for it. They serve the
 /// machine, and the peers as long as they are not far behind: as much as one peer may have in flight.
 pub const WINDOW_BYTES_MAX: usize = INFLIGHT_BYTES_MAX;

@@ -134,6 +134,36 @@ impl fmt::Display for LogMark {
     }
 }
 
+/// Bytes of entries that a log takes in before it has to say again how many, each entry counted with what the log adds to it.
+/// None, when the log is full; else as many as the largest command needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LogRoom(pub u64);
+
+impl LogRoom {
+    /// What a log takes for an entry besides its payload, at most.
+    const ENTRY_BYTES: u64 = 64;
+
+    /// What these entries take.
+    pub fn of<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> LogRoom {
+        LogRoom(entries.into_iter().map(|entry| LogRoom::of_payload(entry.payload.len()).0).sum())
+    }
+
+    /// What an entry with a payload of so many bytes takes.
+    pub fn of_payload(payload_bytes: usize) -> LogRoom {
+        LogRoom(payload_bytes as u64 + LogRoom::ENTRY_BYTES)
+    }
+
+    /// What is left when `taken` was taken in, if it has room.
+    pub fn minus(self, taken: LogRoom) -> Option<LogRoom> {
+        self.0.checked_sub(taken.0).map(LogRoom)
+    }
+
+    /// Whether no entry has room.
+    pub fn is_none(self) -> bool {
+        self == LogRoom(0)
+    }
+}
+
 /// The number of one fetch of one replica: entries that have left memory are read back from the log, and come back under
 /// it. Grows with every fetch, so that an answer to one that nobody waits for any more is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

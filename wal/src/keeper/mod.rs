@@ -165,6 +165,13 @@ impl Keeper {
         Ok(report)
     }
 
+    /// Makes a checkpoint if one is due, though no segment was closed.
+    pub(crate) fn look(&mut self) -> io::Result<Report> {
+        let mut report = Report::default();
+        self.keep(&mut report)?;
+        Ok(report)
+    }
+
     /// Makes a checkpoint if one is due.
     pub(crate) fn keep(&mut self, report: &mut Report) -> io::Result<()> {
         if self.is_due(self.room()) { self.make_checkpoint(report) } else { Ok(()) }

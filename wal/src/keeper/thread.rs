@@ -32,12 +32,15 @@ enum Mode {
 
 enum Order {
     Closed(Closed),
+    Look,
     Scrub(Sender<io::Result<Vec<Found>>>),
 }
 
 /// The core's side of the keeper.
 pub(crate) struct Keeping {
     mode: Mode,
+    /// It was asked to look, and has not answered since.
+    looks: bool,
     pool: Arc<Pool>,
 }
 
@@ -70,7 +73,7 @@ impl Keeping {
                 Mode::Thread { orders, reports, worker }
             }
         };
-        Ok((Keeping { mode, pool }, report))
+        Ok((Keeping { mode, looks: false, pool }, report))
     }
 
     /// Hands a segment over that the log has left.
@@ -83,13 +86,27 @@ impl Keeping {
         }
     }
 
+    /// Has it look whether a checkpoint is due, though no segment was closed.
+    pub(crate) fn look(&mut self) {
+        if std::mem::replace(&mut self.looks, true) {
+            return;
+        }
+        match &mut self.mode {
+            Mode::Thread { orders, .. } => drop(orders.send(Order::Look)),
+            Mode::Inline { keeper, reports } => reports.push_back(keeper.look()),
+            Mode::Stopped => {}
+        }
+    }
+
     /// What the keeper has done since the last call.
     pub(crate) fn report(&mut self) -> Option<io::Result<Report>> {
-        match &mut self.mode {
+        let report = match &mut self.mode {
             Mode::Thread { reports, .. } => reports.try_recv().ok(),
             Mode::Inline { reports, .. } => reports.pop_front(),
             Mode::Stopped => None,
-        }
+        };
+        self.looks &= report.is_none();
+        report
     }
 
     /// Reads the whole log from the disk and waits for it.
@@ -145,8 +162,7 @@ fn work(mut keeper: Keeper, pool: &Pool, orders: &Receiver<Order>, reports: &Sen
     let mut scrub_at = Instant::now() + scrub_interval(&keeper);
     let mut busy_at = Instant::now();
     // What was due when the log was opened.
-    let mut first = Report::default();
-    let kept = keeper.keep(&mut first).map(|()| first);
+    let kept = keeper.look();
     let failed = kept.is_err();
     if reports.send(kept).is_err() || failed {
         return;
@@ -154,10 +170,15 @@ fn work(mut keeper: Keeper, pool: &Pool, orders: &Receiver<Order>, reports: &Sen
     loop {
         let until = if queue.has_fresh() { scrub_at.min(busy_at + SCRUB_QUIET) } else { scrub_at };
         match orders.recv_deadline(until) {
-            Ok(Order::Closed(closed)) => {
-                busy_at = Instant::now();
-                queue.closed(closed.open.segment.key());
-                let report = keeper.closed(closed);
+            Ok(order @ (Order::Closed(_) | Order::Look)) => {
+                let report = match order {
+                    Order::Closed(closed) => {
+                        busy_at = Instant::now();
+                        queue.closed(closed.open.segment.key());
+                        keeper.closed(closed)
+                    }
+                    _ => keeper.look(),
+                };
                 let failed = report.is_err();
                 if reports.send(report).is_err() || failed {
                     return;

@@ -20,5 +20,6 @@ mod kill;
 mod model;
 mod reading;
 mod repair;
+mod room;
 mod space;
 mod transplant;

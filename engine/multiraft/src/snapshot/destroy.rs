@@ -103,7 +103,9 @@ impl Core {
             self.answer(read.asker, Err(read.refusal(leader)));
         }
         self.forget_slot(slot);
-        self.memory.changed(self.replicas[slot].raft.window_bytes(), 0);
+        let raft = &self.replicas[slot].raft;
+        self.memory.changed(raft.window_bytes(), 0);
+        self.log_space.uncommitted_changed(raft.uncommitted_bytes(), 0);
         self.replicas.remove(slot);
     }
 

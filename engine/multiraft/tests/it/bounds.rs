@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pontoon_multiraft::{Event, Fetch, Identities, Reader};
 use pontoon_types::limits::{APPLY_BACKLOG_ENTRIES_MAX, FRAME_BYTES_MAX, PROPOSAL_BYTES_PER_TURN, READ_BYTES_PER_TURN};
-use pontoon_types::{Entry, Index};
+use pontoon_types::{Entry, Index, LogRoom};
 use pontoon_wire::client::{Operation, Outcome, ReadLevel, Refusal};
 use pontoon_wire::command::{Command, KvOperation};
 
@@ -126,14 +126,88 @@ fn a_follower_with_a_full_log_keeps_its_room_for_votes() {
     let mut cluster = Cluster::new(1);
     let leader = cluster.leader(cluster.descriptors[0].group).unwrap();
     let full = *cluster.cores.keys().find(|node| **node != leader).unwrap();
-    cluster.event(full, Event::LogFull(true));
+    cluster.event(full, Event::LogRoom(LogRoom(0)));
     let last = |cluster: &Cluster| cluster.cores[&full].groups().next().unwrap().last().index;
     let before = last(&cluster);
     assert!(cluster.ask(leader, cluster.put("k", "v")).is_ok(), "the other two are a quorum");
     assert_eq!(last(&cluster), before);
-    cluster.event(full, Event::LogFull(false));
+    cluster.event(full, Event::LogRoom(LogRoom(1 << 20)));
     cluster.run(std::time::Duration::from_secs(1));
     assert_eq!(last(&cluster), Index(before.0 + 1), "it catches up when it has room");
+}
+
+#[test]
+fn a_follower_takes_the_entries_that_have_room_and_hears_what_is_committed() {
+    let mut cluster = Cluster::new(1);
+    let leader = cluster.leader(cluster.descriptors[0].group).unwrap();
+    let full = *cluster.cores.keys().find(|node| **node != leader).unwrap();
+    let state = |cluster: &Cluster| {
+        let raft = cluster.cores[&full].groups().next().unwrap();
+        (raft.last().index.0, raft.committed().0)
+    };
+    let (before, _) = state(&cluster);
+    // It holds the entry, and is never told by a later one that it is committed: those have no room.
+    assert!(cluster.ask(leader, cluster.put("a", "held")).is_ok());
+    cluster.event(full, Event::LogRoom(LogRoom(0)));
+    assert!(cluster.ask(leader, cluster.put("b", "not held")).is_ok());
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(state(&cluster), (before + 1, before + 1), "what it holds can be applied, and given up");
+    // Room for one small entry in each turn, and none for a large one.
+    cluster.event(full, Event::LogRoom(LogRoom(1000)));
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(state(&cluster), (before + 2, before + 2));
+    assert!(cluster.ask(leader, cluster.put("c", &"c".repeat(2000))).is_ok());
+    assert!(cluster.ask(leader, cluster.put("d", "behind it")).is_ok());
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(state(&cluster), (before + 2, before + 2));
+    cluster.event(full, Event::LogRoom(LogRoom(1 << 20)));
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(state(&cluster), (before + 4, before + 4));
+}
+
+/// How many of these requests were answered Busy.
+fn busy(cluster: &mut Cluster, leader: pontoon_types::NodeId, mut sequences: std::ops::Range<u64>) -> usize {
+    let mut answer = |sequence| cluster.reply(leader, sequence);
+    std::iter::from_fn(|| sequences.next().map(&mut answer))
+        .filter(|it| matches!(it, Some(Err(Refusal::Busy { .. }))))
+        .count()
+}
+
+#[test]
+fn a_leader_proposes_no_more_in_a_turn_than_its_log_has_room_for() {
+    let mut cluster = Cluster::new(1);
+    let leader = cluster.leader(cluster.descriptors[0].group).unwrap();
+    cluster.event(leader, Event::LogRoom(LogRoom(3000)));
+    let operations: Vec<Operation> = (0..5).map(|_| cluster.put("k", &"v".repeat(1000))).collect();
+    let (first, event) = cluster.frame(operations);
+    cluster.event(leader, event);
+    cluster.settle();
+    assert_eq!(
+        busy(&mut cluster, leader, first..first + 5),
+        3,
+        "two of a thousand bytes have room, with what the log adds"
+    );
+    assert!(cluster.ask(leader, cluster.put("k", &"v".repeat(1000))).is_ok(), "the next turn has room again");
+}
+
+#[test]
+fn leaders_that_commit_nothing_leave_room_for_the_entries_of_others() {
+    let mut cluster = Cluster::with_spares(1, 0, |config| config.log_uncommitted_bytes_max = 3000).lit();
+    let leader = cluster.leader(cluster.descriptors[0].group).unwrap();
+    let others: Vec<_> = cluster.cores.keys().copied().filter(|node| *node != leader).collect();
+    for other in &others {
+        cluster.event(*other, Event::LogRoom(LogRoom(0)));
+    }
+    let operations: Vec<Operation> = (0..5).map(|_| cluster.put("a", &"v".repeat(1000))).collect();
+    let (first, event) = cluster.frame(operations);
+    cluster.event(leader, event);
+    cluster.settle();
+    assert_eq!(busy(&mut cluster, leader, first..first + 5), 3);
+    for other in &others {
+        cluster.event(*other, Event::LogRoom(LogRoom(1 << 20)));
+    }
+    cluster.run(Duration::from_secs(1));
+    assert!(cluster.ask(leader, cluster.put("a", &"v".repeat(1000))).is_ok(), "what was uncommitted is committed");
 }
 
 #[test]

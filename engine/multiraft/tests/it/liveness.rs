@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pontoon_multiraft::{Event, Role};
-use pontoon_types::{CoreId, GroupId, Incarnation, NodeId};
+use pontoon_types::{CoreId, GroupId, Incarnation, LogRoom, NodeId};
 use pontoon_wire::peer::{Beacon, Claim, ClaimPage, ClaimSummary, PeerFrame};
 
 use crate::cluster::{Cluster, n};
@@ -242,7 +242,7 @@ fn law_7_a_leader_that_commits_nothing_makes_way() {
     // The others' logs are full, so their beacons are heard and their acknowledgements never come.
     let others: Vec<NodeId> = [n(1), n(2), n(3)].into_iter().filter(|node| *node != leader).collect();
     for node in &others {
-        cluster.event(*node, Event::LogFull(true));
+        cluster.event(*node, Event::LogRoom(LogRoom(0)));
     }
     let put = cluster.put("k", "v");
     cluster.submit(leader, put);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use pontoon_multiraft::Event;
-use pontoon_types::{Generation, GroupId};
+use pontoon_types::{Generation, GroupId, LogRoom};
 use pontoon_wire::client::{Operation, Outcome, ReadLevel, Refusal};
 use pontoon_wire::command::KvOperation;
 
@@ -82,10 +82,10 @@ fn limits_are_refused_with_their_name() {
 fn a_full_log_is_busy_for_writes_and_serves_reads() {
     let mut cluster = Cluster::new(1);
     let leader = cluster.leader(cluster.descriptors[0].group).unwrap();
-    cluster.event(leader, Event::LogFull(true));
+    cluster.event(leader, Event::LogRoom(LogRoom(0)));
     assert!(matches!(cluster.ask(leader, cluster.put("k", "v")), Err(Refusal::Busy { .. })));
     assert_eq!(cluster.ask(leader, cluster.get("k")), Ok(Outcome::Value(None)));
-    cluster.event(leader, Event::LogFull(false));
+    cluster.event(leader, Event::LogRoom(LogRoom(1 << 20)));
     assert!(cluster.ask(leader, cluster.put("k", "v")).is_ok());
 }
 

@@ -18,6 +18,9 @@ use crate::hold::Decision;
 /// How soon it is tried again when the log is full.
 const FULL_WAIT: Duration = Duration::from_millis(100);
 
+/// How often the log's being full is said. It comes and goes while a burst is written.
+const SAY_FULL_INTERVAL: Duration = Duration::from_secs(10);
+
 impl<D: Driver> CoreLoop<D> {
     /// Carries out everything that the core has decided in this turn.
     pub(super) fn carry_out(&mut self, now: Time) -> Result<(), CoreFailure> {
@@ -36,6 +39,7 @@ impl<D: Driver> CoreLoop<D> {
         self.keep_ledger();
         self.send_to_peers(now);
         self.start_sync(now)?;
+        self.watch_log_space(now);
         self.send_to_clients(now);
         self.close_refused(now);
         Ok(())
@@ -110,7 +114,6 @@ impl<D: Driver> CoreLoop<D> {
                 self.driver.sync(seal.fd).map_err(CoreFailure::Driver)?;
             }
         }
-        self.watch_log_space(now);
         Ok(())
     }
 
@@ -136,19 +139,25 @@ impl<D: Driver> CoreLoop<D> {
         Ok(())
     }
 
-    /// Tells the core when the log has become full, or has room again.
+    /// Tells the core how much the log can still take in, when that has changed.
     fn watch_log_space(&mut self, now: Time) {
-        let full = self.log.is_full();
+        let room = self.log.room();
+        let full = room.is_none();
         if full && self.sync.seal_at.is_none() && !self.log.is_gathered() {
             // A full log takes over what was freed for it only when it is called, and an idle one is called by nobody.
             self.sync.seal_at = Some(now + FULL_WAIT);
         }
-        if full != self.log_full {
-            self.log_full = full;
-            if full {
-                tracing::warn!("the log is full, writes are answered Busy; raise max_log_bytes and start again");
+        if self.log_room != Some(room) {
+            if full && self.sync.say_full_at <= now {
+                self.sync.say_full_at = now + SAY_FULL_INTERVAL;
+                tracing::warn!(
+                    "the log has no room for entries ({} bytes in all), writes are answered Busy; if that goes on, raise \
+                     max_log_bytes and start again",
+                    self.log.bytes()
+                );
             }
-            self.step(now, Event::LogFull(full));
+            self.log_room = Some(room);
+            self.step(now, Event::LogRoom(room));
         }
     }
 

@@ -42,7 +42,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pontoon_multiraft::{Core, Effects, Event};
-use pontoon_types::Time;
+use pontoon_types::{LogRoom, Time};
 use pontoon_wal::Log;
 use pontoon_wire::client::Counters;
 use rustix::time::{ClockId, clock_gettime};
@@ -134,7 +134,8 @@ pub struct CoreLoop<D: Driver> {
     clock: Option<ClockWatch>,
     fetches: Fetches,
     questions: Questions,
-    log_full: bool,
+    /// What the core was told of it last.
+    log_room: Option<LogRoom>,
     counters: Counters,
     shown: Arc<Mutex<Counters>>,
     memory: MemoryUse,
@@ -159,6 +160,8 @@ struct SyncState {
     stall: StallWatch,
     /// The log's end was reported.
     told_full: bool,
+    /// When it may be said again that the log is full.
+    say_full_at: Time,
 }
 
 /// How a turn ended.
@@ -199,11 +202,12 @@ impl<D: Driver> CoreLoop<D> {
                 sealing: false,
                 stall: StallWatch::default(),
                 told_full: false,
+                say_full_at: Time(0),
             },
             clock: parts.watches_clock.then(ClockWatch::default),
             fetches: Fetches::default(),
             questions: Questions::default(),
-            log_full: false,
+            log_room: None,
             counters: Counters::default(),
             shown: parts.counters,
             memory: MemoryUse::default(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pontoon_multiraft::Event;
 use pontoon_types::limits::LOG_PRESSURE_GROUPS_MAX;
-use pontoon_types::{GroupId, StoreAnswer, StoreOrder, Time};
+use pontoon_types::{GroupId, LogRoom, StoreAnswer, StoreOrder, Time};
 
 use super::CoreLoop;
 use crate::driver::Driver;
@@ -14,20 +14,23 @@ use crate::store::door::StoreDoor;
 /// How soon orders are handed on that found the queue of their thread full.
 const FULL_QUEUE_WAIT: Duration = Duration::from_millis(1);
 
-/// How often the groups hear that they hold the log. A log that is full asks each time that it is looked at.
+/// How often the groups hear that they hold the log.
 const PRESSURE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The same when the log is full: no more often than a small checkpoint takes to be written.
+const FULL_PRESSURE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A core's side of the store.
 pub(super) struct StoreSide {
     door: StoreDoor,
     /// When to try again to hand orders on.
     look_at: Option<Time>,
-    pressure_at: Time,
+    pressed_at: Time,
 }
 
 impl StoreSide {
     pub(super) fn new(door: StoreDoor) -> StoreSide {
-        StoreSide { door, look_at: None, pressure_at: Time(0) }
+        StoreSide { door, look_at: None, pressed_at: Time(0) }
     }
 
     /// When to try again.
@@ -64,10 +67,12 @@ impl<D: Driver> CoreLoop<D> {
 
     /// Tells the groups that hold old segments, at their pace.
     pub(super) fn hand_on_pressure(&mut self, now: Time) {
-        if self.store.pressure_at > now && !self.log_full {
+        let is_full = self.log_room.is_some_and(LogRoom::is_none);
+        let interval = if is_full { FULL_PRESSURE_INTERVAL } else { PRESSURE_INTERVAL };
+        if now < self.store.pressed_at + interval {
             return;
         }
-        self.store.pressure_at = now + PRESSURE_INTERVAL;
+        self.store.pressed_at = now;
         let groups: Vec<GroupId> =
             self.log.compact_hints().into_iter().map(|hint| hint.group).take(LOG_PRESSURE_GROUPS_MAX).collect();
         if !groups.is_empty() {

@@ -277,3 +277,21 @@ fn a_rotten_checkpoint_is_named_and_its_group_gets_its_state_from_the_others() {
     }
     drop(processes);
 }
+#[test]
+fn bursts_nearly_as_large_as_the_log_stop_nobody_for_good() {
+    let nodes = directories_with(1, 3, 2, 1, tiny_log());
+    let processes: Vec<Process> = (0..3).map(|node| start(&nodes, node)).collect();
+    let mut client = connect(&nodes.addresses());
+    let value_bytes = 256 << 10;
+    let round = overwrite(&mut client, 1, 160 << 20, value_bytes);
+    until("all that is in a log is durable and applied", || {
+        let statuses: Vec<_> = (1..=3).filter_map(|node| status(&mut client, node)).collect();
+        let groups: Vec<_> = statuses.iter().flat_map(|status| &status.groups).collect();
+        groups.len() == 6
+            && groups.iter().all(|group| group.durable == group.last.index && group.applied == group.durable)
+    });
+    verify(&mut client, round, value_bytes);
+    for process in processes {
+        assert_eq!(process.terminate(), Some(0));
+    }
+}

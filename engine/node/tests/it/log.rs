@@ -86,8 +86,8 @@ fn one_turn_proposes_no_more_than_a_small_segment_holds() {
     assert!(failed.iter().all(|error| matches!(error, ClientError::Busy { .. })), "{failed:?}");
     assert!(failed.len() < 40, "nothing was written");
 
-    client.put("large", vec![7; 600 << 10]).unwrap();
-    let refusal = client.put("too large", vec![7; 700 << 10]).unwrap_err();
+    client.put("large", vec![7; 350 << 10]).unwrap();
+    let refusal = client.put("too large", vec![7; 400 << 10]).unwrap_err();
     assert!(refusal.to_string().contains("command_bytes_max"), "{refusal}");
     client.put("small", "value").unwrap();
     node.stop().unwrap();
@@ -135,7 +135,7 @@ fn a_follower_whose_segments_are_too_small_for_its_leader_is_told_apart_and_not_
     let options = ClientOptions { timeout: Duration::from_secs(10), ..ClientOptions::default() };
     let mut client = Client::connect(&nodes.addresses(), options).unwrap();
     // More than any segment of the third node holds.
-    client.put("large", vec![7; 600 << 10]).unwrap();
+    client.put("large", vec![7; 350 << 10]).unwrap();
     let why = "the log of the caller has segments of 1048576 bytes, that of the node has 131072, which is too small";
     let give_up = Instant::now() + PATIENCE;
     let is_told = |process: &Process| !process.lines_with(why).is_empty();

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use pontoon::{Node, NodeConfig};
+use pontoon::{LogOptions, Node, NodeConfig};
 use pontoon_client::{Client, ClientOptions, Request};
 use pontoon_router::initial_descriptors;
 use pontoon_types::{ClientId, ClusterId, CoreId, NodeId};
@@ -12,7 +12,7 @@ use pontoon_wire::client::{Operation, Outcome, ReadLevel, ReplyFrame, Request as
 use pontoon_wire::frame::FrameReader;
 use pontoon_wire::hello::{Caller, Hello, WELCOME_BYTES};
 
-use crate::support::{Directories, PATIENCE, directories};
+use crate::support::{Directories, PATIENCE, directories_with, small_log};
 
 const VALUE_BYTES: usize = 512 << 10;
 
@@ -69,6 +69,11 @@ impl Raw {
     }
 }
 
+/// One node, whose segments hold the values.
+fn with_room_for_values() -> Directories {
+    directories_with(1, 1, 1, 1, LogOptions { segment_bytes: 2 << 20, ..small_log() })
+}
+
 fn client(nodes: &Directories) -> Client {
     let options = ClientOptions { timeout: PATIENCE, connections: 1, ..ClientOptions::default() };
     Client::connect(&nodes.addresses(), options).unwrap()
@@ -76,7 +81,7 @@ fn client(nodes: &Directories) -> Client {
 
 #[test]
 fn a_client_that_reads_a_little_later_gets_a_burst_of_replies_above_the_limit() {
-    let nodes = directories(1, 1, 1);
+    let nodes = with_room_for_values();
     let node = Node::start(NodeConfig::new(nodes.dir(0))).unwrap();
     let mut client = client(&nodes);
     client.put("large", vec![7; VALUE_BYTES]).unwrap();
@@ -99,7 +104,7 @@ fn a_client_that_reads_a_little_later_gets_a_burst_of_replies_above_the_limit() 
 
 #[test]
 fn a_client_above_the_limit_is_not_received_from_until_it_has_read() {
-    let nodes = directories(1, 1, 1);
+    let nodes = with_room_for_values();
     let node = Node::start(NodeConfig::new(nodes.dir(0))).unwrap();
     let mut other = client(&nodes);
     other.put("large", vec![7; VALUE_BYTES]).unwrap();
@@ -125,7 +130,7 @@ fn a_client_above_the_limit_is_not_received_from_until_it_has_read() {
 
 #[test]
 fn a_client_that_does_not_read_is_closed_after_a_while_and_others_are_served() {
-    let nodes = directories(1, 1, 1);
+    let nodes = with_room_for_values();
     let node = nodes.start(0);
     let mut good = client(&nodes);
     good.put("large", vec![7; VALUE_BYTES]).unwrap();

@@ -30,6 +30,19 @@ impl Raft {
         Ok(())
     }
 
+    /// Payload bytes that this replica has proposed as the leader of its term and not committed.
+    pub fn uncommitted_bytes(&self) -> usize {
+        match &self.state {
+            State::Leader(leadership) => leadership.uncommitted_bytes,
+            _ => 0,
+        }
+    }
+
+    /// Whether this entry is in the log, or was given up.
+    pub fn holds(&self, id: LogId) -> bool {
+        self.log.holds(id)
+    }
+
     /// The commit index at which a linearizable read may be served once a quorum confirms the term, or none if this
     /// replica does not lead or has not committed its no-op: until then an older leader's commits may be unknown.
     pub fn read_index(&self) -> Option<Index> {
