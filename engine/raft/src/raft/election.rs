@@ -219,9 +219,10 @@ impl Raft {
         self.election_deadline = None;
     }
 
-    /// A beacon speaks for a leader. A stale one is told the newer term, so that it steps down.
+    /// A beacon speaks for a leader. A stale one is told the newer term, so that it steps down. One that its own log says was
+    /// removed does not sleep because of it: it has to ask whether that is so, as nobody sends it anything.
     pub(super) fn on_claimed(&mut self, step: &mut Step, leader: ReplicaId, term: Term) {
-        if leader == self.me || !self.members.names(leader) {
+        if leader == self.me || !self.members.names(leader) || self.members.current().has_removed(self.me) {
             return;
         }
         if let Some(law) = self.law_broken_by_claim(leader, term) {
