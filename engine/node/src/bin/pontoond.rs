@@ -14,8 +14,8 @@ use pontoon::{ConfigFile, Node, NodeConfig, StopHandle, WaitEnd};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing_subscriber::EnvFilter;
 
-/// The system's allocator keeps what elections and a start have taken, scattered between what stays: of 100,000 idle
-/// groups half as much again as they need. This one gives it back within seconds, from a thread of its own.
+/// The system's allocator keeps what elections and a start have taken, scattered between what stays: of 20,000 idle
+/// groups nearly as much again as they need. This one gives it back within seconds, from a thread of its own.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
