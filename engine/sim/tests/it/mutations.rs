@@ -231,7 +231,7 @@ fn of_core(mutation: CoreMutation) -> Option<Case> {
             Case { overrides, ..leased }
         }
         WithdrawWithoutEpoch => leased(60),
-        LeaseDespitePermit => leased(150),
+        LeaseDespitePermit => leased(600),
         // A core that comes to life waits for its peers (law 12), which hides this one.
         ForgetPromises => return None,
         LeaseWithoutAcceptance => leased(40),
