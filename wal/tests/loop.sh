@@ -51,7 +51,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 status=0
-PONTOON_TEST_DIR=$place cargo test --no-fail-fast -p pontoon-wal -p pontoon --test it -- --ignored "device::${1:-}" --nocapture --test-threads=1 \
+PONTOON_TEST_DIR=$place cargo test --no-fail-fast --workspace --test it -- --ignored "device::${1:-}" --nocapture --test-threads=1 \
     2>&1 | tee "$place/output" || status=$?
 
 if ! grep -q '^running [1-9]' "$place/output"; then

@@ -40,6 +40,8 @@ fn case_28_a_stall_of_150_ms_moves_leaders_within_an_election_timeout_and_loses_
     on_failing_disk(|disk| {
         let mut nodes = directories(3, 16, 1);
         let processes = start(&mut nodes, disk);
+        // Leaders are given up to others that work, so all have to work before the disk stalls.
+        until("all take part", || processes.iter().all(|it| !it.lines_with("takes part").is_empty()));
         let load = Load::start(nodes.addresses());
         std::thread::sleep(Duration::from_millis(500));
         // A stall that no sync meets is none, and one sync may come late: tried until one is noticed.
