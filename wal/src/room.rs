@@ -19,9 +19,8 @@ use crate::packing::Packing;
 
 impl Log {
     /// Bytes of entries that may be gathered until this is asked again: three eighths of what a segment holds at least, or none
-    /// when the log is full. To be asked when something
-    /// was gathered and when a sync has ended. A log that starts after crashes took above `max_log_bytes` is full whatever
-    /// room they gave it, and so is a fenced one.
+    /// when the log is full. To be asked when something was gathered and when a sync has ended. A log that starts after
+    /// crashes took above `max_log_bytes` is full whatever room they gave it, and so is a fenced one.
     pub fn room(&self) -> LogRoom {
         if self.fence.is_some() || self.supply.is_above_maximum() {
             return LogRoom(0);

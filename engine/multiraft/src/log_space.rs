@@ -74,9 +74,9 @@ impl Core {
     /// gap or a difference that had no room to be mended, and the leader would ask again at once where it waits otherwise.
     pub(crate) fn leave_what_has_room(&mut self, slot: Slot, previous: LogId, entries: &mut Vec<Entry>) -> bool {
         let raft = &self.replicas[slot].raft;
-        let new = entries.iter().skip(known(raft, entries));
-        let has_room = new.take_while(|entry| self.log_space.take(LogRoom::of([*entry]))).count();
-        let fit = known(raft, entries) + has_room;
+        let known = known(raft, entries);
+        let new = entries.iter().skip(known);
+        let fit = known + new.take_while(|entry| self.log_space.take(LogRoom::of([*entry]))).count();
         if fit == entries.len() {
             return true;
         }

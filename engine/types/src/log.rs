@@ -135,7 +135,7 @@ impl fmt::Display for LogMark {
 }
 
 /// Bytes of entries that a log takes in before it has to say again how many, each entry counted with what the log adds to it.
-/// None, when the log is full; else as many as the largest command needs.
+/// None, when the log is full; else at least as many as the largest command needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LogRoom(pub u64);
 

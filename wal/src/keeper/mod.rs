@@ -160,12 +160,10 @@ impl Keeper {
         kept.has_footer = write_footer(&kept, self.start.origin.identity.log)?;
         self.start.uncovered.push((fact.segment.key(), end));
         self.start.kept.insert(fact.segment.key(), kept);
-        let mut report = Report::default();
-        self.keep(&mut report)?;
-        Ok(report)
+        self.look()
     }
 
-    /// Makes a checkpoint if one is due, though no segment was closed.
+    /// Makes a checkpoint if one is due, whether or not a segment was closed.
     pub(crate) fn look(&mut self) -> io::Result<Report> {
         let mut report = Report::default();
         self.keep(&mut report)?;

@@ -169,22 +169,17 @@ fn work(mut keeper: Keeper, pool: &Pool, orders: &Receiver<Order>, reports: &Sen
     }
     loop {
         let until = if queue.has_fresh() { scrub_at.min(busy_at + SCRUB_QUIET) } else { scrub_at };
-        match orders.recv_deadline(until) {
-            Ok(order @ (Order::Closed(_) | Order::Look)) => {
-                let report = match order {
-                    Order::Closed(closed) => {
-                        busy_at = Instant::now();
-                        queue.closed(closed.open.segment.key());
-                        keeper.closed(closed)
-                    }
-                    _ => keeper.look(),
-                };
-                let failed = report.is_err();
-                if reports.send(report).is_err() || failed {
-                    return;
-                }
+        let report = match orders.recv_deadline(until) {
+            Ok(Order::Closed(closed)) => {
+                busy_at = Instant::now();
+                queue.closed(closed.open.segment.key());
+                keeper.closed(closed)
             }
-            Ok(Order::Scrub(answer)) => drop(answer.send(keeper.scrub_all())),
+            Ok(Order::Look) => keeper.look(),
+            Ok(Order::Scrub(answer)) => {
+                drop(answer.send(keeper.scrub_all()));
+                continue;
+            }
             Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {
                 scrub_at = Instant::now() + scrub_interval(&keeper);
@@ -194,14 +189,14 @@ fn work(mut keeper: Keeper, pool: &Pool, orders: &Receiver<Order>, reports: &Sen
                     orders.is_empty() && !pool.is_stopping()
                 };
                 match keeper.scrub(segment, &mut go_on) {
-                    Ok(rot) if rot.is_empty() => {}
-                    Ok(rot) => drop(reports.send(Ok(Report { rot, ..Report::default() }))),
-                    Err(error) => {
-                        drop(reports.send(Err(error)));
-                        return;
-                    }
+                    Ok(rot) if rot.is_empty() => continue,
+                    scrubbed => scrubbed.map(|rot| Report { rot, ..Report::default() }),
                 }
             }
+        };
+        let failed = report.is_err();
+        if reports.send(report).is_err() || failed {
+            return;
         }
     }
 }
