@@ -232,6 +232,10 @@ impl Log {
         if !self.gave_up || has_room && !self.is_full() || !has_room && !is_out {
             return None;
         }
+        // It has not seen yet what was closed for it, and one segment more would not make it faster.
+        if self.keeping.is_busy() {
+            return None;
+        }
         let open = self.writer.open().map(|open| open.segment.key());
         let spared = open.filter(|_| self.supply.is_above_maximum() || !self.gathered.is_empty());
         let needed = self.state.segments();
@@ -341,8 +345,8 @@ impl Log {
             self.supply.give_back(slot);
             has_news = true;
         }
-        if has_news {
-            // The keeper takes slots and orders none.
+        // The keeper takes slots and orders none, and one that was promised may be one too many now.
+        if has_news || self.supply.is_above_maximum() {
             self.supply.refill();
         }
         Ok(())

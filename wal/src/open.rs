@@ -34,7 +34,7 @@ use crate::format::{BLOCK_BYTES, LogEnd, SegmentId, SegmentKey, slot_name};
 use crate::keeper::thread::Keeping;
 use crate::keeper::{Kept, Known, Start, footer_place};
 use crate::log::Parts;
-use crate::prepare::{FirstStock, Preparation, Slot, Supply, open_slot, prepare_slot, remove_if_there};
+use crate::prepare::{FirstStock, KEEPER_EXTRA_SLOTS, Preparation, Slot, Supply, open_slot, prepare_slot, remove_if_there};
 use crate::recover::{Found, FoundCheckpoint, Link, Recovered, RecoveredGroup, fact_of, recover};
 use crate::segments::{Segment, Segments};
 use crate::state::{GroupPlace, LogState, Place};
@@ -42,8 +42,9 @@ use crate::storage::{Access, Storage};
 use crate::write::{OpenSegment, Origin, SegmentIds, Writer};
 use crate::{Log, LogError, LogIdentity, Options};
 
-/// How many segments above `max_log_bytes` unclean starts may take in all.
-const START_RESERVE_SEGMENTS: u64 = 2;
+/// How many segments above `max_log_bytes` unclean starts may find and take in all: what making the log smaller may have
+/// taken when it crashed, and two more starts that crash before they get that far.
+const START_RESERVE_SEGMENTS: u64 = KEEPER_EXTRA_SLOTS + 2;
 
 impl Log {
     /// A new log in a new directory, with the groups that exist from the start. All of it is durable afterwards.

@@ -44,9 +44,9 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// and one for the start after a crash.
 pub(crate) const RESERVED_SLOTS: usize = 2;
 
-/// How many slots above the allowed size compaction and the reserve may take, when starts after crashes have used them
-/// up.
-const KEEPER_EXTRA_SLOTS: u64 = 2;
+/// How many slots above the allowed size, or above what a start found and took, compaction and the reserve may take when
+/// none is ready for them. What a start found counts because a log that crashes left it could not be made smaller otherwise.
+pub(crate) const KEEPER_EXTRA_SLOTS: u64 = 2;
 
 /// Ready slots above those that are wanted which are never removed, so that a log that breathes keeps its files.
 const SPARE_SLOTS: usize = 4;
@@ -111,6 +111,8 @@ pub(crate) struct Pool {
     storage: Arc<dyn Storage>,
     segment_bytes: u64,
     slots_max: u64,
+    /// How many slots may exist while the log is made smaller.
+    keeper_slots_max: u64,
     wanted: usize,
     prepared_bytes: AtomicU64,
     /// The last attempt to prepare a slot has failed.
@@ -149,7 +151,7 @@ impl Pool {
             if stock.ready.len() > left + stock.promised {
                 return stock.ready.pop_front();
             }
-            if stock.slots + left as u64 >= self.slots_max + KEEPER_EXTRA_SLOTS {
+            if stock.slots + left as u64 >= self.keeper_slots_max {
                 return None;
             }
             stock.slots += 1;
@@ -344,6 +346,7 @@ impl Supply {
             storage,
             segment_bytes,
             slots_max,
+            keeper_slots_max: slots.max(slots_max) + KEEPER_EXTRA_SLOTS,
             wanted,
             prepared_bytes: AtomicU64::new(0),
             is_starved: AtomicBool::new(false),
@@ -390,7 +393,7 @@ impl Supply {
     /// Whether a slot that is taken from the reserve can be made up for.
     pub(crate) fn can_replace(&self) -> bool {
         let stock = self.pool.lock();
-        stock.ready.len() > RESERVED_SLOTS || stock.slots < self.pool.slots_max + KEEPER_EXTRA_SLOTS
+        stock.ready.len() > RESERVED_SLOTS || stock.slots < self.pool.keeper_slots_max
     }
 
     /// Whether [`Supply::take_reserved`] has one to give.
@@ -488,7 +491,7 @@ impl Supply {
         loop {
             let mut stock = pool.lock();
             let coming = stock.ready.len() + stock.ordered.len();
-            let slots_max = if coming < RESERVED_SLOTS { pool.slots_max + KEEPER_EXTRA_SLOTS } else { pool.slots_max };
+            let slots_max = if coming < RESERVED_SLOTS { pool.keeper_slots_max } else { pool.slots_max };
             if coming >= pool.wanted + RESERVED_SLOTS || stock.slots >= slots_max {
                 break;
             }

@@ -22,11 +22,13 @@ impl Log {
     /// when the log is full. To be asked when something was gathered and when a sync has ended. A log that starts after
     /// crashes took above `max_log_bytes` is full whatever room they gave it, and so is a fenced one.
     pub fn room(&self) -> LogRoom {
-        if self.fence.is_some() || self.supply.is_above_maximum() {
-            return LogRoom(0);
-        }
         let (settled, growing_bytes) = self.gathered.pack(self.writer.packing(), self.echo_room());
         let ready = self.supply.ready();
+        if self.fence.is_some() || self.supply.is_above_maximum() {
+            // One more would not be removed, and the log stay above its maximum.
+            self.supply.promise(ready.min(settled.begun));
+            return LogRoom(0);
+        }
         let spare = ready.checked_sub(settled.begun);
         let whole_bytes = Packing::of_empty(self.segment_bytes).left();
         let sure_bytes = match spare {

@@ -24,8 +24,15 @@ const NICENESS: i32 = 19;
 /// The longest rest after one piece, so that a slow disk does not put checkpoints off for ever.
 const REST_MAX: Duration = Duration::from_millis(200);
 
+/// What the thread says.
+struct Answer {
+    report: io::Result<Report>,
+    /// It was asked. What it finds when it reads segments back it says without being asked.
+    was_asked: bool,
+}
+
 enum Mode {
-    Thread { orders: Sender<Order>, reports: Receiver<io::Result<Report>>, worker: JoinHandle<()> },
+    Thread { orders: Sender<Order>, answers: Receiver<Answer>, worker: JoinHandle<()> },
     Inline { keeper: Box<Keeper>, reports: VecDeque<io::Result<Report>> },
     Stopped,
 }
@@ -39,8 +46,9 @@ enum Order {
 /// The core's side of the keeper.
 pub(crate) struct Keeping {
     mode: Mode,
-    /// It was asked to look, and has not answered since.
-    looks: bool,
+    /// What it was asked and has not answered. Each closed segment and each look is answered once, and a thread answers
+    /// once more when it starts.
+    unanswered: u64,
     pool: Arc<Pool>,
 }
 
@@ -62,22 +70,24 @@ impl Keeping {
         if is_due_now {
             keeper.keep(&mut report)?;
         }
+        let unanswered = u64::from(how == Preparation::Thread);
         let mode = match how {
             Preparation::Inline => Mode::Inline { keeper: Box::new(keeper), reports: VecDeque::new() },
             Preparation::Thread => {
                 let (orders, inbox) = crossbeam_channel::unbounded();
-                let (outbox, reports) = crossbeam_channel::unbounded();
+                let (outbox, answers) = crossbeam_channel::unbounded();
                 let builder = std::thread::Builder::new().name("pontoon-keeper".to_string());
                 let of_worker = pool.clone();
                 let worker = builder.spawn(move || work(keeper, &of_worker, &inbox, &outbox))?;
-                Mode::Thread { orders, reports, worker }
+                Mode::Thread { orders, answers, worker }
             }
         };
-        Ok((Keeping { mode, looks: false, pool }, report))
+        Ok((Keeping { mode, unanswered, pool }, report))
     }
 
     /// Hands a segment over that the log has left.
     pub(crate) fn closed(&mut self, closed: Closed) {
+        self.unanswered += 1;
         match &mut self.mode {
             // A keeper that is gone has failed and said so.
             Mode::Thread { orders, .. } => drop(orders.send(Order::Closed(closed))),
@@ -86,11 +96,17 @@ impl Keeping {
         }
     }
 
-    /// Has it look whether a checkpoint is due, though no segment was closed.
+    /// Whether it has not yet done all that it was asked.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.unanswered > 0
+    }
+
+    /// Has it look whether a checkpoint is due, though no segment was closed. One that is busy does so by itself.
     pub(crate) fn look(&mut self) {
-        if std::mem::replace(&mut self.looks, true) {
+        if self.is_busy() {
             return;
         }
+        self.unanswered += 1;
         match &mut self.mode {
             Mode::Thread { orders, .. } => drop(orders.send(Order::Look)),
             Mode::Inline { keeper, reports } => reports.push_back(keeper.look()),
@@ -100,13 +116,13 @@ impl Keeping {
 
     /// What the keeper has done since the last call.
     pub(crate) fn report(&mut self) -> Option<io::Result<Report>> {
-        let report = match &mut self.mode {
-            Mode::Thread { reports, .. } => reports.try_recv().ok(),
-            Mode::Inline { reports, .. } => reports.pop_front(),
+        let answer = match &mut self.mode {
+            Mode::Thread { answers, .. } => answers.try_recv().ok(),
+            Mode::Inline { reports, .. } => reports.pop_front().map(|report| Answer { report, was_asked: true }),
             Mode::Stopped => None,
-        };
-        self.looks &= report.is_none();
-        report
+        }?;
+        self.unanswered -= u64::from(answer.was_asked);
+        Some(answer.report)
     }
 
     /// Reads the whole log from the disk and waits for it.
@@ -126,8 +142,8 @@ impl Keeping {
     /// Ends the work, after the piece in hand.
     pub(crate) fn stop(&mut self) {
         self.pool.request_stop();
-        if let Mode::Thread { orders, reports, worker } = std::mem::replace(&mut self.mode, Mode::Stopped) {
-            drop((orders, reports));
+        if let Mode::Thread { orders, answers, worker } = std::mem::replace(&mut self.mode, Mode::Stopped) {
+            drop((orders, answers));
             let _ = worker.join();
         }
     }
@@ -155,27 +171,27 @@ fn pacer(pool: Arc<Pool>) -> impl FnMut(u64) + Send {
 }
 
 /// The thread: until the log drops its end of the channel.
-fn work(mut keeper: Keeper, pool: &Pool, orders: &Receiver<Order>, reports: &Sender<io::Result<Report>>) {
+fn work(mut keeper: Keeper, pool: &Pool, orders: &Receiver<Order>, answers: &Sender<Answer>) {
     // The cores come first. A system that refuses it only has them wait a little more often.
     let _ = rustix::process::setpriority_process(None, NICENESS);
     let mut queue = ScrubQueue::default();
     let mut scrub_at = Instant::now() + scrub_interval(&keeper);
     let mut busy_at = Instant::now();
     // What was due when the log was opened.
-    let kept = keeper.look();
-    let failed = kept.is_err();
-    if reports.send(kept).is_err() || failed {
+    let report = keeper.look();
+    let failed = report.is_err();
+    if answers.send(Answer { report, was_asked: true }).is_err() || failed {
         return;
     }
     loop {
         let until = if queue.has_fresh() { scrub_at.min(busy_at + SCRUB_QUIET) } else { scrub_at };
-        let report = match orders.recv_deadline(until) {
+        let (report, was_asked) = match orders.recv_deadline(until) {
             Ok(Order::Closed(closed)) => {
                 busy_at = Instant::now();
                 queue.closed(closed.open.segment.key());
-                keeper.closed(closed)
+                (keeper.closed(closed), true)
             }
-            Ok(Order::Look) => keeper.look(),
+            Ok(Order::Look) => (keeper.look(), true),
             Ok(Order::Scrub(answer)) => {
                 drop(answer.send(keeper.scrub_all()));
                 continue;
@@ -190,12 +206,12 @@ fn work(mut keeper: Keeper, pool: &Pool, orders: &Receiver<Order>, reports: &Sen
                 };
                 match keeper.scrub(segment, &mut go_on) {
                     Ok(rot) if rot.is_empty() => continue,
-                    scrubbed => scrubbed.map(|rot| Report { rot, ..Report::default() }),
+                    scrubbed => (scrubbed.map(|rot| Report { rot, ..Report::default() }), false),
                 }
             }
         };
         let failed = report.is_err();
-        if reports.send(report).is_err() || failed {
+        if answers.send(Answer { report, was_asked }).is_err() || failed {
             return;
         }
     }

@@ -20,6 +20,7 @@ mod kill;
 mod model;
 mod reading;
 mod repair;
+mod restarts;
 mod room;
 mod space;
 mod transplant;
