@@ -31,6 +31,7 @@ impl Room {
     fn of(write: &Write) -> Room {
         let heads = usize::from(write.hard_state.is_some())
             + usize::from(write.truncate_from.is_some())
+            + usize::from(write.committed.is_some())
             + usize::from(write.compact.is_some())
             + usize::from(write.remove.is_some());
         let creation = write.create.as_ref().map_or(Room::default(), |creation| Room::of_record(&creation.descriptor));
@@ -177,6 +178,9 @@ impl GroupBuffer {
             self.put_run(RunHead::truncate(group, from));
         }
         self.put_entries(group, &write.entries, |head| head);
+        if let Some(index) = write.committed {
+            self.put_run(RunHead::committed(group, index));
+        }
         self.put_entries(group, &write.restored, |head| RunHead { kind: KIND_RESTORED, ..head });
         if let Some(compaction) = write.compact {
             self.put_run(RunHead::compact(group, compaction));

@@ -34,7 +34,9 @@ use crate::format::{BLOCK_BYTES, LogEnd, SegmentId, SegmentKey, slot_name};
 use crate::keeper::thread::Keeping;
 use crate::keeper::{Kept, Known, Start, footer_place};
 use crate::log::Parts;
-use crate::prepare::{FirstStock, KEEPER_EXTRA_SLOTS, Preparation, Slot, Supply, open_slot, prepare_slot, remove_if_there};
+use crate::prepare::{
+    FirstStock, KEEPER_EXTRA_SLOTS, Preparation, Slot, Supply, open_slot, prepare_slot, remove_if_there,
+};
 use crate::recover::{Found, FoundCheckpoint, Link, Recovered, RecoveredGroup, fact_of, recover};
 use crate::segments::{Segment, Segments};
 use crate::state::{GroupPlace, LogState, Place};
@@ -193,8 +195,9 @@ impl Log {
             let last = self.last_id(group).map_err(|why| LogError::Unreadable { why: why.to_string() })?;
             let Some(of) = self.state.group(group) else { continue };
             let (replica, hard_state, compacted) = (of.replica, of.hard_state, of.compacted);
-            let vote_lost = of.vote_lost;
-            groups.insert(group, RecoveredGroup { replica, descriptor, hard_state, compacted, last, vote_lost });
+            let (vote_lost, committed) = (of.vote_lost, of.committed.max(compacted.index));
+            let of = RecoveredGroup { replica, descriptor, hard_state, compacted, committed, last, vote_lost };
+            groups.insert(group, of);
         }
         Ok(groups)
     }

@@ -130,6 +130,8 @@ pub struct GroupState {
     pub compacted: LogId,
     /// The entries behind that whose payloads stay in the log until somebody needs them.
     pub older: Identities,
+    /// How far the entries were known to be committed, when some were written last.
+    pub committed: Index,
     /// The entries among `older` that change the members, in order, with an empty payload if it is lost.
     pub configurations: Vec<Entry>,
     /// The entries behind those, up to the end of the log. All are durable.
@@ -151,6 +153,7 @@ impl GroupState {
             hard_state,
             compacted: LogId::default(),
             older: Identities::default(),
+            committed: Index(0),
             configurations: Vec::new(),
             entries,
             lost: Vec::new(),

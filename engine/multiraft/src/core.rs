@@ -13,6 +13,7 @@ use pontoon_wire::client::{Counters, Outcome, Refusal, Reply};
 use crate::amnesia::Registry;
 use crate::checkpoint::{Checkpoints, Present};
 use crate::follower_read::FollowerReads;
+use crate::known_commits::KnownCommits;
 use crate::lease::Leases;
 use crate::liveness::Liveness;
 use crate::log_space::LogSpace;
@@ -57,6 +58,7 @@ pub struct Core {
     /// Replicas with commands to propose at the end of the turn.
     pub(crate) proposing: Vec<Slot>,
     /// Replicas that have more committed entries than one turn applies.
+    pub(crate) known_commits: KnownCommits,
     pub(crate) apply_backlog: Vec<Slot>,
     pub(crate) memory: Memory,
     pub(crate) store: Store,
@@ -114,6 +116,8 @@ impl Core {
             .expect("law: the descriptors of a cluster cover the key space once");
         let mut groups = groups;
         groups.sort_by_key(|group| group.descriptor.group);
+        let known_commits = groups.iter().filter(|group| group.committed > group.compacted.index);
+        let known_commits = known_commits.map(|group| (group.descriptor.group, group.committed)).collect();
         let mut replicas = Replicas::with_capacity(groups.len());
         let mut members = Configuration::default();
         for group in groups {
@@ -141,6 +145,7 @@ impl Core {
             peers: nodes.into_iter().map(Peer::new).collect(),
             routing,
             log_space: LogSpace::new(),
+            known_commits: KnownCommits::of(known_commits),
             waiting: 0,
             report_bytes: 0,
             contradictions: Vec::new(),
@@ -225,7 +230,11 @@ impl Core {
 
     /// The next time at which [`Event::Timer`] is due. In the past when work is waiting.
     pub fn deadline(&mut self) -> Option<Time> {
-        if !self.apply_backlog.is_empty() || self.reads.is_servable() || self.is_shedding() {
+        if !self.known_commits.is_empty()
+            || !self.apply_backlog.is_empty()
+            || self.reads.is_servable()
+            || self.is_shedding()
+        {
             return Some(Time(0));
         }
         let liveness = self.liveness.next_deadline(&self.peers);
@@ -403,6 +412,7 @@ impl Core {
     fn end_turn(&mut self, now: Time, effects: &mut Effects) {
         self.review_stall(now);
         self.make_promises(now);
+        self.recall_commits(now);
         self.continue_applying(now);
         self.propose_gathered(now);
         self.serve_fresh_reads(now);
@@ -439,8 +449,18 @@ impl Core {
 /// A replica as its log and its store left it: a follower that has applied what its checkpoint holds. Its configuration is
 /// a copy of that of its `neighbour` if it is the same, as it mostly is, because copies share their memory.
 fn restore(config: &CoreConfig, group: GroupState, neighbour: &Configuration, now: Time) -> Replica {
-    let GroupState { descriptor, hard_state, compacted, older, configurations, entries, lost, vote_lost, checkpoint } =
-        group;
+    let GroupState {
+        descriptor,
+        hard_state,
+        compacted,
+        older,
+        configurations,
+        entries,
+        lost,
+        vote_lost,
+        checkpoint,
+        ..
+    } = group;
     let me = descriptor.replica_on(config.node).expect("law: a log holds groups of its own node only");
     let founders = Configuration::of_voters(descriptor.members.iter().copied());
     let founders = founders.expect("law: a descriptor names each replica and each node once");

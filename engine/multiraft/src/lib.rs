@@ -60,6 +60,7 @@ mod effect;
 mod event;
 mod follower_read;
 mod health;
+mod known_commits;
 mod kv;
 mod lease;
 mod liveness;

@@ -10,7 +10,8 @@
 //!
 //! Beside that, what all leaders of a core have proposed and not committed is bounded: a log full of entries that no other node
 //! has room for, because theirs are as full, would stay full on all of them. An entry that is not committed is on fewer than half
-//! of its replicas, four at most; so when no log holds more than a quarter of its size of own proposals, some log has room.
+//! of its replicas, four at most; so when no log holds more than an eighth of its size of own proposals, the logs are half full
+//! of such entries at most, taken together, and some log has room beside all else.
 
 use pontoon_raft::Raft;
 use pontoon_types::{Entry, LogId, LogRoom};

@@ -138,6 +138,7 @@ fn group_state(core: CoreId, descriptor: Descriptor, kept: &RecoveredGroup, surv
     let last = starts.last().map(|_| kept.last.index).unwrap_or_default();
     GroupState {
         compacted: kept.compacted,
+        committed: kept.committed,
         older: Identities { starts, last },
         configurations,
         lost: lost.iter().map(|id| id.index).collect(),

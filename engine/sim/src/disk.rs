@@ -121,6 +121,8 @@ pub struct Disk {
     /// What it had made durable, log and checkpoints, before an image was put in its place that has forgotten some of it.
     before: Option<Box<(Oracle, Store)>>,
     /// What the last append held back.
+    /// How far it says that its entries are committed.
+    committed: BTreeMap<GroupId, Index>,
     #[cfg(feature = "mutations")]
     pub(crate) lagging: Vec<(GroupId, Write)>,
 }
@@ -171,6 +173,7 @@ impl Disk {
             is_freshly_damaged: false,
             latent: BTreeSet::new(),
             store: Store::default(),
+            committed: BTreeMap::new(),
             image: None,
             ledger: Ledger::default(),
             mark: LogMark(0),
@@ -183,6 +186,12 @@ impl Disk {
     /// How often its log was opened, by the log's own count.
     pub fn incarnation(&self) -> Incarnation {
         self.incarnation
+    }
+
+    /// How far the log that was opened last says that the entries of `group` are committed. No promise: what it must say is
+    /// not known, and what it may say the cores' own laws judge.
+    pub fn committed(&self, group: GroupId) -> Index {
+        self.committed.get(&group).copied().unwrap_or_default()
     }
 
     /// The medium under the log.
@@ -310,6 +319,7 @@ impl Disk {
             LogError::Io { .. } | LogError::Option { .. } => NotOpened::Later(error.to_string()),
             _ => NotOpened::Refused(error.to_string()),
         })?;
+        self.committed = recovered.groups.iter().map(|(group, of)| (*group, of.committed)).collect();
         let (torn, clean, segments) = (recovered.torn_tail.is_some(), recovered.clean, recovered.segments as u64);
         let found = found(&mut log, recovered)?;
         let survivors = self.judge(&log, &found, clean).map_err(|(law, what)| match self.damage.last() {

@@ -263,6 +263,7 @@ impl World {
             }
             let mut state = GroupState::new(descriptor, log.hard_state, window);
             (state.compacted, state.checkpoint) = (log.compacted, checkpoint);
+            state.committed = self.disks[&place].committed(group);
             (state.older, state.configurations, state.lost) = (older, configurations, lost);
             state.vote_lost = self.disks[&place].oracle().voteless.contains(&group);
             groups.push(state);

@@ -49,8 +49,9 @@ pub const APPLY_BACKLOG_ENTRIES_MAX: u64 = 16 << 10;
 pub const UNCOMMITTED_BYTES_MAX: usize = 16 << 20;
 
 /// How many times what a core's leaders have proposed and not committed goes into its log; above that the answer is Busy. What
-/// is not committed cannot be given up, and it is on fewer than half of at most nine replicas.
-pub const LOG_PER_UNCOMMITTED: u64 = 4;
+/// is not committed cannot be given up. It is on fewer than half of at most nine replicas, so that at this number it is half of
+/// all logs, taken together, and the other half is left for what else a log holds.
+pub const LOG_PER_UNCOMMITTED: u64 = 8;
 
 /// Bytes of a group's newest entries that stay in memory, each counted with what the memory takes for it. They serve the
 /// machine, and the peers as long as they are not far behind: as much as one peer may have in flight.

@@ -141,7 +141,7 @@ pub struct LogRoom(pub u64);
 
 impl LogRoom {
     /// What a log takes for an entry besides its payload, at most.
-    const ENTRY_BYTES: u64 = 64;
+    const ENTRY_BYTES: u64 = 96;
 
     /// What these entries take.
     pub fn of<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> LogRoom {
@@ -177,8 +177,8 @@ impl fmt::Display for FetchNumber {
 
 /// One write of one replica to the log of its core. Its parts are one ordered unit: all of it survives or none.
 ///
-/// They are written, and replayed, in the order of the fields: creation, term and vote, truncation, entries, restored
-/// payloads, compaction, removal.
+/// They are written, and replayed, in the order of the fields: creation, term and vote, truncation, entries, commit index,
+/// restored payloads, compaction, removal.
 ///
 /// Invariants: entries are consecutive; with `truncate_from = Some(i)` the first entry, if any, stands at `i`; restored
 /// entries are in the log already, under the same [`LogId`].
@@ -194,6 +194,9 @@ pub struct Write {
     pub truncate_from: Option<Index>,
     /// The entries appended.
     pub entries: Vec<Entry>,
+    /// The commit index, which rides along with entries and never makes a write of its own. Without it a start would take
+    /// all behind the last checkpoint for undecided, and a log that is full of that could give nothing up.
+    pub committed: Option<Index>,
     /// Entries whose payload the disk has lost, fetched from a peer: only the payload is new. Consecutive or not, in
     /// rising order.
     pub restored: Vec<Entry>,

@@ -24,10 +24,12 @@
 //! | `GROUP_STATE` | the replica | the term | one: all but its runs |
 //! | `GROUP_RUNS` | of the first entry | 0 | one: where its entries lie |
 //! | `HARD_STATE_ECHO` | as in `HARD_STATE` | as in `HARD_STATE` | none |
+//! | `COMMITTED` | the commit index | 0 | none |
 //!
 //! An echo repeats the hard states of the group of records before, so that there are two copies of each vote: no peer
 //! can give a lost one back. It counts only where the first copy cannot be read. The four kinds from `CHECKPOINT` on
-//! stand in checkpoints only ([`super::checkpoint`]).
+//! stand in checkpoints only ([`super::checkpoint`]). The commit index is a hint, which a peer can give back: the last one
+//! counts, and in a checkpoint it follows its group.
 //!
 //! A reader skips unknown kinds from 0x80 on, and refuses the log for an unknown kind below.
 
@@ -63,6 +65,8 @@ pub const KIND_GROUP_RUNS: u8 = 19;
 pub const KIND_SKIPPABLE_MIN: u8 = 0x80;
 /// A hard state of the group of records before, once more.
 pub const KIND_HARD_STATE_ECHO: u8 = 0x80;
+/// How far the replica knew its entries to be committed.
+pub const KIND_COMMITTED: u8 = 0x81;
 
 /// Length of a run's head.
 pub const RUN_BYTES: usize = TERM_AT + 8;
@@ -159,6 +163,11 @@ impl RunHead {
         Compaction { to, reset: self.flags & FLAG_RESET != 0 }
     }
 
+    /// Everything up to `index` is committed.
+    pub fn committed(group: GroupId, index: Index) -> RunHead {
+        RunHead::plain(KIND_COMMITTED, group, index.0, 0)
+    }
+
     /// A `HARD_STATE` run as its echo.
     pub fn echo(&self) -> RunHead {
         RunHead { kind: KIND_HARD_STATE_ECHO, ..*self }
@@ -206,6 +215,7 @@ impl RunHead {
             KIND_TRUNCATE | KIND_TOMBSTONE | KIND_VOTE_LOST => self.flags == 0 && self.count == 0,
             KIND_GROUP_CREATE | KIND_CHECKPOINT | KIND_SEGMENT => self.flags == 0 && self.count == 1,
             KIND_GROUP_STATE | KIND_GROUP_RUNS => self.flags & !FLAG_VOTED == 0 && self.count == 1,
+            KIND_COMMITTED => self.flags == 0 && self.count == 0,
             KIND_SKIPPABLE_MIN.. => true,
             kind => return Err(Fault::UnknownKind(kind)),
         };

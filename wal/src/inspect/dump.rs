@@ -178,6 +178,7 @@ pub fn kind_name(kind: u8) -> String {
         record::KIND_GROUP_STATE => "GROUP_STATE",
         record::KIND_GROUP_RUNS => "GROUP_RUNS",
         record::KIND_HARD_STATE_ECHO => "HARD_STATE_ECHO",
+        record::KIND_COMMITTED => "COMMITTED",
         other => return format!("KIND_{other}"),
     };
     name.to_string()

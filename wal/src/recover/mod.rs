@@ -25,7 +25,7 @@ pub(crate) mod survey;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use pontoon_types::{HardState, LogId, ReplicaId};
+use pontoon_types::{HardState, Index, LogId, ReplicaId};
 
 use crate::append::GroupBuffer;
 use crate::format::checkpoint::SegmentFact;
@@ -53,6 +53,8 @@ pub struct RecoveredGroup {
     pub hard_state: HardState,
     /// Everything up to here was given up.
     pub compacted: LogId,
+    /// How far the replica knew its entries to be committed, when it wrote entries last; at least what was given up.
+    pub committed: Index,
     /// The last entry, or what was given up last.
     pub last: LogId,
     /// What the replica had voted is not known for sure: it must not vote.

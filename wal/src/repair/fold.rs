@@ -38,6 +38,8 @@ pub(crate) struct KeptGroup {
     pub(crate) descriptor: Bytes,
     pub(crate) hard_state: HardState,
     pub(crate) compacted: LogId,
+    /// How far the entries that are kept were known to be committed.
+    pub(crate) committed: Index,
     pub(crate) runs: Runs,
     /// The terms of the entries: each from an index on. Rising indexes.
     terms: Vec<(Index, Option<Term>)>,
@@ -59,6 +61,7 @@ impl KeptGroup {
             descriptor,
             hard_state: HardState::default(),
             compacted: LogId::default(),
+            committed: Index(0),
             runs: Runs::None,
             terms: Vec::new(),
             vote_lost: false,
@@ -114,6 +117,7 @@ impl KeptGroup {
         if from > self.compacted.index {
             self.runs.truncate(from);
             self.terms.retain(|(index, _)| *index < from);
+            self.committed = self.committed.min(self.last_index());
         }
     }
 
@@ -226,6 +230,7 @@ impl Fold {
             let descriptor = disk::load_range(file.as_ref(), place.offset as usize, place.length as usize);
             let mut kept = KeptGroup::new(of.replica, Bytes::from(descriptor));
             (kept.hard_state, kept.compacted, kept.vote_lost) = (of.hard_state, of.compacted, of.vote_lost);
+            kept.committed = of.committed;
             for run in of.runs.as_slice() {
                 let holds = |found: &&KnownRun| {
                     found.first <= run.first.0 && end(run).0 <= found.first + u64::from(found.count)
@@ -265,7 +270,7 @@ impl Fold {
             match head.kind {
                 record::KIND_GROUP_CREATE => self.create(seen, &run),
                 record::KIND_TOMBSTONE => self.remove(head.group, ReplicaId(head.index)),
-                record::KIND_SKIPPABLE_MIN.. => {}
+                record::KIND_SKIPPABLE_MIN.. if head.kind != record::KIND_COMMITTED => {}
                 _ => match self.groups.get_mut(&head.group) {
                     Some(of) => apply_to(of, seen, &run),
                     None => drop(self.unknown.insert(head.group)),
@@ -326,6 +331,7 @@ fn apply_to(of: &mut KeptGroup, seen: &Seen<'_>, run: &Run<'_>) {
         }
         record::KIND_TRUNCATE => of.truncate(Index(head.index)),
         record::KIND_ENTRIES => of.append(&head, place),
+        record::KIND_COMMITTED => of.committed = Index(head.index).min(of.last_index()),
         record::KIND_RESTORED => of.restore(&head, &place),
         record::KIND_COMPACT => of.compact(head.as_compaction()),
         record::KIND_VOTE_LOST => of.vote_lost = true,

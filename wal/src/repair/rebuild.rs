@@ -107,6 +107,11 @@ impl<'a> Building<'a> {
         self.say(RunHead::plain(KIND_VOTE_LOST, group, 0, 0))
     }
 
+    /// The entries of the group up to `index` are committed.
+    pub(crate) fn committed(&mut self, group: GroupId, index: Index) -> Result<(), LogError> {
+        self.say(RunHead::committed(group, index))
+    }
+
     fn create(&mut self, group: GroupId, creation: &Creation) -> Result<(), LogError> {
         self.make_room(Room::of_record(&creation.descriptor))?;
         self.buffer.put_create(group, creation);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use pontoon_types::{GroupId, HardState, ReplicaId, Term};
+use pontoon_types::{GroupId, HardState, Index, ReplicaId, Term};
 
 use super::runs::Runs;
 use super::{GroupState, LogState, Place};
@@ -11,7 +11,8 @@ use crate::append::{GroupBuffer, Room, segment_room};
 use crate::format::checkpoint::{GROUP_STATE_BYTES, GroupFact, Head, RUN_PLACE_BYTES, RunPlace, SegmentFact};
 use crate::format::group::Group;
 use crate::format::record::{
-    KIND_CHECKPOINT, KIND_GROUP_RUNS, KIND_GROUP_STATE, KIND_SEGMENT, KIND_TOMBSTONE, Run, RunHead,
+    KIND_CHECKPOINT, KIND_COMMITTED, KIND_GROUP_RUNS, KIND_GROUP_STATE, KIND_SEGMENT, KIND_TOMBSTONE, RUN_BYTES, Run,
+    RunHead,
 };
 use crate::format::{SegmentId, SegmentKey};
 
@@ -43,7 +44,7 @@ pub(crate) fn encode<E>(
         encoder.put(RunHead::plain(KIND_SEGMENT, GroupId(0), fact.segment.0, 1), &fact.encode())?;
     }
     for (group, replica) in state.tombstones() {
-        encoder.make_room(Room { directory: crate::format::record::RUN_BYTES, payloads: 0 })?;
+        encoder.make_room(Room { directory: RUN_BYTES, payloads: 0 })?;
         encoder.buffer.put_run(RunHead::plain(KIND_TOMBSTONE, *group, replica.0, 0));
     }
     let mut payload = Vec::new();
@@ -54,6 +55,10 @@ pub(crate) fn encode<E>(
         payload.extend_from_slice(&descriptor(of.descriptor)?);
         let head = RunHead { index: of.replica.0, kind: KIND_GROUP_STATE, count: 1, ..hard_state_head(group, of) };
         encoder.put(head, &payload)?;
+        if of.committed > of.compacted.index {
+            encoder.make_room(Room { directory: RUN_BYTES, payloads: 0 })?;
+            encoder.buffer.put_run(RunHead::committed(group, of.committed));
+        }
         for runs in of.runs.as_slice().chunks(RUNS_IN_RECORD) {
             payload.clear();
             payload.extend(runs.iter().flat_map(RunPlace::encode));
@@ -161,6 +166,7 @@ impl Decoder {
                     hard_state: HardState { term: Term(head.term), vote },
                     compacted: fact.compacted,
                     last_term: fact.last_term,
+                    committed: Index(0),
                     descriptor,
                     vote_lost: fact.vote_lost,
                     runs: Runs::None,
@@ -169,6 +175,11 @@ impl Decoder {
                     return Err(format!("{} stands in the checkpoint twice", head.group));
                 }
                 self.state.insert(head.group, state);
+            }
+            KIND_COMMITTED => {
+                let of = self.state.group_mut(head.group);
+                of.ok_or_else(|| format!("{} is committed before it is there", head.group))?.committed =
+                    Index(head.index);
             }
             KIND_GROUP_RUNS => self.take_runs(head.group, payload)?,
             kind => return Err(format!("a record of kind {kind} stands in a checkpoint")),

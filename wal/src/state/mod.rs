@@ -53,6 +53,8 @@ pub(crate) struct GroupState {
     pub(crate) compacted: LogId,
     /// The term of the last entry, so that an open touches no entry; 0 after a truncation, until the next entry.
     pub(crate) last_term: Term,
+    /// How far the replica knew its entries to be committed; at most its last entry, and of no meaning up to `compacted`.
+    pub(crate) committed: Index,
     pub(crate) descriptor: Place,
     pub(crate) vote_lost: bool,
     pub(crate) runs: Runs,
@@ -146,6 +148,7 @@ impl LogState {
         let (head, id) = (run.head, run.head.group);
         match head.kind {
             record::KIND_GROUP_CREATE => return self.create(run, place),
+            record::KIND_COMMITTED => {}
             record::KIND_SKIPPABLE_MIN.. => return Ok(()),
             record::KIND_CHECKPOINT..=record::KIND_GROUP_RUNS => {
                 return Err(format!("a record of a checkpoint (kind {}) stands in the log", head.kind));
@@ -173,6 +176,7 @@ impl LogState {
                     state.last_term = Term(0);
                 }
                 state.runs.truncate(Index(head.index));
+                state.committed = state.committed.min(state.last_index());
             }
             record::KIND_ENTRIES => {
                 let last = state.last_index();
@@ -183,6 +187,7 @@ impl LogState {
                 state.runs.push(entries_place());
                 state.last_term = Term(head.term);
             }
+            record::KIND_COMMITTED => state.committed = Index(head.index).min(state.last_index()),
             record::KIND_RESTORED => state.runs.replace(&entries_place(), None),
             record::KIND_COMPACT => {
                 let compaction = head.as_compaction();
@@ -223,6 +228,7 @@ impl LogState {
             hard_state: HardState::default(),
             compacted: LogId::default(),
             last_term: Term(0),
+            committed: Index(0),
             descriptor,
             vote_lost: false,
             runs: Runs::None,

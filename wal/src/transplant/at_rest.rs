@@ -85,6 +85,7 @@ impl LogAtRest {
             descriptor: kept.descriptor.clone(),
             hard_state: kept.hard_state,
             compacted: kept.compacted,
+            committed: kept.committed.max(kept.compacted.index),
             last: kept.last(),
             vote_lost: kept.must_not_vote(),
         };

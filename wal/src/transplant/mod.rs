@@ -112,6 +112,9 @@ fn put(building: &mut Building<'_>, part: &Transplant<'_>) -> Result<(), LogErro
         let source = if names_old_members { source.emptied() } else { source };
         building.copy(group, run.first, &source)?;
     }
+    if part.reborn.is_none() {
+        building.committed(group, kept.committed)?;
+    }
     for entry in part.reborn.iter().flat_map(|reborn| &reborn.behind) {
         building.copy(group, entry.id.index, &Source::of(entry))?;
     }

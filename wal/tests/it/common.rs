@@ -54,6 +54,8 @@ pub struct ModelGroup {
     pub descriptor: Bytes,
     pub hard_state: HardState,
     pub compacted: LogId,
+    /// What was last said of it, within the log.
+    pub committed: Index,
     /// From the first index behind `compacted`.
     pub entries: Vec<Entry>,
     /// Entries whose payload is rotten.
@@ -113,6 +115,7 @@ pub fn try_opened(log: &mut Log, recovered: Recovered) -> Result<Opened, LogErro
             descriptor: group.descriptor.clone(),
             hard_state: group.hard_state,
             compacted: group.compacted,
+            committed: group.committed,
             entries: loaded.entries,
             lost: loaded.lost,
         };
@@ -152,7 +155,10 @@ pub fn apply(model: &mut Model, writes: &[(GroupId, Write)]) {
         if let Some(from) = write.truncate_from {
             state.entries.truncate((from.0 - state.first()) as usize);
         }
+        // A cut takes it along also where the same write appends again.
+        state.committed = state.committed.min(Index(state.next() - 1));
         state.entries.extend(write.entries.iter().cloned());
+        state.committed = write.committed.unwrap_or(state.committed).min(Index(state.next() - 1));
         for restored in &write.restored {
             if let Some(position) = state.entries.iter().position(|entry| entry.id == restored.id) {
                 state.entries[position].payload = restored.payload.clone();
@@ -164,6 +170,7 @@ pub fn apply(model: &mut Model, writes: &[(GroupId, Write)]) {
             state.entries.drain(..if reset { state.entries.len() } else { gone });
             state.compacted = to;
         }
+        state.committed = state.committed.max(state.compacted.index);
         if write.remove.is_some() {
             model.remove(group);
         }

@@ -11,8 +11,8 @@ use crate::common::{IDENTITY, Opened, Random, Rig, compact, entries, entry, smal
 const LIVES: u64 = 12;
 const GROUPS: u64 = 4;
 
-/// Turns in which a log has been made smaller.
-const PATIENCE_TURNS: u64 = 2000;
+/// Turns in which a log has been made smaller. The keeper has the lowest priority, and a busy machine little time for it.
+const PATIENCE_TURNS: u64 = 100_000;
 
 /// A shell that syncs each turn, as long as the power is there.
 struct Shell<'a> {

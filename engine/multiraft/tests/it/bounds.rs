@@ -165,6 +165,35 @@ fn a_follower_takes_the_entries_that_have_room_and_hears_what_is_committed() {
     assert_eq!(state(&cluster), (before + 4, before + 4));
 }
 
+#[test]
+fn a_start_applies_what_its_log_knew_to_be_committed_before_anybody_leads_or_has_room() {
+    let mut cluster = Cluster::new(1);
+    let leader = cluster.leader(cluster.descriptors[0].group).unwrap();
+    for value in ["one", "two", "three"] {
+        assert!(cluster.ask(leader, cluster.put("k", value)).is_ok());
+    }
+    let group = |cluster: &Cluster| {
+        let raft = cluster.cores[&leader].groups().next().unwrap();
+        (raft.last().index, raft.committed(), raft.applied())
+    };
+    let (last, known) = (group(&cluster).0, group(&cluster).1.previous());
+    assert!(known > Index(2));
+    // Alone, and with a full log: nobody can be elected, and no entry of a new term would have room.
+    cluster.restart(leader, |of| of.committed = known);
+    cluster.isolate(leader);
+    cluster.event(leader, Event::LogRoom(LogRoom(0)));
+    assert_eq!(group(&cluster), (last, known, known));
+    // What misses a payload waits for it, and all behind it.
+    cluster.restart(leader, |of| {
+        of.committed = known;
+        of.lost = vec![known];
+        of.entries[known.0 as usize - 1].payload = Bytes::new();
+    });
+    cluster.isolate(leader);
+    cluster.event(leader, Event::LogRoom(LogRoom(0)));
+    assert_eq!(group(&cluster), (last, known.previous(), known.previous()));
+}
+
 /// How many of these requests were answered Busy.
 fn busy(cluster: &mut Cluster, leader: pontoon_types::NodeId, mut sequences: std::ops::Range<u64>) -> usize {
     let mut answer = |sequence| cluster.reply(leader, sequence);

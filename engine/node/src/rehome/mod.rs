@@ -218,7 +218,7 @@ pub(crate) fn draw_uuid() -> Result<u128, DataDirError> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use pontoon_types::{HardState, LogId};
+    use pontoon_types::{HardState, Index, LogId};
 
     use super::*;
 
@@ -228,6 +228,7 @@ mod tests {
             descriptor: Bytes::new(),
             hard_state: HardState::default(),
             compacted: LogId::default(),
+            committed: Index(0),
             last: LogId::default(),
             vote_lost,
         };

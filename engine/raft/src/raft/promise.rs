@@ -15,7 +15,10 @@ use crate::mutation::Mutation;
 impl Raft {
     /// Hands out the write of this step, if there is one.
     pub(super) fn flush(&mut self, step: &mut Step) {
-        if let Some(write) = self.writes.take() {
+        if let Some(mut write) = self.writes.take() {
+            let committed = self.log.committed();
+            let is_news = !write.entries.is_empty() && committed > self.log.compacted().index;
+            write.committed = is_news.then_some(committed);
             step.effects.push(Effect::Append(write));
         }
     }

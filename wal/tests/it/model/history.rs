@@ -110,12 +110,15 @@ pub fn append(random: &mut Random, of: &ModelGroup, write: &mut Write) {
         write.entries.push(entry(index, term, vec![random.next() as u8; length]));
         term += random.below(2);
     }
+    // What random cores know may fall, be given up already, or lie behind the end.
+    let knows = !write.entries.is_empty() && random.below(2) == 0;
+    write.committed = knows.then(|| Index(random.below(next + 8)));
 }
 
 /// What a write takes at most.
 pub fn bytes_of(write: &Write) -> usize {
     let entries = write.entries.iter().chain(&write.restored).map(|entry| entry.payload.len() + 64).sum::<usize>();
-    entries + write.create.as_ref().map_or(0, |creation| creation.descriptor.len() + 64) + 5 * 32
+    entries + write.create.as_ref().map_or(0, |creation| creation.descriptor.len() + 64) + 6 * 32
 }
 
 pub fn random_options(random: &mut Random) -> Options {
