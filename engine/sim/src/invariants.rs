@@ -277,6 +277,14 @@ impl Invariants {
         changes.push(Change::Role(group, role, term));
         if view.role() == Role::Leader {
             truth.leads(group, term, replica.me)?;
+            // In one turn a sole voter may be elected, commit and change the members.
+            let of_own_term = replica.log.entries.iter().rev().take_while(|entry| entry.id.term == term);
+            let has_changed = of_own_term.into_iter().any(|entry| entry.kind == EntryKind::Configuration);
+            let voted = |voter| voter == replica.me || truth.votes.get(&(voter, term)) == Some(&replica.me);
+            if !has_changed && !view.configuration().is_quorum(voted) {
+                let voters = view.configuration().voters().filter(|voter| voted(*voter)).collect();
+                return Err(Broken::NotElected { place, group, term, voters });
+            }
             let lacks =
                 truth.committed.iter().find(|(id, committed_in)| *committed_in < term && !replica.log.covers(*id));
             if let Some((missing, _)) = lacks {

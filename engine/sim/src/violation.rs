@@ -22,6 +22,18 @@ pub enum Broken {
         /// The other.
         second: ReplicaId,
     },
+    /// A leader that no majority of its members voted for.
+    #[error("election safety: {place} leads {group} in term {term} with the votes of {voters:?} alone")]
+    NotElected {
+        /// The leader's place.
+        place: Place,
+        /// The group.
+        group: GroupId,
+        /// The term.
+        term: Term,
+        /// Who has voted for it in that term.
+        voters: Vec<ReplicaId>,
+    },
     /// One position, two entries or two histories before it.
     #[error("log matching: {group} has two different entries or predecessors at {id}, the second at {place}")]
     LogMatching {

@@ -99,8 +99,10 @@ fn of_raft(mutation: Mutation) -> Option<Case> {
         ChangeBeforeOwnCommit => changed(40, &["members"]),
         LearnerCounts => changed(20, MEMBERS),
         CommitWithoutOutgoing => changed(300, MEMBERS),
-        // Not seen, or not looked for for long: they need a term that ends while the members of a group are half changed.
-        VoteWithoutOutgoing | KeepCutConfiguration | RemovedLeaderStays | PermitReused => return None,
+        VoteWithoutOutgoing => changed(600, &["election safety"]),
+        KeepCutConfiguration => changed(600, &["members", "election safety"]),
+        // Not looked for for long, and not seen in 1,200 seeds.
+        RemovedLeaderStays | PermitReused => return None,
         DropKeptSuffix => Case {
             overrides: Overrides { mutation: Some(mutation), ..Overrides::default() },
             seeds_max: 200,
@@ -142,7 +144,7 @@ fn of_raft(mutation: Mutation) -> Option<Case> {
             seeds_max: 10,
             laws: &["law 13", "the core at"],
         },
-        CountOldVotes => case(20, &["election safety", "leader completeness", "the core at"]),
+        CountOldVotes => case(200, &["election safety", "leader completeness", "the core at"]),
         CutBehindKnown => case(50, &["the core at", "leader completeness", "writes in order"]),
         DurableByIndex => case(20, &["law 13", "the core at"]),
     })
@@ -206,7 +208,7 @@ fn of_core(mutation: CoreMutation) -> Option<Case> {
         },
         AnyDigest => Case {
             overrides: Overrides { core_mutation: Some(mutation), ..Overrides::default() },
-            seeds_max: 60,
+            seeds_max: 150,
             laws: &["state equality", "law 24", "linearizability", "replies"],
         },
         ReviveDead => Case {
@@ -261,7 +263,7 @@ fn of_core(mutation: CoreMutation) -> Option<Case> {
         AnyAge => case(100, &["stale reads"]),
         PassUnreadable => case(100, &["state equality", "law 24"]),
         SwapOutcomes => case(20, &["replies", "law 24", "linearizability"]),
-        RefuseLate => case(100, &["a refusal is definite", "at most once"]),
+        RefuseLate => case(600, &["a refusal is definite", "at most once"]),
         RefuseOnStepDown => case(50, &["a refusal is definite", "at most once", "the core at"]),
         CompareAtProposal => case(50, &["state equality", "law 24", "linearizability", "replies"]),
         ApplyTwice => case(50, &["linearizability", "replies", "state equality"]),
