@@ -375,9 +375,12 @@ impl Supply {
         self.pool.lock().for_log()
     }
 
-    /// Leaves so many of the ready slots to the log.
-    pub(crate) fn promise(&self, slots: usize) {
-        self.pool.lock().promised = slots;
+    /// Leaves so many of the ready slots to the log, or all that it could take now, which are returned.
+    pub(crate) fn promise(&self, slots: usize) -> usize {
+        let mut stock = self.pool.lock();
+        let ready = stock.for_log();
+        stock.promised = slots.min(ready);
+        ready
     }
 
     /// Whether no slot is ready and none will come but by compaction: the log has its largest size.

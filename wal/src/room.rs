@@ -21,17 +21,29 @@ impl Log {
     /// Bytes of entries that may be gathered until this is asked again: three eighths of what a segment holds at least, or none
     /// when the log is full. To be asked when something was gathered and when a sync has ended. A log that starts after
     /// crashes took above `max_log_bytes` is full whatever room they gave it, and so is a fenced one.
+    ///
+    /// The ready segments that this counts on are kept for the log until it is asked again.
     pub fn room(&self) -> LogRoom {
-        let (settled, growing_bytes) = self.gathered.pack(self.writer.packing(), self.echo_room());
-        let ready = self.supply.ready();
+        let gathered = self.gathered.pack(self.writer.packing(), self.echo_room());
+        // Of a log above its maximum one more would not be removed, and it would stay above.
+        let more = usize::from(!self.supply.is_above_maximum());
+        let ready = self.supply.promise(gathered.0.begun + more);
+        self.room_behind(gathered, ready)
+    }
+
+    /// Whether proposals should be answered with Busy, and entries of peers passed by.
+    pub fn is_full(&self) -> bool {
+        let gathered = self.gathered.pack(self.writer.packing(), self.echo_room());
+        self.room_behind(gathered, self.supply.ready()).is_none()
+    }
+
+    /// The room behind what has gathered, with so many segments ready.
+    fn room_behind(&self, (settled, growing_bytes): (Packing, usize), ready: usize) -> LogRoom {
         if self.fence.is_some() || self.supply.is_above_maximum() {
-            // One more would not be removed, and the log stay above its maximum.
-            self.supply.promise(ready.min(settled.begun));
             return LogRoom(0);
         }
-        let spare = ready.checked_sub(settled.begun);
         let whole_bytes = Packing::of_empty(self.segment_bytes).left();
-        let sure_bytes = match spare {
+        let sure_bytes = match ready.checked_sub(settled.begun) {
             None => 0,
             Some(0) => settled.left(),
             Some(_) => whole_bytes,
@@ -39,12 +51,6 @@ impl Log {
         let left_bytes = sure_bytes.saturating_sub(growing_bytes);
         // With less than the largest command needs, a log that does not say that it is full would never be made smaller.
         let is_full = left_bytes < whole_bytes / 2;
-        self.supply.promise(ready.min(settled.begun + 1));
         LogRoom(if is_full { 0 } else { (left_bytes - whole_bytes / 8) as u64 })
-    }
-
-    /// Whether proposals should be answered with Busy, and entries of peers passed by.
-    pub fn is_full(&self) -> bool {
-        self.room().is_none()
     }
 }

@@ -1,7 +1,7 @@
 //! Golden bytes: what was written once must be readable for ever, and must not change by accident.
 //!
-//! `golden/log_v1.txt` and `golden/log_kept_v1.txt` are whole small logs, the second with footers, checkpoints and a cold
-//! segment; the others are single structures. `PONTOON_REGENERATE=1` writes them anew,
+//! `golden/log_v1.txt`, `golden/log_kept_v1.txt` and `golden/log_committed_v1.txt` are whole small logs, the second and third
+//! with footers, checkpoints and a cold segment, the third also with a commit index; the others are single structures. `PONTOON_REGENERATE=1` writes them anew,
 //! which only a new format version may need.
 
 use std::fmt::Write as _;
@@ -181,6 +181,7 @@ fn runs_that_give_up_and_repeat() {
         hex(&RunHead::hard_state(group, hard_state.unwrap()).echo().encode()),
     ];
     golden("records_kept.txt", &lines.join("\n"));
+    golden("record_committed.txt", &hex(&RunHead::committed(group, Index(0x68)).encode()));
 }
 
 #[test]
@@ -302,8 +303,9 @@ fn case_49_a_log_of_version_1_opens_for_ever() {
     assert_eq!(recovered.groups[&GroupId(2)].descriptor, Bytes::from("descriptor 2"));
 }
 
-/// A log whose first entries were copied to a cold segment, with two checkpoints, and closed segments behind them.
-fn kept_history() -> (Rig, Model) {
+/// A log whose first entries were copied to a cold segment, with two checkpoints, and closed segments behind them. The first
+/// writes may say what was committed.
+fn kept_history(committed: Option<Index>) -> (Rig, Model) {
     let options = Options { segment_bytes: 16 << 10, max_log_bytes: 8 * (16 << 10), checkpoint_segments: 3, ..small() };
     let rig = Rig::new(options, 2);
     let (mut log, _) = rig.open();
@@ -312,7 +314,8 @@ fn kept_history() -> (Rig, Model) {
         rig.commit(log, number, &writes);
         apply(&mut model, &writes);
     };
-    step(&mut log, 1, vec![vote(2, 1, 3), entries(2, vec![entry(1, 1, "old"), entry(2, 1, "and copied")])]);
+    let (group, first) = entries(2, vec![entry(1, 1, "old"), entry(2, 1, "and copied")]);
+    step(&mut log, 1, vec![vote(2, 1, 3), (group, Write { committed, ..first })]);
     let mut number = 1;
     let mut behind = 0;
     while behind < 2 {
@@ -330,7 +333,7 @@ fn kept_history() -> (Rig, Model) {
 
 #[test]
 fn case_49_a_log_with_checkpoints_and_copies_of_version_1_opens_for_ever() {
-    let (rig, model) = kept_history();
+    let (rig, model) = kept_history(None);
     let headers: Vec<SegmentHeader> = rig.slots().iter().filter_map(|name| rig.header(name)).collect();
     for stream in [Stream::Log, Stream::Cold, Stream::Checkpoint] {
         assert!(headers.iter().any(|header| header.stream == stream), "{stream:?}");
@@ -342,4 +345,16 @@ fn case_49_a_log_with_checkpoints_and_copies_of_version_1_opens_for_ever() {
     let (_, recovered) = old.open();
     assert!(recovered.checkpoint_unreadable.is_none() && recovered.footers == recovered.segments - 1);
     assert_eq!(recovered.groups, model);
+}
+
+#[test]
+fn case_49_a_log_that_knows_what_is_committed_of_version_1_opens_for_ever() {
+    let (rig, model) = kept_history(Some(Index(1)));
+    let golden = golden("log_committed_v1.txt", &dump(&rig));
+    let old = Rig { disk: load(&golden), options: rig.options.clone() };
+    assert!(old.disk.image() == rig.disk.image());
+    let (_, recovered) = old.open();
+    assert_eq!(recovered.groups, model);
+    // The segment in which it was written was given up since: a checkpoint says so.
+    assert_eq!(recovered.groups[&GroupId(2)].committed, Index(1));
 }

@@ -80,7 +80,7 @@ impl Shell<'_> {
             self.seal()?;
         }
         for _ in 0..PATIENCE_TURNS {
-            if !self.log.is_full() || self.rig.disk.is_without_power() {
+            if !self.log.room().is_none() || self.rig.disk.is_without_power() {
                 return Ok(());
             }
             self.seal()?;

@@ -86,7 +86,9 @@ impl Filler {
                 from.read_patiently(*group, next, through, bytes_max).map_err(|error| unread(resident, error, have))?;
             let last = entries.last().map(|entry| entry.id.index);
             next = last.expect("law: a read gives at least one of the entries that are there").next();
-            self.put(*group, Write { entries, ..Write::default() })?;
+            // Of what it says only that counts which is there by then.
+            let committed = Some(kept.committed).filter(|index| *index > kept.compacted.index);
+            self.put(*group, Write { entries, committed, ..Write::default() })?;
         }
         Ok(())
     }
