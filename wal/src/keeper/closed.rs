@@ -14,7 +14,8 @@ use crate::format::{BLOCK_BYTES, LogEnd, slot_name};
 use crate::recover::scan::Image;
 use crate::state::{GroupPlace, LogState};
 
-/// Writes the footer. False when a group cannot be read: recovery and the next fold know what to do about it.
+/// Writes the footer. False when a group cannot be read, or the segment has no room for it, as in one that was not written
+/// here: recovery and the next fold know what to do about it.
 pub(crate) fn write_footer(kept: &Kept, log: u128) -> io::Result<bool> {
     let bytes = kept.slot.file.map()?;
     let (mut parts, mut groups, mut offset) = (Vec::new(), 0, BLOCK_BYTES);
@@ -26,6 +27,9 @@ pub(crate) fn write_footer(kept: &Kept, log: u128) -> io::Result<bool> {
         offset += group.header.group_len();
     }
     let footer = footer::encode(footer_place(&kept.fact, log), groups, &parts);
+    if kept.fact.end_offset as usize + footer.len() > bytes.len() {
+        return Ok(false);
+    }
     // Not synced: nothing waits for it, nothing rests on it, and a flush more would be felt by the commits beside it.
     kept.slot.file.write_at(kept.fact.end_offset, &[&footer])?;
     Ok(true)
