@@ -101,7 +101,7 @@ fn of_raft(mutation: Mutation) -> Option<Case> {
         CommitWithoutOutgoing => changed(300, MEMBERS),
         VoteWithoutOutgoing => changed(600, &["election safety"]),
         KeepCutConfiguration => changed(600, &["members", "election safety"]),
-        // Not looked for for long, and not seen in 1,200 seeds.
+        // The first was not hunted; the second was not seen in 1,200 seeds with leases.
         RemovedLeaderStays | PermitReused => return None,
         DropKeptSuffix => Case {
             overrides: Overrides { mutation: Some(mutation), ..Overrides::default() },
