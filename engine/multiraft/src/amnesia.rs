@@ -26,6 +26,9 @@
 //!   voting. The ledger says so for ever, and it says so before anything is appended.
 //! - *Durable first.* A verdict is said when what it rests on is in the ledger. Marks are noted there when a link breaks, when
 //!   a peer registers, and every few seconds.
+//! - *Nothing to whoever has not answered.* What a core says of groups goes only to peers that have judged its present life and
+//!   incarnation. So whatever a peer has acted on stands in a life that its ledger knows, and a peer that restarts cannot
+//!   take an image from just before that life for the life itself.
 //! - A core whose incarnation was heard before, as that of a restored log is, goes on under a higher one that the peers tell it,
 //!   and the ledger keeps it, so that each life has its own.
 //!
@@ -36,9 +39,10 @@ use std::collections::BTreeMap;
 use pontoon_raft::Event as RaftEvent;
 use pontoon_types::{Incarnation, LogMark, NodeId, Time};
 use pontoon_wire::client::CoreStanding;
-use pontoon_wire::peer::{PeerFrame, Registration, Verdict};
+use pontoon_wire::peer::{Beacon, PeerFrame, Registration, Verdict};
 
 use crate::mutation::CoreMutation;
+use crate::peer::Outbox;
 use crate::relist::Relist;
 use crate::{Core, Effects};
 
@@ -106,8 +110,22 @@ pub(crate) struct Known {
     noted: LogMark,
     /// A verdict to be said when the ledger with this number is durable.
     owed: Option<(Verdict, u64)>,
-    /// Whether the peer has answered this life, and accepted it.
+    /// Whether the peer has judged this life under its present incarnation, and accepted it.
     answer: Option<bool>,
+    /// Nobody is asked about lives, so nobody's answer is waited for.
+    takes_unjudged: bool,
+}
+
+impl Known {
+    /// Whether the peer has judged the present life of this core, if it is asked to.
+    pub(crate) fn has_judged(&self) -> bool {
+        self.answer.is_some() || self.takes_unjudged
+    }
+
+    /// What is owed was for a life that is over.
+    pub(crate) fn forget_verdict(&mut self) {
+        self.owed = None;
+    }
 }
 
 /// How far a core has come with its registration. Numbers are those of ledgers that must be durable first.
@@ -181,6 +199,9 @@ impl Core {
 
     /// Takes over the ledger and begins to register.
     pub(crate) fn begin_registration(&mut self) {
+        let asks = self.config.past.is_some() && !self.config.mutated(CoreMutation::NoRegistration);
+        let waits = asks && !self.config.mutated(CoreMutation::SpeakUnjudged);
+        self.peers.iter_mut().for_each(|peer| peer.known.takes_unjudged = !waits);
         let Some(past) = self.config.past.take() else { return };
         for peer in &mut self.peers {
             peer.known.record = past.ledger.peers.get(&peer.node).copied().unwrap_or_default();
@@ -247,8 +268,11 @@ impl Core {
         }
         if let Some((incarnation, _)) = self.registry.another.take_if(|(_, waits_for)| *waits_for <= number) {
             self.config.incarnation = incarnation;
-            // Whoever accepted the lower one is to hear the higher one from a registration.
-            self.peers.iter_mut().for_each(|peer| peer.known.answer = None);
+            // Whoever accepted the lower one is to hear the higher one from a registration, and nothing of groups before.
+            for peer in &mut self.peers {
+                peer.known.answer = None;
+                peer.outbox = Outbox::default();
+            }
             self.announce();
         }
         self.review_registration(now);
@@ -315,9 +339,9 @@ impl Core {
     }
 
     /// A peer says what it knows of this core.
-    pub(crate) fn hear_verdict(&mut self, now: Time, peer: usize, verdict: Option<Verdict>) {
+    pub(crate) fn hear_verdict(&mut self, now: Time, peer: usize, beacon: &Beacon) {
         let Some(past) = &self.config.past else { return };
-        let Some(verdict) = verdict.filter(|verdict| verdict.life == past.life) else { return };
+        let Some(verdict) = beacon.verdict.filter(|verdict| verdict.life == past.life) else { return };
         let needs_another = verdict.incarnation > self.config.incarnation;
         if needs_another && self.registry.another.is_none_or(|(incarnation, _)| incarnation < verdict.incarnation) {
             self.registry.another = Some((verdict.incarnation, self.change_ledger()));
@@ -326,8 +350,10 @@ impl Core {
         if !accepted && !self.is_vouched() {
             self.refused(now);
         }
-        if !needs_another {
+        // A verdict on the incarnation before says nothing of this one, even if it names it.
+        if !needs_another && beacon.acknowledged_incarnation == self.config.incarnation {
             self.peers[peer].known.answer = Some(accepted);
+            self.start_first_campaigns(now);
         }
         self.review_registration(now);
     }

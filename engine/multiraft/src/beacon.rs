@@ -218,10 +218,11 @@ impl Core {
 
     /// A new incarnation of the peer's core knows nothing of what was said to the old one, and leads nothing.
     pub(crate) fn peer_reborn(&mut self, now: Time, peer: usize, incarnation: Incarnation) {
-        let Peer { up, outbox, speaking, hearing, incarnation: known, .. } = &mut self.peers[peer];
+        let Peer { up, outbox, speaking, hearing, incarnation: known, known: life, .. } = &mut self.peers[peer];
         let ignored = *known != Incarnation(0) && self.config.mutated(CoreMutation::IgnoreRebirth);
         let restarted = *known != Incarnation(0) && !ignored;
         *known = incarnation;
+        life.forget_verdict();
         hearing.sequence = 0;
         if !ignored {
             hearing.relist = Relist::default();

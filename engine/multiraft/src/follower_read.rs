@@ -103,7 +103,8 @@ impl Core {
         let mut by_leader: BTreeMap<NodeId, BTreeMap<GroupId, (Slot, Vec<Read>)>> = BTreeMap::new();
         for (slot, read) in std::mem::take(&mut self.follower_reads.gathered) {
             let leader = self.replicas[slot].leader_node();
-            let reachable = leader.filter(|node| self.peer_of(*node).is_some_and(|peer| self.peers[peer].up));
+            let reachable =
+                leader.filter(|node| self.peer_of(*node).is_some_and(|peer| self.peers[peer].takes_messages()));
             match reachable {
                 Some(node) => {
                     let group = self.replicas[slot].descriptor.group;
@@ -135,7 +136,7 @@ impl Core {
     fn ask_index(&mut self, id: u64, asked: &Asked) {
         let Some(peer) = self.peer_of(asked.leader) else { return };
         let peer = &mut self.peers[peer];
-        if peer.up {
+        if peer.takes_messages() {
             let groups = asked.reads.keys().copied().collect();
             peer.outbox.index_questions.push(IndexQuestion { id, groups });
         }
@@ -165,7 +166,7 @@ impl Core {
         let Remote { node, incarnation, id } = remote;
         let Some(peer) = self.peer_of(node) else { return };
         let peer = &mut self.peers[peer];
-        if !peer.up {
+        if !peer.takes_messages() {
             return;
         }
         let answers = &mut peer.outbox.index_answers;

@@ -101,6 +101,8 @@ pub enum CoreMutation {
     VerdictBeforeLedger,
     /// Any peer's word is enough, witness or not (law 12).
     AnyWitness,
+    /// What is said of groups goes to peers that have not noted the life it is said in (law 12).
+    SpeakUnjudged,
     /// A leader keeps its lease after it has permitted a campaign against itself (law 5).
     LeaseDespitePermit,
     /// A promise counts for groups in which its giver follows somebody else (law 8).
@@ -110,7 +112,7 @@ pub enum CoreMutation {
 #[cfg(feature = "mutations")]
 impl CoreMutation {
     /// All of them.
-    pub const ALL: [CoreMutation; 48] = [
+    pub const ALL: [CoreMutation; 49] = [
         CoreMutation::JoinOpenRound,
         CoreMutation::ReuseRoundId,
         CoreMutation::ConfirmAnyTerm,
@@ -157,6 +159,7 @@ impl CoreMutation {
         CoreMutation::RefusedVotes,
         CoreMutation::VerdictBeforeLedger,
         CoreMutation::AnyWitness,
+        CoreMutation::SpeakUnjudged,
         CoreMutation::LeaseDespitePermit,
         CoreMutation::LeaseWithoutAcceptance,
     ];

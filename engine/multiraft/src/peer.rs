@@ -14,7 +14,7 @@ use crate::replica::Slot;
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) node: NodeId,
-    /// Whether our link to it carries frames. Messages for a peer that is down are dropped: Raft sends them again.
+    /// Whether our link to it carries frames.
     pub(crate) up: bool,
     /// The highest incarnation heard; frames of a lower one are dropped (law 11).
     pub(crate) incarnation: Incarnation,
@@ -24,7 +24,8 @@ pub(crate) struct Peer {
     pub(crate) given: Given,
     pub(crate) known: Known,
     pub(crate) held: Held,
-    /// Replicas that lead here and had something to send while the link was down. Only these are woken when it is back.
+    /// Replicas that lead here and had something to send while the peer took no messages. Only these are woken when it does
+    /// again.
     pub(crate) behind: BTreeSet<Slot>,
 }
 
@@ -100,9 +101,14 @@ impl Peer {
         }
     }
 
-    /// Whether frames go both ways: our link is up, and the peer was heard.
+    /// Whether what is said of groups may go to the peer: our link is up, and the peer has noted our life (law 12).
+    pub(crate) fn takes_messages(&self) -> bool {
+        self.up && self.known.has_judged()
+    }
+
+    /// Whether messages go both ways: the peer takes ours, and was heard.
     pub(crate) fn is_reachable(&self) -> bool {
-        self.up && self.incarnation != Incarnation(0)
+        self.takes_messages() && self.incarnation != Incarnation(0)
     }
 
     /// When the groups that sleep behind the peer are woken: support is over, and so is what was promised.
@@ -112,7 +118,7 @@ impl Peer {
 
     /// Whether groups that the peer's return concerns wait to be woken.
     pub(crate) fn has_to_wake(&self) -> bool {
-        self.up && !self.behind.is_empty()
+        self.takes_messages() && !self.behind.is_empty()
     }
 
     /// Whether a frame is worth sending.

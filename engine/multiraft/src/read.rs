@@ -188,7 +188,7 @@ impl Core {
     /// Puts the round into the outbox of each peer, with the groups of which the peer has a replica.
     fn ask(&mut self, id: u64, questions: &[Question]) {
         for peer in &mut self.peers {
-            if !peer.up {
+            if !peer.takes_messages() {
                 continue;
             }
             let groups: Vec<(GroupId, Term)> = questions
@@ -209,7 +209,7 @@ impl Core {
         groups.retain(|(group, term)| {
             self.slot_of(*group).is_some_and(|slot| self.replicas[slot].raft.confirms(*term) || any_term)
         });
-        if self.peers[peer].up && !groups.is_empty() {
+        if self.peers[peer].takes_messages() && !groups.is_empty() {
             let confirmation = ReadConfirmation { incarnation, id: round.id, groups };
             self.peers[peer].outbox.confirmations.push(confirmation);
         }

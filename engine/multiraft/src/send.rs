@@ -19,8 +19,8 @@ const REPLY_FRAME_OVERHEAD_BYTES: usize = 4 << 10;
 const REPLY_FRAME_BYTES: usize = 1 << 20;
 
 impl Core {
-    /// Puts a message into the outbox of its receiver. To a peer that is down nothing is sent: Raft asks again when it
-    /// is back.
+    /// Puts a message into the outbox of its receiver. To a peer that takes none nothing is sent: Raft asks again when it
+    /// does.
     pub(crate) fn post(&mut self, slot: Slot, message: Message) {
         let replica = &self.replicas[slot];
         let group = replica.descriptor.group;
@@ -28,12 +28,12 @@ impl Core {
         let refuses = matches!(message.body, Body::PreVoteResponse { granted: false });
         let supported = self.replicas[slot].attached.filter(|_| refuses);
         let peer = &mut self.peers[peer];
-        if peer.up {
+        if peer.takes_messages() {
             self.counters.peer_messages += 1;
             peer.outbox.support.extend(supported.map(|attached| attached.node));
             peer.outbox.messages.push((group, message));
         } else if matches!(message.body, Body::Append { .. }) {
-            // The group need not try again before the peer is back.
+            // The group need not try again before then.
             peer.behind.insert(slot);
             self.unreachable.push((slot, message.to));
         }
@@ -120,17 +120,17 @@ impl Core {
             return;
         }
         let Some(peer) = self.peer_of(from) else { return };
+        if frame.incarnation > self.peers[peer].incarnation {
+            self.peer_reborn(now, peer, frame.incarnation);
+        }
         self.hear_registration(peer, &frame);
         if frame.incarnation < self.peers[peer].incarnation && !self.config.mutated(CoreMutation::AnyIncarnation) {
             return;
         }
-        if frame.incarnation > self.peers[peer].incarnation {
-            self.peer_reborn(now, peer, frame.incarnation);
-        }
         self.hear_mark(peer, frame.incarnation, frame.mark);
         self.withdraw_ended_promises(now);
         if let Some(beacon) = frame.beacon {
-            self.hear_verdict(now, peer, beacon.verdict);
+            self.hear_verdict(now, peer, &beacon);
             self.hear_beacon(now, peer, beacon);
         }
         if !self.takes_part() {

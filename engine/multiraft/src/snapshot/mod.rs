@@ -175,10 +175,10 @@ impl Core {
         }
     }
 
-    /// Says something about a snapshot. To a peer that is down nothing is said.
+    /// Says something about a snapshot. To a peer that takes no messages nothing is said.
     pub(crate) fn post_snapshot(&mut self, node: NodeId, message: SnapshotMessage) {
         if let Some(peer) = self.peer_of(node)
-            && self.peers[peer].up
+            && self.peers[peer].takes_messages()
         {
             self.peers[peer].outbox.snapshots.push(message);
         }

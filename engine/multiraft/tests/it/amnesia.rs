@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use pontoon_multiraft::{Change, CoreConfig, CoreStanding, Event, GroupState, Ledger, MembersChange, Past, Role};
+use pontoon_multiraft::{
+    Change, CoreConfig, CoreMutation, CoreStanding, Event, GroupState, Ledger, MembersChange, Past, Role,
+};
 use pontoon_types::{Entry, HardState, Incarnation, Index, LogMark, Member, NodeId, ReplicaId};
 use pontoon_wire::client::Outcome;
 
@@ -15,13 +17,29 @@ fn with_past(config: &mut CoreConfig) {
 
 /// Node 1 leads one group, and everybody is registered.
 fn cluster() -> Cluster {
-    let mut cluster = Cluster::dark_with(1, with_past).lit();
+    cluster_with(None)
+}
+
+fn cluster_with(bug: Option<CoreMutation>) -> Cluster {
+    let mut cluster = Cluster::dark_with(1, |config| {
+        with_past(config);
+        config.mutation = bug;
+    })
+    .lit();
     cluster.run(Duration::from_secs(3));
     for node in 1..=3 {
         assert_eq!(cluster.cores[&n(node)].standing(), CoreStanding::Registered);
     }
     cluster.lives.clear();
     cluster
+}
+
+/// A follower, the leader, and the third one.
+fn roles(cluster: &Cluster) -> [NodeId; 3] {
+    let node = follower(cluster);
+    let leader = cluster.leader(cluster.descriptors[0].group).unwrap();
+    let third = [n(1), n(2), n(3)].into_iter().find(|other| *other != node && *other != leader).unwrap();
+    [node, leader, third]
 }
 
 fn write(cluster: &mut Cluster, key: &str) {
@@ -131,9 +149,7 @@ fn one_that_was_put_back_is_refused_follows_and_does_not_vote() {
 fn with_one_peer_left_that_was_in_touch_it_is_accepted_after_the_others_had_time() {
     let mut cluster = cluster();
     write(&mut cluster, "a");
-    let node = follower(&cluster);
-    let leader = cluster.leader(cluster.descriptors[0].group).unwrap();
-    let third = [n(1), n(2), n(3)].into_iter().find(|other| *other != node && *other != leader).unwrap();
+    let [node, _, third] = roles(&cluster);
     cluster.isolate(third);
     cluster.run(Duration::from_secs(3));
     cluster.restart(node, |_| {});
@@ -145,39 +161,44 @@ fn with_one_peer_left_that_was_in_touch_it_is_accepted_after_the_others_had_time
 
 #[test]
 fn a_peer_that_was_out_of_touch_is_not_enough() {
-    let mut cluster = cluster();
-    write(&mut cluster, "a");
-    let node = follower(&cluster);
-    let leader = cluster.leader(cluster.descriptors[0].group).unwrap();
-    let third = [n(1), n(2), n(3)].into_iter().find(|other| *other != node && *other != leader).unwrap();
-    // The third one misses what the other two commit; then only it is there to be asked.
-    cluster.isolate(third);
-    cluster.run(Duration::from_secs(3));
-    let old = image(&cluster, node);
-    write(&mut cluster, "b");
-    cluster.cut.clear();
-    cluster.isolate(leader);
-    put_back(&mut cluster, node, &old);
-    cluster.run(Duration::from_secs(20));
-    assert_eq!(standing(&cluster, node), CoreStanding::Waiting, "{:#?}", cluster.lives);
-    cluster.cut.clear();
-    cluster.run(Duration::from_secs(3));
-    assert_eq!(standing(&cluster, node), CoreStanding::Refused, "the leader knows");
+    let stands = |bug| {
+        let mut cluster = cluster_with(bug);
+        write(&mut cluster, "a");
+        let [node, leader, third] = roles(&cluster);
+        // The third one misses what the other two commit; then only it is there to be asked.
+        cluster.isolate(third);
+        cluster.run(Duration::from_secs(3));
+        let old = image(&cluster, node);
+        write(&mut cluster, "b");
+        cluster.cut.clear();
+        cluster.isolate(leader);
+        put_back(&mut cluster, node, &old);
+        cluster.run(Duration::from_secs(20));
+        let early = standing(&cluster, node);
+        cluster.cut.clear();
+        cluster.run(Duration::from_secs(3));
+        [early, standing(&cluster, node)]
+    };
+    assert_eq!(stands(None), [CoreStanding::Waiting, CoreStanding::Refused], "the leader knows");
+    assert_eq!(stands(Some(CoreMutation::AnyWitness))[0], CoreStanding::Registered, "its votes are forgotten");
 }
 
 #[test]
 fn no_verdict_leaves_before_the_ledger_is_durable() {
-    let mut cluster = cluster();
-    write(&mut cluster, "a");
-    let node = follower(&cluster);
-    let others: Vec<NodeId> = [n(1), n(2), n(3)].into_iter().filter(|other| *other != node).collect();
-    cluster.ledger_held.extend(others);
-    cluster.restart(node, |_| {});
-    cluster.run(Duration::from_secs(5));
-    assert_eq!(standing(&cluster, node), CoreStanding::Waiting);
-    cluster.ledger_held.clear();
-    cluster.run(Duration::from_secs(1));
-    assert_eq!(standing(&cluster, node), CoreStanding::Registered);
+    let stands = |bug| {
+        let mut cluster = cluster_with(bug);
+        write(&mut cluster, "a");
+        let [node, others @ ..] = roles(&cluster);
+        cluster.ledger_held.extend(others);
+        cluster.restart(node, |_| {});
+        cluster.run(Duration::from_secs(5));
+        let early = standing(&cluster, node);
+        cluster.ledger_held.clear();
+        cluster.run(Duration::from_secs(1));
+        [early, standing(&cluster, node)]
+    };
+    assert_eq!(stands(None), [CoreStanding::Waiting, CoreStanding::Registered]);
+    assert_eq!(stands(Some(CoreMutation::VerdictBeforeLedger))[0], CoreStanding::Registered, "nobody will remember");
 }
 
 #[test]
@@ -282,4 +303,42 @@ fn one_that_is_put_back_twice_is_refused_by_peers_that_have_restarted() {
     assert_eq!(cluster.cores[&node].incarnation(), Incarnation(before.0 + 1), "the one of the life before");
     cluster.run(Duration::from_secs(2));
     assert_eq!(standing(&cluster, node), CoreStanding::Refused, "{:#?}", cluster.lives);
+}
+
+/// The leader hears of a life and cannot note it. If it took what that life says, and ended, it could not tell an image from just
+/// before that life from the life itself.
+#[test]
+fn what_is_acknowledged_counts_only_where_the_life_is_noted() {
+    let forgets = |bug| {
+        let mut cluster = cluster_with(bug);
+        write(&mut cluster, "a");
+        let [node, leader, third] = roles(&cluster);
+        let old = image(&cluster, node);
+        cluster.ledger_held.insert(leader);
+        cluster.restart(node, |_| {});
+        cluster.run(Duration::from_secs(3));
+        assert_eq!(standing(&cluster, node), CoreStanding::Registered, "by the word of the third one");
+
+        cluster.isolate(third);
+        let put = cluster.put("b", "value");
+        let sequence = cluster.submit(leader, put);
+        cluster.run(Duration::from_millis(500));
+        let written = matches!(cluster.reply(leader, sequence), Some(Ok(Outcome::Written(_))));
+        // The leader ends and comes back while the node is away, which returns as it was before its last life.
+        cluster.cut.clear();
+        cluster.isolate(node);
+        cluster.restart(leader, |_| {});
+        cluster.ledger_held.clear();
+        cluster.run(Duration::from_secs(3));
+        cluster.cut.clear();
+        cluster.isolate(third);
+        let before = cluster.cores[&node].incarnation();
+        cluster.change_config(node, |config| config.incarnation = Incarnation(before.0 - 1));
+        put_back(&mut cluster, node, &old);
+        cluster.run(Duration::from_secs(3));
+        (written, standing(&cluster, node))
+    };
+    let (written, passes) = forgets(Some(CoreMutation::SpeakUnjudged));
+    assert!(written && passes == CoreStanding::Registered, "it acknowledged the write and passes without it");
+    assert!(!forgets(None).0, "not acknowledged without the third one");
 }

@@ -184,7 +184,7 @@ fn of_core(mutation: CoreMutation) -> Option<Case> {
         // They need a time that was sampled too early, and a clock that jumps.
         PromiseFromEvent | IgnoreClockJumps => return None,
         // They need a peer that comes back just when another one goes.
-        AnyWitness | VerdictBeforeLedger => return None,
+        AnyWitness | VerdictBeforeLedger | SpeakUnjudged => return None,
         CompactBeforeStored | InstallBeforeStored => Case {
             overrides: Overrides { core_mutation: Some(mutation), ..Overrides::default() },
             seeds_max: 20,
