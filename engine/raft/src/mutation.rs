@@ -81,12 +81,14 @@ pub enum Mutation {
     IgnoreSnapshotMembers,
     /// An acknowledgement waits for its index to have been durable once, not for the last write (law 13).
     DurableByIndex,
+    /// The log is told that all of it is committed.
+    NoteUncommitted,
 }
 
 #[cfg(feature = "mutations")]
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 37] = [
+    pub const ALL: [Mutation; 38] = [
         Mutation::SkipDurableWait,
         Mutation::QuorumShortByOne,
         Mutation::ForgetVoteAtRestart,
@@ -124,6 +126,7 @@ impl Mutation {
         Mutation::DropKeptSuffix,
         Mutation::IgnoreSnapshotMembers,
         Mutation::DurableByIndex,
+        Mutation::NoteUncommitted,
     ];
 }
 

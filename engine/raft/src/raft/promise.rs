@@ -16,7 +16,8 @@ impl Raft {
     /// Hands out the write of this step, if there is one.
     pub(super) fn flush(&mut self, step: &mut Step) {
         if let Some(mut write) = self.writes.take() {
-            let committed = self.log.committed();
+            let overstates = self.config.mutated(Mutation::NoteUncommitted);
+            let committed = if overstates { self.log.last().index } else { self.log.committed() };
             let is_news = !write.entries.is_empty() && committed > self.log.compacted().index;
             write.committed = is_news.then_some(committed);
             step.effects.push(Effect::Append(write));

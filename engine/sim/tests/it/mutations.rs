@@ -147,6 +147,7 @@ fn of_raft(mutation: Mutation) -> Option<Case> {
         CountOldVotes => case(200, &["election safety", "leader completeness", "the core at"]),
         CutBehindKnown => case(50, &["the core at", "leader completeness", "writes in order"]),
         DurableByIndex => case(20, &["law 13", "the core at"]),
+        NoteUncommitted => case(200, &["committed prefix", "leader completeness", "the core at", "order of pointers"]),
     })
 }
 
