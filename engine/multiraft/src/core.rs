@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use pontoon_raft::membership::Configuration;
-use pontoon_raft::{Effect as RaftEffect, Event as RaftEvent, Fetch, Law, Raft, Restored, Role};
+use pontoon_raft::{Effect as RaftEffect, Event as RaftEvent, Fetch, Law, Priority, Raft, Restored, Role};
 use pontoon_router::{RoutingTable, preferred_leader};
 use pontoon_types::{
     CoreWriteNumber, Descriptor, GroupId, LogId, NodeId, ReplicaId, StoreOrder, Time, Write, WriteNumber,
@@ -179,7 +179,8 @@ impl Core {
             }
             let replica = &core.replicas[slot];
             core.timers.arm(slot, replica.deadline());
-            if preferred_leader(&replica.descriptor) == core.config.node {
+            let is_eager = replica.raft.priority() == Priority::default();
+            if preferred_leader(&replica.descriptor) == core.config.node && is_eager {
                 core.liveness.first_campaigns.push(slot);
             }
         }

@@ -98,7 +98,7 @@ pub use members::OrderRefused;
 pub use mutation::CoreMutation;
 pub use pontoon_raft::membership::{Change, Configuration, Standing};
 pub use pontoon_raft::{ChangeRefused, MembersChange, TransferRefused};
-pub use pontoon_raft::{Config as RaftConfig, Fetch, Identities, Reader, Role, Unfetched};
+pub use pontoon_raft::{Config as RaftConfig, Fetch, Identities, Priority, Reader, Role, Unfetched};
 pub use pontoon_wire::client::CoreStanding;
 pub use stall::STALL_AFTER;
 pub use view::{GroupView, state_digest};

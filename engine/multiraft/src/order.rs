@@ -14,8 +14,8 @@
 //! # Who leads next
 //!
 //! Which member campaigns first when a leader is lost can be said to each replica (`prefer`): an eager one goes before the
-//! others, whatever their turn is. Left out: it is in memory only, nobody shows it, and a leader that hands over or comes
-//! to life takes no notice of it.
+//! others, whatever their turn is. A status shows it. What is said so is in memory only; a replica begins as eager as the
+//! configuration of its node says. Left out: a leader that hands over takes no notice of it.
 //!
 //! # Why asking again does no harm
 //!
@@ -87,7 +87,7 @@ impl Core {
         Ok(())
     }
 
-    /// Makes a replica this eager to lead. A hint, and forgotten at the next start.
+    /// Makes a replica this eager to lead. A hint, and until the next start.
     pub(crate) fn prefer(&mut self, now: Time, slot: Slot, priority: u8) -> Result<(), Refusal> {
         if priority > Priority::LAST.0 {
             let why = format!("{priority} is no priority; they go from 0 to {}", Priority::LAST.0);

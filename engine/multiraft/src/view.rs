@@ -182,6 +182,7 @@ impl GroupView<'_> {
             checkpoint: self.checkpoint().unwrap_or_default(),
             log_bytes: self.replica.log_bytes as u64,
             condition: self.condition(),
+            priority: self.replica.raft.priority().0,
         }
     }
 }

@@ -10,6 +10,7 @@
 //! max_log_bytes = 4294967296     # of each core; writes are answered Busy above it
 //! pin = true                     # each core keeps to one processor
 //! first_cpu = 0                  # the processor of core 0; default: the next one in turn
+//! priority = 8                   # campaign after nodes with lower ones, 0 (the default) to 8
 //! leases = true                  # reads of a leader without a message; default: false
 //! sync_hold_us = 200             # how long a sync may wait for more writers; 0 = never
 //! trace_dir = "/var/tmp/trace"   # write every protocol event to a file there; costs time, see docs/TRACE.md
@@ -21,7 +22,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pontoon_multiraft::LeaseConfig;
+use pontoon_multiraft::{LeaseConfig, Priority};
 use pontoon_types::limits::CORE_WINDOW_BYTES_MAX;
 use pontoon_types::{ClusterId, NodeId};
 use serde::Deserialize;
@@ -52,6 +53,9 @@ pub struct NodeConfig {
     pub sync_hold_max: Duration,
     /// A directory that each core writes its protocol events to, a file for each run; none writes nothing.
     pub trace_dir: Option<PathBuf>,
+    /// How eager the replicas of this node are to lead, unless one is told otherwise while it runs. It decides who campaigns
+    /// first, and never who wins. At most [`Priority::LAST`].
+    pub priority: Priority,
     /// Leases, if they are on: reads of a leader cost no message, and rest on clocks that run alike.
     pub lease: Option<LeaseConfig>,
     /// Bytes of the newest entries of its groups' logs that each core keeps in memory; older ones are read back from the
@@ -78,6 +82,7 @@ impl NodeConfig {
             first_cpu: None,
             sync_hold_max: Duration::from_micros(200),
             trace_dir: None,
+            priority: Priority::default(),
             lease: None,
             trust_data_dir: false,
             window_bytes_max: CORE_WINDOW_BYTES_MAX,
@@ -107,6 +112,8 @@ pub struct ConfigFile {
     pub sync_hold_us: Option<u64>,
     /// See [`NodeConfig::trace_dir`].
     pub trace_dir: Option<PathBuf>,
+    /// See [`NodeConfig::priority`].
+    pub priority: Option<u8>,
     /// See [`NodeConfig::lease`]: the standard leases.
     pub leases: Option<bool>,
     /// See [`NodeConfig::node`].
@@ -175,6 +182,7 @@ impl ConfigFile {
             first_cpu: self.first_cpu.or(below.first_cpu),
             sync_hold_us: self.sync_hold_us.or(below.sync_hold_us),
             trace_dir: self.trace_dir.or(below.trace_dir),
+            priority: self.priority.or(below.priority),
             leases: self.leases.or(below.leases),
             node: self.node.or(below.node),
             cluster: self.cluster.or(below.cluster),
@@ -202,6 +210,13 @@ impl ConfigFile {
                 return Err(ConfigError::OutOfBounds { name: "sync_hold_us", value, bounds });
             }
             config.sync_hold_max = Duration::from_micros(value);
+        }
+        if let Some(value) = self.priority {
+            if value > Priority::LAST.0 {
+                let bounds = format!("at most {}", Priority::LAST.0);
+                return Err(ConfigError::OutOfBounds { name: "priority", value: value.into(), bounds });
+            }
+            config.priority = Priority(value);
         }
         config.trace_dir = self.trace_dir;
         config.lease = self.leases.unwrap_or(false).then(LeaseConfig::default);
@@ -234,13 +249,14 @@ mod tests {
     #[test]
     fn the_example_above_is_read() {
         let example = "data_dir = \"/var/lib/pontoon\"\nlisten = \"0.0.0.0:7400\"\ncores = 2\nmax_log_bytes = 4294967296\n\
-                       pin = true\nfirst_cpu = 0\nleases = true\nsync_hold_us = 200\n";
+                       pin = true\nfirst_cpu = 0\npriority = 8\nleases = true\nsync_hold_us = 200\n";
         let config = toml::from_str::<ConfigFile>(example).unwrap().finish().unwrap();
         assert_eq!(config.data_dir, Path::new("/var/lib/pontoon"));
         assert_eq!(config.listen.unwrap().port(), 7400);
         assert_eq!(config.cores, Some(2));
         assert_eq!(config.sync_hold_max, Duration::from_micros(200));
         assert_eq!(config.lease, Some(LeaseConfig::default()));
+        assert_eq!(config.priority, Priority::LAST);
     }
 
     #[test]
@@ -272,6 +288,8 @@ mod tests {
         }
         let small = ConfigFile { max_log_bytes: Some(1), ..base.clone() }.finish();
         assert!(matches!(small, Err(ConfigError::OutOfBounds { name: "max_log_bytes", .. })));
+        let last = ConfigFile { priority: Some(9), ..base.clone() }.finish();
+        assert!(matches!(last, Err(ConfigError::OutOfBounds { name: "priority", .. })));
         let long = ConfigFile { sync_hold_us: Some(10_001), ..base }.finish();
         assert!(matches!(long, Err(ConfigError::OutOfBounds { name: "sync_hold_us", .. })));
         assert!(matches!(ConfigFile::default().finish(), Err(ConfigError::NoDataDir)));

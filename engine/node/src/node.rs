@@ -19,7 +19,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use pontoon_multiraft::{Core, CoreConfig, Past, RaftConfig};
+use pontoon_multiraft::{Core, CoreConfig, Past, Priority, RaftConfig};
 use pontoon_router::core_of;
 use pontoon_types::limits::LOG_PER_UNCOMMITTED;
 use pontoon_types::{ClusterId, CoreId, Descriptor, GroupId, NodeId};
@@ -556,6 +556,7 @@ fn core_config(blueprint: &Blueprint, core: CoreId, log: &Log) -> std::io::Resul
         window_bytes_max: window_bytes,
         raft: Arc::new(RaftConfig {
             append_bytes_max: limits.append_bytes,
+            priority: blueprint.config.priority.min(Priority::LAST),
             window_bytes_max: standard.raft.window_bytes_max.min(window_bytes),
             ..(*standard.raft).clone()
         }),

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use pontoon_types::{Creation, Entry, HardState, Index, LogId, limits};
 
+use crate::Priority;
 use crate::membership::Configuration;
 
 /// Intervals and limits of one replica. The same for all groups of a core.
 ///
-/// Invariants: `election_timeout_min < election_timeout_max`; no limit and no interval but `commit_delay` is zero.
+/// Invariants: `election_timeout_min < election_timeout_max`; no limit and no interval but `commit_delay` is zero; `priority` is
+/// at most [`Priority::LAST`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The shortest time for which an unsupported follower waits before it campaigns.
@@ -33,6 +35,8 @@ pub struct Config {
     pub window_bytes_max: usize,
     /// Most payload bytes of one fetch; a single larger entry still comes, alone.
     pub fetch_bytes_max: usize,
+    /// How eager to lead the replica is until it is told otherwise.
+    pub priority: Priority,
     /// The bug put in on purpose, if any.
     #[cfg(feature = "mutations")]
     pub mutation: Option<crate::Mutation>,
@@ -52,6 +56,7 @@ impl Default for Config {
             uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_MAX,
             window_bytes_max: limits::WINDOW_BYTES_MAX,
             fetch_bytes_max: limits::FETCH_BYTES_MAX,
+            priority: Priority::default(),
             #[cfg(feature = "mutations")]
             mutation: None,
         }
@@ -71,6 +76,7 @@ impl Config {
         assert!(self.uncommitted_bytes_max > 0, "config: uncommitted_bytes_max is zero");
         assert!(self.window_bytes_max > 0, "config: window_bytes_max is zero");
         assert!(self.fetch_bytes_max > 0, "config: fetch_bytes_max is zero");
+        assert!(self.priority <= Priority::LAST, "config: priority is above the last");
     }
 }
 

@@ -1,8 +1,11 @@
 //! What enters a replica.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use pontoon_types::{Entry, FetchNumber, Index, LogId, Message, ReplicaId, Term, WriteNumber};
 
+use crate::Config;
 use crate::membership::{Change, Configuration};
 
 /// One event. Together with the time it is all that [`crate::Raft::step`] ever learns.
@@ -141,4 +144,9 @@ pub struct Priority(pub u8);
 impl Priority {
     /// The least eager. It waits for two shortest election timeouts more than the most eager.
     pub const LAST: Priority = Priority(8);
+
+    /// How much longer such a replica waits than the most eager one before it campaigns.
+    pub(crate) fn patience(self, config: &Config) -> Duration {
+        config.election_timeout_min * u32::from(self.0) / 4
+    }
 }

@@ -316,6 +316,8 @@ pub struct GroupStatus {
     pub log_bytes: u64,
     /// Whether it applies what is committed.
     pub condition: Condition,
+    /// How eager it is to lead: zero campaigns first.
+    pub priority: u8,
 }
 
 numbered! {

@@ -168,6 +168,7 @@ fn group_table(answers: &[Answer]) -> Table {
         "checkpoint",
         "log bytes since",
         "condition",
+        "priority",
     ]);
     let statuses = answers.iter().filter_map(|(.., answer)| answer.as_ref().ok());
     let mut rows: Vec<_> = statuses.flat_map(|status| status.groups.iter().map(|group| (status.node, group))).collect();
@@ -186,6 +187,7 @@ fn group_table(answers: &[Answer]) -> Table {
             checkpoint_of(group),
             group.log_bytes.to_string(),
             group.condition.to_string(),
+            group.priority.to_string(),
         ]);
     }
     table
@@ -230,6 +232,7 @@ fn as_json((node, address, core, answer): &Answer) -> Value {
                         "checkpoint": group.checkpoint.index.0,
                         "log_bytes": group.log_bytes,
                         "condition": group.condition.to_string(),
+                        "priority": group.priority,
                     })
                 })
                 .collect();

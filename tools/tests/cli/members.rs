@@ -68,6 +68,14 @@ fn a_leadership_is_handed_over() {
 
     let prefer = |priority: &str| cluster.run("prefer", &["g3", "--node", &to.to_string(), "--priority", priority]);
     assert_eq!((code(&prefer("8")), code(&prefer("9"))), (0, 2));
+    let status = cluster.run("status", &["--groups", "--output", "json"]);
+    let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+    let priorities = |node: u64| -> Vec<u64> {
+        let cores = status["cores"].as_array().unwrap().iter().filter(|core| core["node"] == node);
+        let groups = cores.flat_map(|core| core["groups"].as_array().unwrap());
+        groups.filter(|group| group["group"] == 3).map(|group| group["priority"].as_u64().unwrap()).collect()
+    };
+    assert_eq!((priorities(to), priorities(leader)), (vec![8], vec![0]));
 
     let voters = format!("{leader},{to}");
     assert_eq!(code(&cluster.run("members", &["g3", "--set", &voters, "--learners", &learner.to_string()])), 0);

@@ -2,9 +2,10 @@
 //! stands below the line during which it came.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use pontoon_multiraft::{CheckpointConfig, CoreConfig, Role};
+use pontoon_multiraft::{CheckpointConfig, CoreConfig, Priority, Role};
 use pontoon_types::limits::{MEMBERS_MAX, TRANSFER_LAG_ENTRIES_MAX};
 use pontoon_types::{Generation, GroupId, NodeId, Term};
 use pontoon_wire::client::{CoreStatus, GroupRole, Operation, Outcome, Refusal};
@@ -473,4 +474,21 @@ fn the_most_eager_one_leads_next() {
     let mut s = Script::new();
     let refused = s.cluster.ask(n(2), Operation::Prefer { group: s.group, priority: 9 });
     assert!(matches!(refused, Err(Refusal::Refused { .. })), "{refused:?}");
+}
+
+/// A node that is to rest leads nothing at the start, although some groups are its own by turn, and nothing later while others can.
+#[test]
+fn what_a_node_is_configured_to_be_counts_from_the_start() {
+    let mut cluster = Cluster::dark_with(6, |config| {
+        if config.node == n(3) {
+            Arc::make_mut(&mut config.raft).priority = Priority::LAST;
+        }
+    })
+    .lit();
+    cluster.run(Duration::from_secs(5));
+    let leads = |cluster: &Cluster, node| cluster.led_by(n(node)).len();
+    assert_eq!((leads(&cluster, 3), leads(&cluster, 1) + leads(&cluster, 2)), (0, 6));
+    cluster.isolate(n(1));
+    cluster.run(Duration::from_secs(5));
+    assert_eq!((leads(&cluster, 3), leads(&cluster, 2)), (0, 6));
 }

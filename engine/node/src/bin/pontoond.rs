@@ -52,6 +52,10 @@ struct Flags {
     /// Write every protocol event to a file in this directory, for checkers. It costs the cores time.
     #[arg(long, value_name = "DIR")]
     trace_dir: Option<PathBuf>,
+    /// How eager this node is to lead: from 0, which campaigns first, to 8, which waits for two election timeouts more. For a
+    /// node that is far away, or is to rest.
+    #[arg(long, value_name = "N")]
+    priority: Option<u8>,
     /// Serve a leader's reads under leases, without asking its peers. They rest on the clocks of all nodes running alike
     /// within one percent.
     #[arg(long)]
@@ -112,6 +116,7 @@ fn configuration(flags: Flags) -> Result<NodeConfig, pontoon::config::ConfigErro
         first_cpu: flags.first_cpu,
         sync_hold_us: flags.sync_hold_us,
         trace_dir: flags.trace_dir,
+        priority: flags.priority,
         leases: flags.leases.then_some(true),
         node: flags.node,
         cluster: flags.cluster,

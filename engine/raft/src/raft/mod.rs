@@ -173,13 +173,13 @@ impl Raft {
             numbers: if is_new { FetchNumbers::of_new(me) } else { FetchNumbers::default() },
             lost_vote: vote_lost.then(BTreeSet::new),
             state: State::Follower { leader: None, supported: false },
-            election_deadline: Some(now + wait),
+            election_deadline: Some(now + wait + config.priority.patience(&config)),
+            priority: config.priority,
             config,
             me,
             members,
             hard_state,
             log,
-            priority: Priority::default(),
             random,
         }
     }

@@ -8,7 +8,7 @@ use super::{Raft, State};
 use crate::membership::Configuration;
 use crate::mutation::Mutation;
 use crate::progress::Mode;
-use crate::{NoTerm, ProposalRefused, Role};
+use crate::{NoTerm, Priority, ProposalRefused, Role};
 
 impl Raft {
     /// Whether a proposal of this many payload bytes may be made in this turn. A leader without uncommitted bytes
@@ -131,9 +131,14 @@ impl Raft {
         peers.iter().map(|peer| (peer.id, peer.matched))
     }
 
+    /// How eager it is to lead.
+    pub fn priority(&self) -> Priority {
+        self.priority
+    }
+
     /// How much longer this replica waits than the most eager one before it campaigns.
     pub fn patience(&self) -> Duration {
-        self.config.election_timeout_min * u32::from(self.priority.0) / 4
+        self.priority.patience(&self.config)
     }
 
     /// The role.

@@ -274,6 +274,7 @@ fn group_status(group: u64, role: GroupRole) -> GroupStatus {
         checkpoint: id(5, 3),
         log_bytes: 30,
         condition: if role == GroupRole::Leader { Condition::Well } else { Condition::Unreadable },
+        priority: if role == GroupRole::Leader { 0 } else { 8 },
     }
 }
 

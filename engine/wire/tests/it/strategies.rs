@@ -332,6 +332,7 @@ fn status() -> impl Strategy<Value = CoreStatus> {
         checkpoint: LogId::new(Index(n[7]), Term(n[8])),
         log_bytes: n[9],
         condition: if n[9].is_multiple_of(2) { Condition::Loading } else { Condition::Well },
+        priority: n[9] as u8,
     });
     (any::<(u64, u16, u64)>(), standing, any::<[u64; 3]>(), vec(group, 0..3)).prop_map(
         |((node, core, incarnation), standing, n, groups)| CoreStatus {

@@ -124,6 +124,7 @@ struct GroupStatus {
     checkpoint: LogId,
     log_bytes: u64,
     condition: u8,
+    priority: u8,
 }
 
 #[derive(Archive, Serialize)]
@@ -395,6 +396,7 @@ fn encode_status(status: &client::CoreStatus) -> CoreStatus {
                 checkpoint: group.checkpoint.into(),
                 log_bytes: group.log_bytes,
                 condition: group.condition as u8,
+                priority: group.priority,
             })
             .collect(),
     }
@@ -588,6 +590,7 @@ fn decode_status(status: &ArchivedCoreStatus) -> Result<client::CoreStatus, Fram
             checkpoint: group.checkpoint.value(),
             log_bytes: group.log_bytes.to_native(),
             condition: client::Condition::from_code(group.condition).ok_or(FrameError::Value { field: "condition" })?,
+            priority: group.priority,
         });
     }
     Ok(client::CoreStatus {
