@@ -254,7 +254,7 @@ fn of_core(mutation: CoreMutation) -> Option<Case> {
             seeds_max: 60,
             laws: &["replies"],
         },
-        OutcomeByIndex => case(300, &["no acknowledged write lost", "law 24", "replies", "linearizability"]),
+        OutcomeByIndex => case(200, &["no acknowledged write lost", "law 24", "replies", "linearizability"]),
         ExecuteAgain => case(20, &["state equality", "law 24"]),
         ExecuteForgotten => case(100, &["state equality", "law 24", "the core at"]),
         ForgetWithoutTrace => case(100, &["state equality"]),
