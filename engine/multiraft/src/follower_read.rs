@@ -8,7 +8,8 @@
 //! What a confirmation says stays true: at the moment of the question nothing beyond the index was committed. So a replica
 //! remembers the last such moment, and a read that may be stale is served at once, without a message, for as long as the
 //! moment lies within the bound. Otherwise it goes the way of a follower's read, and is refused if nobody answers. Moments
-//! are taken when the turn ends, after the last event was taken in, so that the age is not counted too short.
+//! are taken when the turn ends, after the last event was taken in, so that the age is not counted too short; and a moment
+//! before a jump of the clock has no age any more (law 2).
 //!
 //! Questions are asked again with each beacon and given up after the request timeout.
 
@@ -85,7 +86,7 @@ impl Core {
                 Some(_) => self.config.mutated(CoreMutation::AnyAge),
                 None => self.config.mutated(CoreMutation::FollowerAsksNobody),
             };
-            if is_wrong || read.max_age.is_some_and(|max_age| replica.is_fresh(now, max_age)) {
+            if is_wrong || read.max_age.is_some_and(|max_age| replica.is_fresh(now, max_age, &self.leases)) {
                 self.serve_read(slot, read);
             } else if replica.leads.is_some() {
                 self.gather_want(slot, Want::Read(read));

@@ -21,7 +21,7 @@
 //!   leader itself releases the group, or leads exactly what is followed here although it knows that this was left.
 //! - *Law 2, clocks.* Promises are made and leases are used at the end of a turn, at a time that was sampled after its
 //!   last event was taken in; the lease counts from the sending of the beacon; a clock that jumped
-//!   ([`crate::Event::ClockJumped`]) ends all leases and binds everything for one length.
+//!   ([`crate::Event::ClockJumped`]) ends all leases, binds everything for one length, and says nothing of any age any more.
 //! - *Law 3, withdrawal.* Bad health only stops the extension. A promise that has ended is withdrawn, by one transition
 //!   that moves the epoch on, before anything is done that it forbade, and is never extended under the same epoch. What
 //!   was accepted counts only under the epoch in which it was.
@@ -99,8 +99,8 @@ pub(crate) struct Held {
 pub(crate) struct Leases {
     /// Everything here is bound until then (laws 2 and 4).
     bound_until: Time,
-    /// Beacons sent before do not count (law 2).
-    counts_from: Time,
+    /// When the clock has jumped last. No span counts that began by then (law 2).
+    jumped_at: Option<Time>,
     /// The number of the last leadership won here.
     pub(crate) leaderships: u64,
 }
@@ -117,7 +117,12 @@ pub(crate) struct Bond {
 impl Leases {
     /// A core that has just come to life knows nothing of its promises (law 4).
     pub(crate) fn new(now: Time, longest_promise: Duration) -> Leases {
-        Leases { bound_until: now + longest_promise, counts_from: now, leaderships: 0 }
+        Leases { bound_until: now + longest_promise, jumped_at: None, leaderships: 0 }
+    }
+
+    /// Whether the clock has not jumped since. It may have stood still, so what it showed at the jump it may have shown before.
+    pub(crate) fn counts_since(&self, moment: Time) -> bool {
+        self.jumped_at.is_none_or(|jump| moment > jump)
     }
 }
 
@@ -229,7 +234,7 @@ impl Core {
             (mutated(CoreMutation::LeaseFromAnswer), mutated(CoreMutation::LeaseWithoutMargin));
         let accept_anything = mutated(CoreMutation::LeaseWithoutAcceptance);
         let leaderships = self.leases.leaderships;
-        let counts_from = self.leases.counts_from;
+        let leases = &self.leases;
         let peer = &mut self.peers[peer];
         if promise.epoch < peer.held.epoch {
             return;
@@ -238,7 +243,7 @@ impl Core {
             peer.held = Held { epoch: promise.epoch, ..Held::default() };
         }
         let sent = peer.speaking.sent.iter().find(|(sequence, _)| *sequence == promise.sequence);
-        if let Some((_, sent_at)) = sent.filter(|(_, sent_at)| *sent_at >= counts_from) {
+        if let Some((_, sent_at)) = sent.filter(|(_, sent_at)| leases.counts_since(*sent_at)) {
             let from = if from_answer { now } else { *sent_at };
             let margin_ppm = if no_margin { 0 } else { lease.drift_margin_ppm.min(1_000_000) };
             let counted_us = u128::from(promise.length_us) * u128::from(1_000_000 - margin_ppm) / 1_000_000;
@@ -298,7 +303,7 @@ impl Core {
             return;
         }
         let longest = self.config.lease.map_or(Duration::ZERO, |lease| lease.length).max(self.config.longest_promise);
-        self.leases.counts_from = now;
+        self.leases.jumped_at = Some(now);
         self.leases.bound_until = self.leases.bound_until.max(now + longest);
         for peer in &mut self.peers {
             peer.held = Held { epoch: peer.held.epoch, ..Held::default() };

@@ -11,6 +11,7 @@ use pontoon_types::{Descriptor, Index, LogId, Member, NodeId, ReplicaId, Request
 use pontoon_wire::client::{OperationOutcome, Refusal};
 
 use crate::checkpoint::{Present, Staging};
+use crate::lease::Leases;
 use crate::order::OrderWaiter;
 use crate::sessions::Sessions;
 use crate::snapshot::Loading;
@@ -235,10 +236,11 @@ impl Replica {
         }
     }
 
-    /// Whether the machine's state was the newest at some moment within `max_age` before `now`.
-    pub(crate) fn is_fresh(&self, now: Time, max_age: Duration) -> bool {
-        self.holds_state()
-            && self.confirmed.is_some_and(|known| self.applied >= known.index && now.since(known.at) <= max_age)
+    /// Whether the machine's state was the newest at some moment within `max_age` before `now`, by a clock that has not jumped
+    /// since.
+    pub(crate) fn is_fresh(&self, now: Time, max_age: Duration, leases: &Leases) -> bool {
+        let young = |known: Confirmed| now.since(known.at) <= max_age && leases.counts_since(known.at);
+        self.holds_state() && self.confirmed.is_some_and(|known| self.applied >= known.index && young(known))
     }
 
     /// Whether the members of which `holds` holds can decide for the group: a quorum of both halves while it is joint.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pontoon_multiraft::Event;
 use pontoon_types::NodeId;
 use pontoon_wire::client::{Outcome, ReadLevel, Refusal};
 
@@ -103,6 +104,23 @@ fn the_age_is_counted_from_a_time_that_was_looked_at_after_the_read_arrived() {
     cluster.sampled_early.insert(follower, Duration::from_millis(300));
     let sequence = cluster.submit(follower, cluster.get_at("k", stale(1_000)));
     assert_eq!(cluster.reply(follower, sequence), None);
+}
+
+/// A clock that stood still makes a state look younger than it is.
+#[test]
+fn a_jump_of_the_clock_leaves_no_age() {
+    let age_after = |jump: bool| {
+        let (mut cluster, _, follower) = one_group();
+        assert!(cluster.ask(follower, cluster.get_at("k", stale(1_000))).is_ok());
+        cluster.isolate(follower);
+        if jump {
+            cluster.event(follower, Event::ClockJumped);
+        }
+        let sequence = cluster.submit(follower, cluster.get_at("k", stale(1_000)));
+        cluster.reply(follower, sequence)
+    };
+    assert_eq!(age_after(false), Some(Ok(Outcome::Value(None))));
+    assert_eq!(age_after(true), None);
 }
 
 #[test]
