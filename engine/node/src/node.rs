@@ -495,7 +495,7 @@ impl Site {
             door,
             links: links(&blueprint, core),
             sync_hold_max: blueprint.config.sync_hold_max,
-            watches_clock: blueprint.config.lease.is_some(),
+            watches_clock: true,
             counters,
             ledger: Some(LedgerKeeper::start(ledger, inbox.clone())?),
             trace,

@@ -1,9 +1,9 @@
 //! Whether the clock runs as another one does (law 2).
 //!
-//! Leases are counted by CLOCK_BOOTTIME. CLOCK_REALTIME is kept right by others, so the two must advance alike. When they
-//! do not, one of them has jumped or runs wrong, and it does not matter which: the core drops what it has counted. A
-//! clock that an operator sets costs the leases of one moment. What slows both clocks alike, such as a machine that is
-//! paused whole, is not noticed.
+//! Leases and the ages of reads are counted by CLOCK_BOOTTIME. CLOCK_REALTIME is kept right by others, so the two must
+//! advance alike. When they do not, one of them has jumped or runs wrong, and it does not matter which: the core drops what
+//! it has counted. A clock that an operator sets costs the leases of one moment. What slows both clocks alike, such as a
+//! machine that is paused whole, is not noticed.
 
 use std::time::Duration;
 
@@ -40,13 +40,13 @@ impl ClockWatch {
 }
 
 impl<D: Driver> CoreLoop<D> {
-    /// Compares the clocks. With the counters, so that it costs nothing in a turn.
-    pub(super) fn watch_clock(&mut self) {
+    /// Compares the clocks, whenever a turn has looked at its own and before it does anything at that time: by the end of the
+    /// turn a promise would have ended too early, or a lease been used too late. Neither look is a system call.
+    pub(super) fn watch_clock(&mut self, boot: Time) {
         let Some(watch) = &mut self.clock else { return };
         let real = clock_gettime(ClockId::Realtime);
-        let boot = self.driver.now();
         if watch.has_diverged(boot, Time(real.tv_sec as u64 * 1_000_000_000 + real.tv_nsec as u64)) {
-            tracing::warn!("the clocks of this machine have run apart: leases are dropped");
+            tracing::warn!("the clocks of this machine have run apart: what was counted by them is dropped");
             self.step(boot, Event::ClockJumped);
         }
     }

@@ -233,6 +233,7 @@ impl<D: Driver> CoreLoop<D> {
         self.pulse.wakes();
         self.inbox.disarm();
         let now = self.driver.now();
+        self.watch_clock(now);
         self.counters.turns += 1;
         for event in ready.drain(..) {
             self.gather(now, event)?;
@@ -250,6 +251,7 @@ impl<D: Driver> CoreLoop<D> {
         }
         // Law 2: what rests on the clock is decided at a time that lies after the last event was taken in.
         let now = self.driver.now();
+        self.watch_clock(now);
         self.core.step(now, Event::EndTurn, &mut self.effects);
         self.stepped = false;
         self.watch_memory();
@@ -300,7 +302,6 @@ impl<D: Driver> CoreLoop<D> {
 
     fn observe(&mut self, now: Time) {
         self.observe_at = now + OBSERVE_INTERVAL;
-        self.watch_clock();
         let cpu = clock_gettime(ClockId::ThreadCPUTime);
         let log = self.log.stats();
         self.counters.cpu_ns = cpu.tv_sec as u64 * 1_000_000_000 + cpu.tv_nsec as u64;
