@@ -53,6 +53,7 @@ impl Options {
         draw_rare_faults(&mut random, &mut options);
         draw_memory(&mut options);
         draw_builds(&mut options);
+        draw_clocks(&mut options);
         options.leases |= Random::new(seed ^ 0x006c_6561_7365).chance(LEASES_PPM);
         if overrides.long_leases {
             options.core.lease_length = options.core.support_timeout * LONG_LEASE_SUPPORTS;
@@ -294,6 +295,17 @@ fn draw_builds(options: &mut Options) {
     options.process.old_build_ppm = *random.pick(&[0, 0, 0, 300_000]);
 }
 
+/// What clocks do beside running wrong. From a stream of its own.
+fn draw_clocks(options: &mut Options) {
+    let random = &mut Random::new(options.seed ^ 0x6a75_6d70_6564);
+    options.process.clock_jump_interval = options.core.election_timeout * *random.pick(&[0, 0, 4]);
+    options.process.late_events_ppm = *random.pick(&[0, 500_000]);
+    let election = options.core.election_timeout;
+    options.process.starve_interval = election * *random.pick(&[0, 0, 4]);
+    options.process.starve_length = election * *random.pick(&[2, 8]);
+    options.process.starve_max = election * *random.pick(&[1, 2, 4]) / 2;
+}
+
 fn draw_process(random: &mut Random, core: &CoreOptions) -> ProcessOptions {
     let election = core.election_timeout;
     ProcessOptions {
@@ -308,6 +320,11 @@ fn draw_process(random: &mut Random, core: &CoreOptions) -> ProcessOptions {
         quiet_restart: true,
         old_build_ppm: 0,
         freeze_interval: Duration::ZERO,
+        clock_jump_interval: Duration::ZERO,
+        late_events_ppm: 0,
+        starve_interval: Duration::ZERO,
+        starve_length: Duration::ZERO,
+        starve_max: Duration::ZERO,
         pause_interval: election * *random.pick(&[0, 0, 2, 6]),
         pause_length: election * *random.pick(&[1, 3]),
         drift_max_ppm: *random.pick(&[0, 0, 200, DRIFT_MARGIN_PPM]),

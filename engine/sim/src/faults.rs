@@ -46,9 +46,13 @@ pub enum Fault {
     Transfer,
     /// Somebody wants other members.
     ChangeMembers,
+    /// A clock jumps.
+    JumpClock,
+    /// Cores get too little processor time for a while.
+    Starve,
 }
 
-const FAULTS: [Fault; 17] = [
+const FAULTS: [Fault; 19] = [
     Fault::Crash,
     Fault::Pause,
     Fault::Partition,
@@ -66,6 +70,8 @@ const FAULTS: [Fault; 17] = [
     Fault::SlowDisk,
     Fault::Transfer,
     Fault::ChangeMembers,
+    Fault::JumpClock,
+    Fault::Starve,
 ];
 
 impl World {
@@ -96,6 +102,8 @@ impl World {
             Fault::SlowDisk => self.options.disk.slow_interval,
             Fault::Transfer => self.options.orders.transfer_interval,
             Fault::ChangeMembers => self.options.orders.change_interval,
+            Fault::JumpClock => process.clock_jump_interval,
+            Fault::Starve => process.starve_interval,
         };
         if mean > Duration::ZERO {
             let wait = self.random.until_next(mean);
@@ -112,6 +120,8 @@ impl World {
             Fault::Crash => self.inject_crash()?,
             Fault::Transfer => self.order_transfer(),
             Fault::ChangeMembers => self.order_change(),
+            Fault::JumpClock => self.inject_clock_jump(),
+            Fault::Starve => self.inject_starvation(),
             Fault::Pause => {
                 let place = self.draw_place();
                 let length = self.random.until_next(self.options.process.pause_length);

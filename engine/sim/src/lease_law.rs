@@ -28,6 +28,10 @@ impl World {
                 continue;
             }
             newest = newest.max(Some((view.term(), *at)));
+            // It drops its leases before it uses a time from after the jump.
+            if running.clock_jumped {
+                continue;
+            }
             let local = self.nodes[&at.node].clock.local(self.queue.now());
             if running.core.holds_lease(local, group) && holder.is_none_or(|(term, _)| term > view.term()) {
                 holder = Some((view.term(), *at));

@@ -4,8 +4,8 @@
 //! then every delay, loss and crash. The code under test is the code that runs in production, the pure cores of
 //! `pontoon-multiraft` over the logs of `pontoon-wal`, and both are driven as the node drives them: events in, effects
 //! out, bytes of frames between cores, groups of records to a disk. What is simulated is what lies outside: the network
-//! ([`network`]), the medium under each log ([`disk`], [`damage`]), processes and clocks ([`process`]), and clients
-//! ([`client`]).
+//! ([`network`]), the medium under each log ([`disk`], [`damage`]), processes ([`process`]) and clocks ([`clock`]), and
+//! clients ([`client`]).
 //!
 //! A run has three phases. First faults happen while clients load the cluster. Then everything heals, and within a
 //! bound each group must serve and all replicas must converge. Last, with nobody asking for anything, groups must be
@@ -28,6 +28,7 @@
 //! damage is refused stays down or gets its good bytes back; nothing restores it from peers yet.
 
 pub mod client;
+pub mod clock;
 pub mod connection;
 pub mod damage;
 pub mod disk;

@@ -163,6 +163,7 @@ impl World {
 
     fn heal_node(&mut self, node: NodeId) -> Result<(), Broken> {
         let mut needs_start = self.nodes[&node].old_build;
+        self.machine_goes_on(node, self.nodes[&node].incarnation);
         for place in self.places(node) {
             let disk = self.disk(place);
             disk.medium().heal();

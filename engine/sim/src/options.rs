@@ -254,6 +254,18 @@ pub struct ProcessOptions {
     /// Mean time between processes that are frozen, all cores at once, for half an election timeout to five; zero for
     /// none.
     pub freeze_interval: Duration,
+    /// Mean time between jumps of one node's clock; zero for none.
+    pub clock_jump_interval: Duration,
+    /// Chance that a pause catches a core after it has looked at the clock for the events of a turn and before it takes them in,
+    /// parts per million.
+    pub late_events_ppm: u32,
+    /// Mean time between spells in which the cores of one node, or of all, get too little processor time, so that many a turn is
+    /// interrupted between its look at the clock and its events; zero for none.
+    pub starve_interval: Duration,
+    /// Mean length of such a spell.
+    pub starve_length: Duration,
+    /// Longest interruption.
+    pub starve_max: Duration,
     /// Whether a node is restarted in the liveness phase while nobody writes.
     pub quiet_restart: bool,
     /// Chance that a node starts with a build that cannot read some commands, if no other node has one, parts per

@@ -53,6 +53,10 @@ pub enum Part {
     Freezes,
     /// Clocks that run wrong.
     Drift,
+    /// Clocks that jump, and machines that are suspended.
+    ClockJumps,
+    /// Events that arrive after their time was looked at.
+    LateEvents,
     /// Syncs that are slow, and disks that are.
     SlowDisks,
     /// Logs that are full, or say so.
@@ -87,7 +91,7 @@ pub enum Part {
 
 impl Part {
     /// All parts.
-    pub const ALL: [Part; 35] = [
+    pub const ALL: [Part; 37] = [
         Part::Leases,
         Part::OldBuilds,
         Part::Repeats,
@@ -102,6 +106,8 @@ impl Part {
         Part::Pauses,
         Part::Freezes,
         Part::Drift,
+        Part::ClockJumps,
+        Part::LateEvents,
         Part::Partitions,
         Part::RollingIsolation,
         Part::Breaks,
@@ -148,6 +154,8 @@ impl Part {
             Part::Pauses => "pauses",
             Part::Freezes => "freezes",
             Part::Drift => "drift",
+            Part::ClockJumps => "clock-jumps",
+            Part::LateEvents => "late-events",
             Part::SlowDisks => "slow-disks",
             Part::FullLogs => "full-logs",
             Part::FullDisks => "full-disks",
@@ -227,6 +235,8 @@ impl Options {
             Part::Pauses => process.pause_interval = never,
             Part::Freezes => process.freeze_interval = never,
             Part::Drift => process.drift_max_ppm = 0,
+            Part::ClockJumps => process.clock_jump_interval = never,
+            Part::LateEvents => (process.late_events_ppm, process.starve_interval) = (0, never),
             Part::SlowDisks => {
                 (disk.slow_ppm, disk.slow_interval) = (0, never);
                 disk.store_mean = disk.store_mean.min(Duration::from_micros(500));

@@ -1,4 +1,4 @@
-//! Nodes as processes: clocks, cores that run or do not, crash, restart and pause.
+//! Nodes as processes: cores that run or do not, crash, restart and pause.
 //!
 //! A node whose process ends loses its cores, their inboxes and their connections; when its machine loses power, also
 //! what its disks had not synced. When it starts again (`start`) its incarnation is one larger, its clock has another
@@ -10,43 +10,14 @@ use std::time::Duration;
 use pontoon_multiraft::{Core, Event, Fetch, RaftConfig, Reader};
 use pontoon_types::{ClusterId, CoreId, GroupId, Incarnation, LogRoom, NodeId, Time};
 
+use crate::clock::Clock;
 use crate::options::Options;
-use crate::random::Random;
 use crate::trace::{Happening, Place};
 use crate::violation::Broken;
 use crate::world::{Due, World};
 
 /// The cluster of every simulation.
 pub const CLUSTER: ClusterId = ClusterId(0x51b0);
-
-/// A node's clock: `local = offset + time · (1 + drift)`. Nodes never compare clocks, so offsets differ widely.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock {
-    offset_ns: u64,
-    drift_ppm: i64,
-}
-
-impl Clock {
-    /// A clock that runs wrong by at most `drift_max_ppm`.
-    pub fn draw(random: &mut Random, drift_max_ppm: u32) -> Clock {
-        let drift = random.below(2 * u64::from(drift_max_ppm) + 1) as i64 - i64::from(drift_max_ppm);
-        Clock { offset_ns: random.below(1 << 50), drift_ppm: drift }
-    }
-
-    /// What the clock shows at a virtual time.
-    pub fn local(&self, time: Time) -> Time {
-        let drift = i128::from(time.0) * i128::from(self.drift_ppm) / 1_000_000;
-        Time((i128::from(self.offset_ns) + i128::from(time.0) + drift) as u64)
-    }
-
-    /// A virtual time at which the clock shows `local` or a little more.
-    pub fn when(&self, local: Time) -> Time {
-        let elapsed = i128::from(local.0) - i128::from(self.offset_ns);
-        let time = elapsed * 1_000_000 / (1_000_000 + i128::from(self.drift_ppm));
-        // The divisions round by less than a microsecond; a timer that fires that much later is as good.
-        Time(time.max(0) as u64) + Duration::from_micros(1)
-    }
-}
 
 /// One node.
 #[derive(Debug)]
@@ -59,6 +30,8 @@ pub struct Node {
     pub incarnation: Incarnation,
     /// Its clock.
     pub clock: Clock,
+    /// Until when its cores get too little processor time.
+    pub starved_until: Time,
     /// Whether it runs a build that cannot read some commands.
     pub old_build: bool,
 }
@@ -87,6 +60,12 @@ pub struct RunningCore {
     pub turn_due: bool,
     /// Whether it takes no turns at present.
     pub paused: bool,
+    /// Whether its clock has jumped and it does not know yet.
+    pub clock_jumped: bool,
+    /// The time of its clock that it looked at, for the events of its turn, right before it was paused.
+    pub looked_at: Option<Time>,
+    /// Whether what has arrived reaches it only after its next turn.
+    pub hears_later: bool,
     /// When the agenda wakes it for its deadline.
     pub wake_at: Option<Time>,
     /// Turns in a row after which its deadline was still in the past.
@@ -113,6 +92,9 @@ impl RunningCore {
             sync_ended: false,
             turn_due: false,
             paused: false,
+            clock_jumped: false,
+            looked_at: None,
+            hears_later: false,
             wake_at: None,
             spins: 0,
             log_says_full: false,
@@ -178,6 +160,7 @@ impl World {
 
     /// Stops one core from taking turns for a while; what arrives waits.
     pub(crate) fn pause_core(&mut self, place: Place, length: Duration) {
+        self.look_at_clock(place);
         let Some(running) = self.cores.get_mut(&place) else { return };
         if running.paused {
             return;
@@ -189,8 +172,11 @@ impl World {
         self.queue.put(self.queue.now() + length, Due::Resume(place, incarnation));
     }
 
-    /// Lets a paused core go on.
+    /// Lets a paused core go on, unless its machine is suspended.
     pub(crate) fn resume_core(&mut self, place: Place) {
+        if self.nodes[&place.node].clock.stands() {
+            return;
+        }
         let Some(running) = self.cores.get_mut(&place).filter(|running| running.paused) else { return };
         running.paused = false;
         running.turn_due = false;

@@ -8,6 +8,10 @@ use crate::trace::{Happening, Place};
 use crate::violation::Broken;
 use crate::world::{Due, Phase, World};
 
+/// How many turns are interrupted where there is too little processor time, parts per million: about one while a peer is
+/// supported, so that an election now and then comes through between two of them.
+const STARVED_PPM: u32 = 40_000;
+
 impl World {
     /// One node crashes or is stopped, a leader more often than others; or many crash at once.
     pub(crate) fn inject_crash(&mut self) -> Result<(), Broken> {
@@ -60,6 +64,35 @@ impl World {
         for place in self.places(node) {
             self.pause_core(place, length);
         }
+    }
+
+    /// The cores of one node, or of all, get too little processor time for a while.
+    pub(crate) fn inject_starvation(&mut self) {
+        let one = self.draw_leader_or_any();
+        let all = self.random.chance(500_000);
+        let length = self.random.until_next(self.options.process.starve_length);
+        let now = self.queue.now();
+        for (_, node) in self.nodes.iter_mut().filter(|(id, _)| all || **id == one) {
+            node.starved_until = now + length;
+        }
+        self.trace.note(now, Happening::Starved((!all).then_some(one), length));
+    }
+
+    /// A turn is due. Whether it is interrupted, right after it has looked at the clock for its events.
+    pub(crate) fn interrupt_turn(&mut self, place: Place) -> bool {
+        let (now, node) = (self.queue.now(), &self.nodes[&place.node]);
+        let starved = node.starved_until > now && self.phase == Phase::Faults;
+        let running = &self.cores[&place];
+        // Whoever looks hears of a jump first; and one turn is interrupted once.
+        if !starved || running.clock_jumped || running.looked_at.is_some() || !self.random.chance(STARVED_PPM) {
+            return false;
+        }
+        let looked_at = node.clock.local(now);
+        let length = self.random.span(Duration::ZERO, self.options.process.starve_max);
+        self.pause_core(place, length);
+        self.counts.late_events += 1;
+        self.cores.get_mut(&place).expect("law: turns are for running cores").looked_at = Some(looked_at);
+        true
     }
 
     /// A node is killed, starts soon, and is killed again, perhaps before it has started.

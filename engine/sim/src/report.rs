@@ -113,6 +113,10 @@ pub struct Counts {
     pub appends_lost: u64,
     /// Pauses of cores.
     pub pauses: u64,
+    /// Jumps of clocks.
+    pub clock_jumps: u64,
+    /// Pauses between a look at the clock and the events it was for.
+    pub late_events: u64,
     /// Syncs of groups of records that finished.
     pub syncs: u64,
     /// Syncs that failed.
@@ -191,7 +195,7 @@ impl fmt::Display for Counts {
         writeln!(
             f,
             "  faults: frames {} (lost {}, doubled {}, changed {}, refused {}), links broken {}, partitions {}, \
-             crashes {} (power cuts {}), stops {}, pauses {}, late {}, narrow {}, strange {}, ignored {}, foreign {}, orders {} (refused {}, done {}), configurations {}",
+             crashes {} (power cuts {}), stops {}, pauses {}, clock jumps {}, late events {}, late {}, narrow {}, strange {}, ignored {}, foreign {}, orders {} (refused {}, done {}), configurations {}",
             self.frames,
             self.frames_lost,
             self.frames_duplicated,
@@ -203,6 +207,8 @@ impl fmt::Display for Counts {
             self.power_cuts,
             self.stops,
             self.pauses,
+            self.clock_jumps,
+            self.late_events,
             self.lags,
             self.narrow_links,
             self.frames_strange,

@@ -14,10 +14,11 @@ use pontoon_types::limits::{COMMAND_BYTES_MAX, LOG_PER_UNCOMMITTED, PROPOSAL_BYT
 use pontoon_types::{EntryKind, GroupId, Incarnation, Index, NodeId, ReplicaId, Time};
 use pontoon_wire::command::{Command, CommandError};
 
+use crate::clock::Clock;
 use crate::disk::{Disk, NotOpened, descriptor};
 use crate::options::DRIFT_MARGIN_PPM;
 use crate::oracle::LogLaw;
-use crate::process::{CLUSTER, Clock, RunningCore, raft_config};
+use crate::process::{CLUSTER, RunningCore, raft_config};
 use crate::trace::{Happening, Place};
 use crate::violation::Broken;
 use crate::world::{Due, Phase, World};

@@ -88,6 +88,12 @@ pub enum Happening {
     Paused(Place),
     /// It goes on.
     Resumed(Place),
+    /// A clock jumped forwards by so much.
+    ClockLeapt(NodeId, Duration),
+    /// The cores of a node, or of all, get too little processor time for so long.
+    Starved(Option<NodeId>, Duration),
+    /// A machine is suspended for so long, and its clock stands still.
+    MachineStands(NodeId, Duration),
     /// Frames from the first to the second vanish until the partition heals.
     Partitioned(Vec<(NodeId, NodeId)>),
     /// All partitions are over.
@@ -198,6 +204,10 @@ impl fmt::Display for Happening {
             Happening::Room(at, None) => write!(f, "{at} disk has room again"),
             Happening::Paused(at) => write!(f, "{at} is paused"),
             Happening::Resumed(at) => write!(f, "{at} goes on"),
+            Happening::ClockLeapt(node, by) => write!(f, "{node} clock jumps forwards by {by:?}"),
+            Happening::Starved(Some(node), length) => write!(f, "{node} gets hardly any processor time for {length:?}"),
+            Happening::Starved(None, length) => write!(f, "all get hardly any processor time for {length:?}"),
+            Happening::MachineStands(node, length) => write!(f, "{node} is suspended, clock and all, for {length:?}"),
             Happening::Partitioned(ways) => {
                 write!(f, "partition:")?;
                 ways.iter().try_for_each(|(from, to)| write!(f, " {from}⇥{to}"))

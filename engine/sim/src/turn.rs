@@ -1,5 +1,6 @@
-//! One turn of one core, as the shell takes it: step everything that arrived, end the turn, carry out the effects,
-//! and begin a sync if none is in flight. The checkers look at every part on its way. What the log does is in `sync`.
+//! One turn of one core, as the shell takes it: look at the clock, step everything that arrived, look again, end the turn,
+//! carry out the effects, and begin a sync if none is in flight. The checkers look at every part on its way. What the log
+//! does is in `sync`.
 //!
 //! The core's own assertions stop it with a panic that names the law; here that is one more kind of violation, with
 //! the trace that led to it.
@@ -25,6 +26,17 @@ const TURN_EVENTS_MAX: usize = 256;
 /// Turns in a row that may leave a deadline in the past: work in bounded pieces does that, a mistake does it for ever.
 const SPINS_MAX: u32 = 1_000;
 
+/// The times of a turn, by the clock of its node.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    /// Of the events.
+    events: Time,
+    /// Of the end, not before that.
+    end: Time,
+    /// Whether the clock has jumped since the last turn: before both, or between them if they differ.
+    jumped: bool,
+}
+
 impl World {
     /// Takes one turn.
     pub(crate) fn turn(&mut self, place: Place) -> Result<(), Broken> {
@@ -32,24 +44,29 @@ impl World {
         let spurious_timer = self.random.chance(10_000);
         // Now and then a turn takes only some of what arrived, as when the rest comes a moment later.
         let split = self.random.chance(100_000);
-        let running = self.cores.get_mut(&place).expect("law: turns are for running cores");
-        if running.paused {
+        if self.cores[&place].paused || self.interrupt_turn(place) {
             return Ok(());
         }
+        let running = self.cores.get_mut(&place).expect("law: turns are for running cores");
         running.turn_due = false;
         let mut taken = running.inbox.len().min(TURN_EVENTS_MAX);
         if split && taken > 1 {
             taken = self.random.between(1, taken as u64) as usize;
         }
+        if std::mem::take(&mut running.hears_later) {
+            taken = 0;
+        }
         let events: Vec<Arrival> = running.inbox.drain(..taken).collect();
         let more = !running.inbox.is_empty();
+        let looked_at = running.looked_at.take().unwrap_or(local);
+        let times = Times { events: looked_at, end: local, jumped: std::mem::take(&mut running.clock_jumped) };
         self.counts.turns += 1;
         let check = !self.options.outcomes_only;
         if check {
             let incarnation = running.core.incarnation();
             events.iter().for_each(|arrival| self.read_law.takes(self.queue.now(), place, incarnation, &arrival.event));
         }
-        let step = catch_unwind(AssertUnwindSafe(|| step_all(running, local, events, spurious_timer, check)));
+        let step = catch_unwind(AssertUnwindSafe(|| step_all(running, times, events, spurious_timer, check)));
         let step = step.map_err(|panic| Broken::Stopped { place, message: message_of(&*panic) })?;
         let effects = step.map_err(|event| Broken::NotIgnored { place, event })?;
         if running.spins > SPINS_MAX {
@@ -244,13 +261,17 @@ impl World {
 /// Steps everything; outside, an event that changed the core and must not.
 fn step_all(
     running: &mut RunningCore,
-    now: Time,
+    times: Times,
     events: Vec<Arrival>,
     spurious_timer: bool,
     check: bool,
 ) -> Result<Effects, String> {
     let mut effects = Effects::default();
     let core = &mut running.core;
+    let now = times.events;
+    if times.jumped && now == times.end {
+        core.step(now, Event::ClockJumped, &mut effects);
+    }
     for Arrival { event, ignored } in events {
         if ignored && check {
             // What time alone changes, such as a promise that has ended, is not the event's doing.
@@ -267,6 +288,11 @@ fn step_all(
     }
     if spurious_timer || core.deadline().is_some_and(|deadline| deadline <= now) {
         core.step(now, Event::Timer, &mut effects);
+    }
+    // Law 2: a jump between the two looks at the clock comes before whatever rests on the second one.
+    let now = times.end;
+    if times.jumped && times.events < now {
+        core.step(now, Event::ClockJumped, &mut effects);
     }
     core.step(now, Event::EndTurn, &mut effects);
     if check {

@@ -2,7 +2,7 @@
 //!
 //! The world is a shell around [`pontoon_multiraft::Core`], as the glommio node is. It has one agenda; whatever takes
 //! time is put there as a [`Due`]. The verbs are in files of their own: `turn` (what a core does), `sync` (what its log
-//! does), `start`, `process`, `network`, `client`, `connection`, `faults`, `liveness`.
+//! does), `start`, `process`, `clock`, `network`, `client`, `connection`, `faults`, `liveness`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,6 +15,7 @@ use pontoon_router::{core_of, initial_descriptors};
 use pontoon_types::{Descriptor, FetchNumber, GroupId, Incarnation, NodeId, Time};
 
 use crate::client::{Attempt, Client, Connection};
+use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::faults::Fault;
 use crate::history::History;
@@ -22,7 +23,7 @@ use crate::invariants::{Disks, Invariants};
 use crate::network::{Flight, IN_FLIGHT_BYTES_MAX, Network};
 use crate::operator::Operators;
 use crate::options::Options;
-use crate::process::{Arrival, Clock, Node, RunningCore};
+use crate::process::{Arrival, Node, RunningCore};
 use crate::queue::Queue;
 use crate::random::Random;
 use crate::read_law::ReadLaw;
@@ -51,6 +52,8 @@ pub enum Due {
     StartNode(NodeId),
     /// A paused core goes on.
     Resume(Place, Incarnation),
+    /// A suspended machine goes on.
+    MachineGoesOn(NodeId, Incarnation),
     /// The log stops pretending to be full.
     LogHasRoom(Place, Incarnation),
     /// The sync in flight of a core takes too long.
@@ -157,7 +160,15 @@ impl World {
         let mut nodes = BTreeMap::new();
         for id in &ids {
             let clock = Clock::draw(&mut random, 0);
-            nodes.insert(*id, Node { alive: false, lost: false, incarnation: Incarnation(0), clock, old_build: false });
+            let node = Node {
+                alive: false,
+                lost: false,
+                incarnation: Incarnation(0),
+                clock,
+                starved_until: Time(0),
+                old_build: false,
+            };
+            nodes.insert(*id, node);
             for core in 0..options.cores {
                 let place = Place { node: *id, core: pontoon_types::CoreId(core) };
                 let groups = descriptors.iter().map(|descriptor| descriptor.group);
@@ -259,6 +270,7 @@ impl World {
             | Due::Fetch(..)
             | Due::LedgerKept(..)
             | Due::Store(..) => {}
+            Due::MachineGoesOn(node, incarnation) => self.machine_goes_on(node, incarnation),
             Due::DiskHasRoom(place) => self.disk_has_room(place),
             Due::Arrive(flight) => self.arrive(flight),
             Due::Break(from, to, epoch) => self.break_if(from, to, epoch),
