@@ -39,6 +39,7 @@
 //! - `checkpoint`: when states are written down, how they are cut into chunks, and how they are built again (law 19)
 //! - `snapshot`: how a replica gets a state from another one, comes to life, and ends (laws 11, 18 and 21)
 //! - `replica`, `replicas`, `peer`, `timers`: the state behind these verbs
+//! - [`quorum_loss`]: how groups begin anew with the survivors of a lost quorum, decided offline
 //! - [`sessions`]: what a group remembers of its clients, so that nothing is done twice (law 24)
 //! - `kv`: the built-in ordered key-value machine
 //!
@@ -72,6 +73,7 @@ mod order;
 mod peer;
 mod propose;
 mod quarantine;
+pub mod quorum_loss;
 mod read;
 mod relist;
 mod replica;

@@ -15,6 +15,7 @@ mod lost;
 mod members;
 mod orders;
 mod quarantine;
+mod quorum_loss;
 mod reads;
 mod repeated;
 mod requests;

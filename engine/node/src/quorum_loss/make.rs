@@ -1,26 +1,16 @@
 //! What a survivor becomes, made beside what it is.
 //!
-//! Every log of the node is written anew ([`pontoon_wal::transplant`]): a group that begins anew from the log of its base,
-//! with the new replica of this node, the term of the recovery and the entry that names the new members behind the last one;
-//! any other group as it is. The replica that was here is dead from then on, and a tombstone says so (law 11). A group that
-//! goes on without this node leaves a tombstone alone. The checkpoint of the base is copied chunk by chunk under the name of
-//! the new replica.
-//!
-//! So all survivors hold the same log of each group that begins anew, byte for byte of its payloads, and whichever of them is
-//! elected first, the others follow.
-
-use std::collections::BTreeMap;
+//! Every log of the node is written anew ([`pontoon_wal::transplant`]), each group as its fate says: from the log of its base,
+//! or as it is, or not at all. Tombstones say which replicas are dead. The checkpoint of the base is copied chunk by chunk
+//! under the name of the new replica.
 
 use pontoon_router::core_of;
-use pontoon_types::{
-    ChunkNumber, CoreId, Creation, Descriptor, Entry, GroupId, HardState, Incarnation, LogId, Member, NodeId,
-    ReplicaId, SnapshotMeta, StagingNumber,
-};
+use pontoon_types::{ChunkNumber, CoreId, Creation, GroupId, Incarnation, LogId, NodeId, StagingNumber};
 use pontoon_wal::LogIdentity;
 use pontoon_wal::transplant::{NewLog, Reborn, Transplant, transplant};
 
 use super::error::RecoverError;
-use super::plan::{GroupPlan, Plan, Recovery};
+use super::plan::{Fate, GroupPlan, Plan, Rebirth};
 use super::pre_image;
 use super::record::{Record, RecoveredRecord, recovery_dir};
 use super::survivor::Survivor;
@@ -50,34 +40,38 @@ pub(super) fn make(all: &[Survivor], place: usize, plan: &Plan, text: &str) -> R
         ..old.clone()
     };
     let mut record = Record::begin(&new_logs);
-    let here: Vec<&GroupPlan> =
-        plan.groups.iter().filter(|group| survivor.replicas.contains_key(&group.group)).collect();
-    let recovered = || here.iter().filter_map(|group| Some((*group, group.recovery()?)));
-    record.left_alone = (here.len() - recovered().count()) as u64;
+    let recovered = || plan.groups_on(survivor.node()).filter(|group| group.recovery().is_some());
+    record.left_alone = plan.stays_on(survivor.node()) as u64;
     if record.left_alone == 0 {
         record.lives = pre_image::lives(&survivor.path)?;
     }
-    record.groups = recovered().map(|(group, recovery)| record_of(all, survivor, group, recovery)).collect();
+    record.groups = recovered().filter_map(|group| record_of(all, survivor, group)).collect();
     pre_image::begin(&survivor.path, &record, text)?;
     for core in (0..new_logs.len() as u16).map(CoreId) {
         make_log(all, survivor, plan, core, new_logs[usize::from(core.0)])?;
     }
     sync_dir(&survivor.path.join("logs"))?;
-    for (group, recovery) in recovered() {
-        make_checkpoint(all, survivor, group, recovery)?;
+    for group in recovered() {
+        make_checkpoint(all, survivor, group)?;
     }
     Ok(Made { record, identity })
 }
 
-fn record_of(all: &[Survivor], survivor: &Survivor, group: &GroupPlan, recovery: &Recovery) -> RecoveredRecord {
-    let is_member = recovery.configuration.replica_on(survivor.node()).is_some();
-    let of_base = &base_of(all, group).replicas[&group.group];
-    RecoveredRecord {
+fn record_of(all: &[Survivor], survivor: &Survivor, group: &GroupPlan) -> Option<RecoveredRecord> {
+    let stored = match fate(all, survivor, group) {
+        Fate::BeginsAnew(rebirth) => rebirth.checkpoint,
+        Fate::Ends | Fate::Stays => None,
+    };
+    Some(RecoveredRecord {
         group: group.group.0,
-        index: recovery.entry.index.0,
+        index: group.recovery()?.entry.index.0,
         had_checkpoint: survivor.folder.path(group.group).exists(),
-        has_checkpoint: is_member && of_base.checkpoint.is_some(),
-    }
+        has_checkpoint: stored.is_some(),
+    })
+}
+
+fn fate(all: &[Survivor], survivor: &Survivor, group: &GroupPlan) -> Fate {
+    group.fate(survivor.node(), &base_of(all, group).replicas[&group.group].found)
 }
 
 fn base_of<'a>(all: &'a [Survivor], group: &GroupPlan) -> &'a Survivor {
@@ -87,28 +81,24 @@ fn base_of<'a>(all: &'a [Survivor], group: &GroupPlan) -> &'a Survivor {
 fn make_log(all: &[Survivor], survivor: &Survivor, plan: &Plan, core: CoreId, log: u128) -> Result<(), RecoverError> {
     let old = survivor.data_dir.identity();
     let cores = old.logs.len() as u16;
-    let mut tombstones: BTreeMap<GroupId, ReplicaId> = BTreeMap::new();
-    let mut bury = |group: GroupId, dead: ReplicaId| {
-        if core_of(group, cores) == core {
-            let known = tombstones.entry(group).or_insert(dead);
-            *known = (*known).max(dead);
-        }
-    };
-    for (group, dead) in survivor.logs.iter().flat_map(|log| log.tombstones()) {
-        bury(*group, *dead);
-    }
+    let is_here = |group: GroupId| core_of(group, cores) == core;
+    let known = survivor.logs.iter().flat_map(|log| log.tombstones()).map(|(group, dead)| (*group, *dead));
+    let mut tombstones = plan.tombstones(survivor.node(), known);
+    tombstones.retain(|group, _| is_here(*group));
     let mut parts = Vec::new();
-    for group in plan.groups.iter().filter(|group| core_of(group.group, cores) == core) {
-        let Some(own) = survivor.replicas.get(&group.group) else { continue };
-        let Some(recovery) = group.recovery() else {
-            parts.push(Transplant { from: &survivor.logs[own.log], group: group.group, reborn: None });
-            continue;
-        };
-        bury(group.group, own.replica.replica);
-        if let Some(replica) = recovery.configuration.replica_on(survivor.node()) {
-            let base = base_of(all, group);
-            let from = &base.logs[base.replicas[&group.group].log];
-            parts.push(Transplant { from, group: group.group, reborn: Some(reborn(base, group, recovery, replica)) });
+    for group in plan.groups_on(survivor.node()).filter(|group| is_here(group.group)) {
+        let id = group.group;
+        match fate(all, survivor, group) {
+            Fate::Stays => {
+                let from = &survivor.logs[survivor.replicas[&id].log];
+                parts.push(Transplant { from, group: id, reborn: None });
+            }
+            Fate::BeginsAnew(rebirth) => {
+                let base = base_of(all, group);
+                let from = &base.logs[base.replicas[&id].log];
+                parts.push(Transplant { from, group: id, reborn: Some(reborn(*rebirth)) });
+            }
+            Fate::Ends => {}
         }
     }
     let new = NewLog {
@@ -123,44 +113,22 @@ fn make_log(all: &[Survivor], survivor: &Survivor, plan: &Plan, core: CoreId, lo
 }
 
 /// The group in the new log of a survivor.
-fn reborn(base: &Survivor, group: &GroupPlan, recovery: &Recovery, replica: ReplicaId) -> Reborn {
-    let of_base = &base.replicas[&group.group];
-    let descriptor = descriptor(&of_base.descriptor, recovery);
+fn reborn(rebirth: Rebirth) -> Reborn {
     Reborn {
-        creation: Creation { replica, descriptor: descriptor_record::encode(&descriptor) },
-        hard_state: HardState { term: recovery.entry.term, vote: None },
-        reset: of_base.is_reset.then_some(of_base.replica.last),
-        behind: vec![Entry::configuration(recovery.entry, recovery.configuration.encode())],
+        creation: Creation { replica: rebirth.replica, descriptor: descriptor_record::encode(&rebirth.descriptor) },
+        hard_state: rebirth.hard_state,
+        reset: rebirth.reset,
+        behind: vec![rebirth.entry],
     }
 }
 
-/// The range with its new members.
-fn descriptor(of_base: &Descriptor, recovery: &Recovery) -> Descriptor {
-    let mut members: Vec<Member> = recovery.configuration.members().iter().map(|(member, _)| *member).collect();
-    members.sort_unstable();
-    Descriptor { members: members.into(), generation: recovery.generation, ..of_base.clone() }
-}
-
 /// Copies the checkpoint of the base to where the new ones wait.
-fn make_checkpoint(
-    all: &[Survivor],
-    survivor: &Survivor,
-    group: &GroupPlan,
-    recovery: &Recovery,
-) -> Result<(), RecoverError> {
-    let base = base_of(all, group);
-    let of_base = &base.replicas[&group.group];
-    let replica = recovery.configuration.replica_on(survivor.node());
-    let (Some(last), Some(replica)) = (of_base.checkpoint, replica) else { return Ok(()) };
+fn make_checkpoint(all: &[Survivor], survivor: &Survivor, group: &GroupPlan) -> Result<(), RecoverError> {
+    let Fate::BeginsAnew(rebirth) = fate(all, survivor, group) else { return Ok(()) };
+    let Some(meta) = rebirth.checkpoint else { return Ok(()) };
+    let (base, last) = (base_of(all, group), meta.last);
     let stored = base.folder.open(group.group)?.filter(|stored| stored.meta().last == last);
     let stored = stored.ok_or_else(|| changed(base.node(), last))?;
-    let meta = SnapshotMeta {
-        group: group.group,
-        replica,
-        last,
-        configuration: recovery.configuration.encode(),
-        descriptor: descriptor(&of_base.descriptor, recovery),
-    };
     let waiting = recovery_dir(&survivor.path).join("new");
     let failed = |source| DataDirError::io(&waiting, "write a checkpoint in", source);
     let mut folder = Folder::of(&waiting, survivor.folder.owner());

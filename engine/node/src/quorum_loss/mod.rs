@@ -3,12 +3,15 @@
 //!
 //! ```text
 //! open     take the directories of the survivors, read their logs and checkpoints      survivor
-//! plan     for each group: which log, which members, what may be missing               plan, pure
+//! plan     for each group: which log, which members, what may be missing               pontoon_multiraft::quorum_loss
 //! make     new logs and checkpoints beside the old ones                                make
 //! commit   put them in their places, the old ones into DIR/recovery                    pre_image, record
 //!          ... start the nodes, look at the data ...
 //! confirm  remove DIR/recovery            undo     bring back what was, to the byte
 //! ```
+//!
+//! What is decided, and how each replica begins anew, stands in the pure core, where the simulator does it too; here are
+//! directories, files and the way back.
 //!
 //! `docs/RECOVERY.md` is for the operator, decision 0006 has the reasons.
 //!
@@ -29,7 +32,6 @@
 
 mod error;
 mod make;
-pub mod plan;
 mod pre_image;
 mod record;
 mod survivor;
@@ -42,6 +44,7 @@ use pontoon_types::{Entry, EntryKind, GroupId, Index, NodeId};
 use pontoon_wal::transplant::LogAtRest;
 
 pub use error::RecoverError;
+pub use pontoon_multiraft::quorum_loss as plan;
 pub use record::{check_start, recovery_dir};
 
 use crate::identity::{DataDir, Identity};
@@ -83,20 +86,15 @@ impl Survivors {
 
     /// What would be done.
     pub fn plan(&self) -> Plan {
-        let mut found: BTreeMap<GroupId, BTreeMap<NodeId, SurvivingReplica>> = BTreeMap::new();
-        for survivor in &self.survivors {
-            for (group, of) in &survivor.replicas {
-                found.entry(*group).or_default().insert(survivor.node(), of.replica.clone());
-            }
-        }
         let first = self.survivors[0].data_dir.identity();
         let initial = (FIRST_RANGE_GROUP.0..).take(first.ranges as usize).map(GroupId);
-        let absent = initial.filter(|group| !found.contains_key(group)).collect();
-        let groups = found.into_iter().map(|(group, survivors)| plan::plan(group, survivors)).collect();
         let nodes: BTreeSet<NodeId> =
             self.survivors.iter().flat_map(|of| &of.data_dir.identity().nodes).map(|(node, _)| *node).collect();
-        let survivors = self.survivors.iter().map(Survivor::node).collect();
-        Plan::of(first.cluster, &nodes, survivors, groups, absent)
+        let replicas = |survivor: &Survivor| -> BTreeMap<GroupId, SurvivingReplica> {
+            survivor.replicas.iter().map(|(group, at)| (*group, at.found.replica.clone())).collect()
+        };
+        let survivors = self.survivors.iter().map(|survivor| (survivor.node(), replicas(survivor))).collect();
+        Plan::for_survivors(first.cluster, &nodes, initial, survivors)
     }
 
     /// Does it, in all directories. `text` is kept beside what was before. An error before the first directory was changed

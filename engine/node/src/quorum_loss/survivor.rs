@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use pontoon_multiraft::Configuration;
-use pontoon_types::{ChunkNumber, Descriptor, Generation, GroupId, Index, LogId, NodeId};
+use pontoon_multiraft::quorum_loss::{Found, Held, counts};
+use pontoon_types::{ChunkNumber, GroupId, NodeId};
 use pontoon_wal::transplant::LogAtRest;
-use pontoon_wal::{LogIdentity, RecoveredGroup, SurveyedGroup};
+use pontoon_wal::{LogIdentity, RecoveredGroup};
 
 use super::error::RecoverError;
-use super::plan::{SurvivingReplica, term_at};
 use crate::descriptor_record;
 use crate::error::DataDirError;
 use crate::identity::DataDir;
@@ -25,21 +24,15 @@ pub(super) struct Survivor {
     /// The listed logs, in the order of the cores.
     pub(super) logs: Vec<LogAtRest>,
     pub(super) folder: Folder,
-    pub(super) replicas: BTreeMap<GroupId, Found>,
+    pub(super) replicas: BTreeMap<GroupId, Located>,
 }
 
 /// A replica, and where it is.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct Located {
     /// The log that holds it, by its place.
     pub(super) log: usize,
-    pub(super) replica: SurvivingReplica,
-    /// The newest descriptor that stands on the disk.
-    pub(super) descriptor: Descriptor,
-    /// The entry up to which its state is in the store, if that counts.
-    pub(super) checkpoint: Option<LogId>,
-    /// The log does not hold the checkpoint, so it begins anew behind it (law 18).
-    pub(super) is_reset: bool,
+    pub(super) found: Found,
 }
 
 impl Survivor {
@@ -77,53 +70,29 @@ impl Survivor {
         self.data_dir.identity().node
     }
 
-    fn find(&self, log: usize, group: GroupId, kept: &RecoveredGroup) -> Result<Found, RecoverError> {
+    fn find(&self, log: usize, group: GroupId, kept: &RecoveredGroup) -> Result<Located, RecoverError> {
         let dir = self.data_dir.log_dir(self.data_dir.identity().logs[log]);
         let unreadable = || DataDirError::Descriptor { path: dir.clone(), group };
         let created = descriptor_record::decode(&kept.descriptor).ok_or_else(unreadable)?;
         let surveyed = self.logs[log].survey(group).map_err(|source| RecoverError::log(&dir, source))?;
-        let stored = self.checkpoint(group, kept)?;
-        let settled = stored.as_ref().map_or(kept.compacted, |stored| stored.meta().last);
-        let is_reset = term_at(kept.compacted, &surveyed.starts, kept.last.index, settled.index) != Some(settled.term);
-        let last = if is_reset { settled } else { kept.last };
-        let founders = match &stored {
-            Some(stored) => Configuration::decode(&stored.meta().configuration).ok(),
-            None => Configuration::of_voters(created.members.iter().copied()).ok(),
-        };
-        let founders = founders.ok_or_else(unreadable)?;
-        let behind = |index: Index| !is_reset && index > settled.index;
-        let (configurations, are_known) = configurations(founders, &surveyed, behind);
-        let rotten = surveyed.lost.iter().filter(|id| behind(id.index)).collect::<Vec<_>>();
-        let unusable = if stored.is_none() && kept.compacted.index > Index(0) {
-            Some(format!("its state up to {} is lost: there is no checkpoint that can be read", kept.compacted))
-        } else if let Some(first) = rotten.first() {
-            Some(format!("the payloads of {} entries are rotten, the first is {first}", rotten.len()))
-        } else {
-            (!are_known).then(|| "an entry that names its members cannot be read".to_string())
-        };
-        let descriptor = stored.as_ref().map_or(created, |stored| stored.meta().descriptor.clone());
-        let changes = surveyed.configurations.len() as u64;
-        let replica = SurvivingReplica {
+        let held = Held {
             replica: kept.replica,
+            created,
             hard_state: kept.hard_state,
             vote_lost: kept.vote_lost,
-            committed: settled,
-            compacted: if is_reset { settled } else { kept.compacted },
-            starts: if is_reset { Vec::new() } else { surveyed.starts },
-            last,
-            configurations,
-            generation: Generation(descriptor.generation.0.saturating_add(changes)),
-            unusable,
+            compacted: kept.compacted,
+            last: kept.last,
+            starts: surveyed.starts,
+            configurations: surveyed.configurations,
+            rotten: surveyed.lost,
+            checkpoint: self.checkpoint(group, kept)?.map(|stored| stored.meta().clone()),
         };
-        let checkpoint = stored.map(|stored| stored.meta().last);
-        Ok(Found { log, replica, descriptor, checkpoint, is_reset })
+        Ok(Located { log, found: Found::of(held).ok_or_else(unreadable)? })
     }
 
     /// The checkpoint of a replica, if it is whole and of use, with every chunk of it.
     fn checkpoint(&self, group: GroupId, kept: &RecoveredGroup) -> Result<Option<StoredCheckpoint>, RecoverError> {
-        let counts = |stored: &StoredCheckpoint| {
-            stored.meta().replica == kept.replica && stored.meta().last.index >= kept.compacted.index
-        };
+        let counts = |stored: &StoredCheckpoint| counts(stored.meta(), kept.replica, kept.compacted);
         let read = |stored: StoredCheckpoint| {
             (0..stored.chunks()).try_for_each(|number| stored.chunk(ChunkNumber(number)).map(drop)).map(|()| stored)
         };
@@ -132,16 +101,4 @@ impl Survivor {
             stored => Ok(stored?),
         }
     }
-}
-
-/// The configurations that may be in force, the oldest first, and whether all that stand there can be read.
-fn configurations(
-    founders: Configuration,
-    surveyed: &SurveyedGroup,
-    behind: impl Fn(Index) -> bool,
-) -> (Vec<Configuration>, bool) {
-    let named = surveyed.configurations.iter().filter(|entry| behind(entry.id.index));
-    let named: Vec<_> = named.map(|entry| Configuration::decode(&entry.payload).ok()).collect();
-    let are_known = named.iter().all(Option::is_some);
-    (std::iter::once(founders).chain(named.into_iter().flatten()).collect(), are_known)
 }

@@ -2,4 +2,3 @@
 
 mod faults;
 mod nodes;
-mod plan;

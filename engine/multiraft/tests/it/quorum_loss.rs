@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pontoon::quorum_loss::plan::{Plan, Recovery, SurvivingReplica, Verdict, plan};
-use pontoon::{Change, Configuration};
+use pontoon_multiraft::quorum_loss::{Plan, Recovery, SurvivingReplica, Verdict, plan};
+use pontoon_multiraft::{Change, Configuration};
 use pontoon_types::limits::RECOVERY_JUMP;
 use pontoon_types::{ClusterId, Generation, GroupId, HardState, Index, LogId, Member, NodeId, ReplicaId, Term};
 use proptest::prelude::*;

@@ -34,9 +34,11 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use pontoon_multiraft::Configuration;
+use pontoon_raft::membership::Configuration;
 use pontoon_types::limits::RECOVERY_JUMP;
 use pontoon_types::{ClusterId, Generation, GroupId, HardState, Index, LogId, Member, NodeId, ReplicaId, Term};
+
+use super::term_at;
 
 /// A replica of a group as a survivor holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,6 +185,25 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The plan for a cluster of these nodes that began with `initial` groups, by what its survivors have.
+    pub fn for_survivors(
+        cluster: ClusterId,
+        nodes: &BTreeSet<NodeId>,
+        initial: impl IntoIterator<Item = GroupId>,
+        survivors: BTreeMap<NodeId, BTreeMap<GroupId, SurvivingReplica>>,
+    ) -> Plan {
+        let names = survivors.keys().copied().collect();
+        let mut found: BTreeMap<GroupId, BTreeMap<NodeId, SurvivingReplica>> = BTreeMap::new();
+        for (node, replicas) in survivors {
+            for (group, of) in replicas {
+                found.entry(group).or_default().insert(node, of);
+            }
+        }
+        let absent = initial.into_iter().filter(|group| !found.contains_key(group)).collect();
+        let groups = found.into_iter().map(|(group, survivors)| plan(group, survivors)).collect();
+        Plan::of(cluster, nodes, names, groups, absent)
+    }
+
     /// The plan for a cluster of these nodes.
     pub fn of(
         cluster: ClusterId,
@@ -289,13 +310,4 @@ fn new_members(survivors: &BTreeMap<NodeId, SurvivingReplica>, base: NodeId) -> 
     let nodes = survivors.iter().filter(|(node, of)| stays(**node, of)).map(|(node, _)| *node);
     let members = nodes.zip(first..).map(|(node, replica)| Member { node, replica: ReplicaId(replica) });
     Configuration::of_voters(members).ok()
-}
-
-/// What of an index is known in a log: the term of the entry, if it is there.
-pub fn term_at(compacted: LogId, starts: &[LogId], last: Index, index: Index) -> Option<Term> {
-    if index == compacted.index {
-        return Some(compacted.term);
-    }
-    let place = starts.partition_point(|start| start.index <= index).checked_sub(1)?;
-    (index > compacted.index && index <= last).then(|| starts[place].term)
 }
