@@ -3,6 +3,7 @@
 //! [`CoreConfig::mutated`] is the constant `false` and the compiler leaves nothing of it in the code path.
 
 use crate::CoreConfig;
+use crate::quorum_loss::Rules;
 
 /// A bug, and the law it breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,12 +108,18 @@ pub enum CoreMutation {
     LeaseDespitePermit,
     /// A promise counts for groups in which its giver follows somebody else (law 8).
     LeaseWithoutAcceptance,
+    /// A group that lost its quorum begins anew from the log with the highest last entry, whatever is known to be committed.
+    HighestEntryAlone,
+    /// It begins anew from the log of any survivor.
+    AnyBase,
+    /// The survivors go on as the replicas that they were (law 11).
+    KeepReplicas,
 }
 
 #[cfg(feature = "mutations")]
 impl CoreMutation {
     /// All of them.
-    pub const ALL: [CoreMutation; 49] = [
+    pub const ALL: [CoreMutation; 52] = [
         CoreMutation::JoinOpenRound,
         CoreMutation::ReuseRoundId,
         CoreMutation::ConfirmAnyTerm,
@@ -162,6 +169,9 @@ impl CoreMutation {
         CoreMutation::SpeakUnjudged,
         CoreMutation::LeaseDespitePermit,
         CoreMutation::LeaseWithoutAcceptance,
+        CoreMutation::HighestEntryAlone,
+        CoreMutation::AnyBase,
+        CoreMutation::KeepReplicas,
     ];
 }
 
@@ -175,6 +185,23 @@ impl CoreConfig {
     /// Whether support comes and goes by chance. That is no bug: it is a hint, so nothing unsafe may follow.
     pub(crate) fn hints_lie(&self) -> bool {
         self.hints_lie
+    }
+}
+
+#[cfg(feature = "mutations")]
+impl Rules {
+    /// Whether this bug was chosen.
+    pub(crate) fn mutated(&self, mutation: CoreMutation) -> bool {
+        self.mutation == Some(mutation)
+    }
+}
+
+#[cfg(not(feature = "mutations"))]
+impl Rules {
+    /// Never, without the feature.
+    #[inline(always)]
+    pub(crate) const fn mutated(&self, _: CoreMutation) -> bool {
+        false
     }
 }
 

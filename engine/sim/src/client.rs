@@ -468,8 +468,8 @@ impl World {
                 self.counts.foreign += 1;
                 let slot = &mut self.clients[client].lanes[lane];
                 let definite = |pending: &Pending| matches!(pending.ask, Ask::Write(_)) && !pending.uncertain;
-                if slot.pending.take().is_some_and(|pending| definite(&pending)) {
-                    self.history.refused(group, slot.process, slot.sequence);
+                if let Some(pending) = slot.pending.take().filter(definite) {
+                    self.history.refused(group, slot.process, slot.sequence, pending.call);
                 }
                 self.wake_lane_after(client, lane, wait);
                 return Ok(());
@@ -497,7 +497,7 @@ impl World {
         }
         let Some((_, connection)) = pending.attempt else {
             if let Ask::Write(_) = pending.ask {
-                self.history.refused(pending.group, slot.process, slot.sequence);
+                self.history.refused(pending.group, slot.process, slot.sequence, pending.call);
             }
             self.counts.given_up += 1;
             let wait = self.random.until_next(self.options.client.think_mean);

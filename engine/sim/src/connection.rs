@@ -123,9 +123,13 @@ impl World {
                 return Err(Broken::BadReply(format!("{ask:?} was answered by {outcome:?}")));
             }
         }
+        let base = self.history.base_of(group, call);
+        let executed = self.invariants.executed_at(group, process, sequence);
+        let is_write = matches!(pending.ask, Ask::Write(_));
+        let in_base = is_write && executed.is_some_and(|index| index <= base);
         for (key, action, value) in done {
             self.clients[client].seen.insert(key.clone(), value);
-            self.history.record(group, &key, returned(call, moment, action), &mut self.random);
+            self.history.record(group, &key, returned(call, moment, action), in_base, &mut self.random);
         }
         Ok(())
     }
@@ -187,7 +191,7 @@ impl World {
         for operation in operations {
             let (action, _) = self.written(operation, None).expect("law: a client writes values of the history only");
             let open = Operation { call: pending.call, return_: None, action };
-            self.history.record(pending.group, operation.key(), open, &mut self.random);
+            self.history.record(pending.group, operation.key(), open, false, &mut self.random);
         }
     }
 }

@@ -20,6 +20,7 @@ use pontoon_types::{
 #[cfg(feature = "mutations")]
 use pontoon_types::{HardState, Write};
 use pontoon_wal::memory::MemoryDisk;
+use pontoon_wal::transplant::{LogAtRest, NewLog};
 use pontoon_wal::{Log, LogError, LogIdentity, Options, Preparation, ReadError, Recovered, RecoveredGroup, Rot};
 
 use crate::damage::Damage;
@@ -356,6 +357,63 @@ impl Disk {
             return Err((LogLaw::IntactLogOpens, format!("reports losses of {group} that nothing has caused")));
         }
         self.oracle.recovered(found, clean)
+    }
+
+    /// Reads the log as it lies there, with nobody having it open, and lets the oracle judge what it holds. From then on that is
+    /// what the disk holds: nobody opens it again.
+    pub(crate) fn at_rest(&mut self) -> Result<LogAtRest, (LogLaw, String)> {
+        self.stop();
+        let unreadable = |error: LogError| (LogLaw::IntactLogOpens, format!("cannot be read at rest: {error}"));
+        let log = LogAtRest::of(Box::new(self.medium.clone())).map_err(unreadable)?;
+        let mut found = BTreeMap::new();
+        for (group, RecoveredGroup { replica, hard_state, compacted, vote_lost, .. }) in log.groups() {
+            let (mut entries, mut lost) = (Vec::new(), Vec::new());
+            let see = &mut |entry: Entry, is_intact: bool| {
+                if !is_intact {
+                    lost.push(entry.id.index);
+                }
+                entries.push(entry);
+            };
+            log.each_entry(group, Index(0), see).map_err(unreadable)?;
+            found.insert(group, FoundReplica { hard_state, compacted, replica, entries, lost, vote_lost });
+        }
+        self.oracle.recovered(&found, false)?;
+        Ok(log)
+    }
+
+    /// Another log and other checkpoints stand in the place of those that were here. `identity` and `above` are those with which
+    /// the log was made.
+    pub(crate) fn put_in_place(&mut self, medium: MemoryDisk, made: &NewLog, oracle: Oracle, store: Store) {
+        let (identity, incarnation) = (made.identity, made.above);
+        *self = Disk {
+            proven: medium.syncs(),
+            medium,
+            identity,
+            oracle,
+            store,
+            incarnation,
+            options: self.options.clone(),
+            ledger: std::mem::take(&mut self.ledger),
+            seal_at: None,
+            slow_until: self.slow_until,
+            log: None,
+            flight: None,
+            failures: 0,
+            damage: Vec::new(),
+            is_freshly_damaged: false,
+            latent: BTreeSet::new(),
+            committed: BTreeMap::new(),
+            image: None,
+            mark: LogMark(0),
+            before: None,
+            #[cfg(feature = "mutations")]
+            lagging: Vec::new(),
+        };
+    }
+
+    /// Whose log it is.
+    pub(crate) fn identity(&self) -> LogIdentity {
+        self.identity
     }
 
     /// Takes one append.

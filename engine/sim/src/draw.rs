@@ -10,6 +10,7 @@ use crate::options::{
 };
 use crate::orders::OrderOptions;
 use crate::parts::Part;
+use crate::quorum_loss::LossOptions;
 use crate::random::Random;
 use crate::repeats::RepeatOptions;
 
@@ -38,6 +39,7 @@ impl Options {
             handicap: *random.pick(&HANDICAPS),
             orders: OrderOptions::default(),
             repeats: RepeatOptions::default(),
+            loss: LossOptions::default(),
             outcomes_only: overrides.outcomes_only,
             leases: overrides.leases || overrides.long_leases,
             #[cfg(feature = "mutations")]
@@ -75,7 +77,11 @@ impl Options {
             options.disk.old_image_ppm = *Random::new(seed ^ 0x696d_6167_6573).pick(&[0, 0, 600_000]);
         }
         options.process.drift_max_ppm = overrides.drift_ppm.unwrap_or(options.process.drift_max_ppm);
-        if overrides.changes {
+        let is_asked_otherwise = overrides.old_images || overrides.handicap.is_some();
+        if overrides.quorum_loss || !is_asked_otherwise {
+            options.loss = LossOptions::draw(&options, overrides.quorum_loss);
+        }
+        if overrides.changes || !options.loss.after.is_zero() {
             for part in [Part::Handicap, Part::Damage, Part::Rot, Part::OldImages] {
                 options.switch_off(part);
             }
@@ -85,6 +91,9 @@ impl Options {
             options.orders.change_interval = options.core.election_timeout;
         }
         draw_store(&mut random, &mut options);
+        if !options.loss.after.is_zero() {
+            options.switch_off(Part::Rot);
+        }
         let has_spares = !options.orders.change_interval.is_zero() && random.chance(500_000);
         options.founders = if has_spares { options.nodes.min(3) } else { options.nodes };
         options.repeats = RepeatOptions::draw(&options);

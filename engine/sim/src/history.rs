@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use pontoon_types::{ClientId, Descriptor, GroupId};
+use pontoon_types::{ClientId, Descriptor, GroupId, Index};
 
 use crate::invariants::Invariants;
 use crate::linear::{self, Action, Operation, Refuted, Value};
@@ -41,8 +41,23 @@ pub struct History {
     unknown: BTreeMap<Bytes, u32>,
     /// Lengths of the fillings of all values, by number.
     fillings: Vec<u32>,
-    /// Writes that were definitely refused and given up.
-    refused: Vec<(GroupId, ClientId, u64)>,
+    /// Writes that were definitely refused and given up, and up to where they may stand in the log all the same.
+    refused: Vec<(GroupId, ClientId, u64, Index)>,
+    /// The groups that began anew and may miss writes.
+    anew: BTreeMap<GroupId, Anew>,
+    /// The histories that ended then.
+    ended: BTreeMap<Bytes, Vec<Operation>>,
+}
+
+/// A group that began anew and may miss writes.
+#[derive(Debug)]
+struct Anew {
+    /// When, in the history's moments.
+    at: u64,
+    /// The last entry of its base.
+    base: Index,
+    /// The values with which its keys began.
+    values: BTreeMap<Bytes, Value>,
 }
 
 impl History {
@@ -55,6 +70,8 @@ impl History {
             unknown: BTreeMap::new(),
             fillings: vec![0],
             refused: Vec::new(),
+            anew: BTreeMap::new(),
+            ended: BTreeMap::new(),
         };
         for descriptor in descriptors {
             let prefix = descriptor.range.start.to_vec();
@@ -134,8 +151,47 @@ impl History {
         }
     }
 
-    /// Adds an operation on one key to its history.
-    pub fn record(&mut self, group: GroupId, key: &Bytes, operation: Operation, random: &mut Random) {
+    /// The group begins anew now, and may miss writes. `value` gives what a key has in its base, which ends with the entry at
+    /// `base`.
+    pub(crate) fn begin_anew(
+        &mut self,
+        group: GroupId,
+        base: Index,
+        value: impl Fn(&[u8]) -> Option<Bytes>,
+    ) -> Result<(), Broken> {
+        let at = self.moment();
+        // What was refused may stand in the base: there nothing was committed in its place.
+        self.refused.iter_mut().filter(|(of, ..)| *of == group).for_each(|(.., beyond)| *beyond = base);
+        let mut values = BTreeMap::new();
+        for key in self.made_keys(group) {
+            values.insert(key.clone(), self.value_of(value(&key).as_ref())?);
+            let operations = self.operations.remove(&key).unwrap_or_default();
+            let open = operations.iter().filter(|operation| operation.return_.is_none()).copied().collect();
+            self.operations.insert(key.clone(), open);
+            self.ended.insert(key, operations);
+        }
+        self.anew.insert(group, Anew { at, base, values });
+        Ok(())
+    }
+
+    /// Up to where a request that was called at this moment may stand in the log of the group by what its life before did.
+    pub(crate) fn base_of(&self, group: GroupId, call: u64) -> Index {
+        self.anew.get(&group).filter(|anew| call < anew.at).map_or(Index(0), |anew| anew.base)
+    }
+
+    /// Adds an operation on one key to its history. `in_base` says that it is a write that was carried out in the base of a
+    /// group that began anew meanwhile.
+    pub fn record(&mut self, group: GroupId, key: &Bytes, operation: Operation, in_base: bool, random: &mut Random) {
+        if self.anew.get(&group).is_some_and(|anew| operation.call < anew.at) {
+            if !matches!(operation.action, Action::Get { .. }) {
+                let open = Operation { return_: None, action: operation.action.without_result(), ..operation };
+                self.ended.entry(key.clone()).or_default().push(open);
+            }
+            if in_base {
+                random.draw();
+                return;
+            }
+        }
         let operations = self.operations.entry(key.clone()).or_default();
         operations.push(operation);
         let long = operations.len() >= KEY_OPERATIONS_MAX;
@@ -153,26 +209,36 @@ impl History {
     }
 
     /// Notes a write that was refused for good.
-    pub fn refused(&mut self, group: GroupId, client: ClientId, sequence: u64) {
-        self.refused.push((group, client, sequence));
+    pub fn refused(&mut self, group: GroupId, client: ClientId, sequence: u64, call: u64) {
+        self.refused.push((group, client, sequence, self.base_of(group, call)));
     }
 
     /// How many operations on single keys there are.
     pub fn operations_on_keys(&self) -> usize {
-        self.operations.values().map(Vec::len).sum()
+        self.operations.values().chain(self.ended.values()).map(Vec::len).sum()
+    }
+
+    /// What was refused for good stands in no log, in that of one group or of any.
+    pub(crate) fn check_refusals(&self, invariants: &Invariants, only: Option<GroupId>) -> Result<(), Broken> {
+        for (group, client, sequence, beyond) in &self.refused {
+            let (group, client, sequence) = (*group, *client, *sequence);
+            let executed = invariants.executed_at(group, client, sequence).filter(|index| index > beyond);
+            if let Some(index) = executed.filter(|_| only.is_none_or(|only| only == group)) {
+                return Err(Broken::RefusedButExecuted { group, client, sequence, index });
+            }
+        }
+        Ok(())
     }
 
     /// Checks everything that can be checked at the end of a run. Returns how many keys were too wide to decide.
     pub fn check(&self, invariants: &Invariants) -> Result<u64, Broken> {
-        for (group, client, sequence) in &self.refused {
-            let (group, client, sequence) = (*group, *client, *sequence);
-            if let Some(index) = invariants.executed_at(group, client, sequence) {
-                return Err(Broken::RefusedButExecuted { group, client, sequence, index });
-            }
-        }
+        self.check_refusals(invariants, None)?;
+        let value = |key: &Bytes| self.anew.values().find_map(|anew| anew.values.get(key)).copied().flatten();
+        let present = self.operations.iter().map(|(key, operations)| (key, value(key), operations));
+        let ended = self.ended.iter().map(|(key, operations)| (key, None, operations));
         let mut undecided = 0;
-        for (key, operations) in &self.operations {
-            match linear::check(operations) {
+        for (key, first, operations) in ended.chain(present) {
+            match linear::check_from(first, operations) {
                 Ok(()) => {}
                 Err(Refuted::TooWide) => undecided += 1,
                 Err(Refuted::Impossible { operation, possible }) => {

@@ -26,6 +26,7 @@ impl World {
     pub(crate) fn past(&mut self, place: Place) -> Past {
         let life = self.lives.draw().max(1);
         let (disk, vouched) = (&self.disks[&place], self.has_lost_its_witnesses(place));
+        let vouched = vouched || self.nodes[&place.node].vouched;
         Past { life, log: disk.log_id(), mark: disk.mark(), ledger: disk.ledger.clone(), vouched }
     }
 
@@ -33,9 +34,14 @@ impl World {
     /// its operator knows that its disk is as it was, and starts it once more, vouching for it.
     fn has_lost_its_witnesses(&self, place: Place) -> bool {
         let disk = &self.disks[&place];
-        let is_witness = |node: &NodeId| disk.ledger.peers.get(node).is_none_or(|record| record.witness);
+        let is_witness = |node: &NodeId| {
+            self.loss.knows(place.node, *node) && disk.ledger.peers.get(node).is_none_or(|record| record.witness)
+        };
         let mut witnesses = self.nodes.iter().filter(|(node, _)| **node != place.node && is_witness(node));
-        self.lost_nodes() > 0 && !disk.is_rolled_back() && witnesses.all(|(_, node)| node.lost)
+        // Who is no node of the cluster any more is gone for good, whether it came back or not.
+        (self.lost_nodes() > 0 || self.loss.has_happened())
+            && !disk.is_rolled_back()
+            && witnesses.all(|(_, node)| node.lost)
     }
 
     /// Whether a core waits in vain for its witnesses, which were lost after it had started.

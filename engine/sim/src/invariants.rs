@@ -13,6 +13,8 @@
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 
+use bytes::Bytes;
+use pontoon_multiraft::quorum_loss::Recovery;
 use pontoon_multiraft::sessions::SessionLimits;
 use pontoon_multiraft::{Configuration, CoreWrite, GroupView, Role, Standing};
 use pontoon_types::{
@@ -27,26 +29,11 @@ use crate::once::Once;
 use crate::orders::in_force_since;
 use crate::replica_log::ReplicaLog;
 use crate::trace::{Digest, Place};
+use crate::truth::Truths;
 use crate::violation::Broken;
 
 /// All disks, by place.
 pub type Disks = BTreeMap<Place, Disk>;
-
-/// What is true of one group for all time.
-#[derive(Debug)]
-struct Truth {
-    descriptor: Descriptor,
-    leaders: BTreeMap<Term, ReplicaId>,
-    votes: BTreeMap<(ReplicaId, Term), ReplicaId>,
-    /// Every entry that any replica ever appended: the entry before it, and the digest of its payload.
-    entries: BTreeMap<LogId, (LogId, u64)>,
-    /// The committed configurations, by their places.
-    configurations: Vec<(Index, Configuration)>,
-    /// The committed log, and a term at or above the one in which each entry was committed.
-    committed: Vec<(LogId, Term)>,
-    once: Once,
-    digests: BTreeMap<Index, u64>,
-}
 
 /// What one replica looked like after its last turn, and its log in memory.
 #[derive(Debug)]
@@ -109,7 +96,7 @@ pub enum Change {
 /// The checker.
 #[derive(Debug)]
 pub struct Invariants {
-    groups: BTreeMap<GroupId, Truth>,
+    truths: Truths,
     replicas: BTreeMap<(Place, GroupId), Replica>,
     core_writes: BTreeMap<Place, u64>,
     /// Views checked, to show that the checker had something to check.
@@ -119,20 +106,10 @@ pub struct Invariants {
 }
 
 impl Invariants {
-    /// A checker for these groups.
-    pub fn new(descriptors: &[Descriptor], sessions: SessionLimits) -> Invariants {
-        let truth = |descriptor: &Descriptor| Truth {
-            descriptor: descriptor.clone(),
-            leaders: BTreeMap::new(),
-            votes: BTreeMap::new(),
-            entries: BTreeMap::new(),
-            configurations: Vec::new(),
-            committed: Vec::new(),
-            once: Once::new(descriptor.group, descriptor.range.clone(), sessions),
-            digests: BTreeMap::new(),
-        };
+    /// A checker for these groups, some of which may begin anew.
+    pub fn new(descriptors: &[Descriptor], sessions: SessionLimits, may_begin_anew: bool) -> Invariants {
         Invariants {
-            groups: descriptors.iter().map(|descriptor| (descriptor.group, truth(descriptor))).collect(),
+            truths: Truths::new(descriptors, sessions, may_begin_anew),
             replicas: BTreeMap::new(),
             core_writes: BTreeMap::new(),
             checked: 0,
@@ -175,7 +152,7 @@ impl Invariants {
                 return Err(bad(format!("it truncates from {from} but has committed {}", replica.committed)));
             }
             replica.log.write(write).map_err(bad)?;
-            let truth = self.groups.get_mut(group).expect("law: a core holds groups of its cluster");
+            let truth = self.truths.of_mut(*group, replica.me);
             for entry in &write.entries {
                 let previous = replica.log.id_at(entry.id.index.previous()).unwrap_or_default();
                 truth.matches(entry, previous).map_err(|id| Broken::LogMatching { group: *group, id, place })?;
@@ -262,8 +239,8 @@ impl Invariants {
         changes: &mut Vec<Change>,
     ) -> Result<(), Broken> {
         let (group, term) = (view.group(), view.term());
-        let truth = self.groups.get_mut(&group).expect("law: a core holds groups of its cluster");
         let replica = self.replicas.get_mut(&(place, group)).expect("law: only started replicas are seen");
+        let truth = self.truths.of_mut(group, replica.me);
         let leads = (view.role() == Role::Leader).then_some(term);
         if (view.role(), leads) == (replica.role, replica.leads) {
             return Ok(());
@@ -322,7 +299,7 @@ impl Invariants {
         }
         let new: Vec<Entry> = replica.log.between(before, after).to_vec();
         let compacted = replica.log.compacted;
-        let truth = self.groups.get_mut(&group).expect("law: a core holds groups of its cluster");
+        let truth = self.truths.of_mut(group, replica.me);
         let known = truth.committed.len();
         let is_committed = truth.id_at(compacted.index) == Some(compacted);
         if compacted.index > before && !is_committed {
@@ -364,7 +341,7 @@ impl Invariants {
         if std::mem::replace(&mut replica.members_at, compacted) == compacted {
             return Ok(());
         }
-        let truth = &self.groups[&group];
+        let truth = self.truths.of(group, replica.me);
         let in_force = in_force_since(&truth.descriptor, &truth.configurations, &replica.log, view.last());
         match in_force.last() {
             Some(says) if says != view.configuration() => {
@@ -391,8 +368,8 @@ impl Invariants {
         if !view.holds_state() {
             return Ok(());
         }
-        let truth = self.groups.get_mut(&group).expect("law: a core holds groups of its cluster");
-        let log = &self.replicas[&(place, group)].log;
+        let Replica { me, log, .. } = &self.replicas[&(place, group)];
+        let truth = self.truths.of_mut(group, *me);
         truth.once.apply(log, applied)?;
         if truth.once.digest_at(applied).is_some_and(|digest| digest != view.digest()) {
             return Err(Broken::StateDiffers { group, applied, place });
@@ -433,7 +410,7 @@ impl Invariants {
         let listed = beacon.page.iter().flat_map(|page| &page.claims).map(|claim| (claim.group, claim.term));
         for (group, term) in changes.chain(listed) {
             let Some(me) = self.replicas.get(&(place, group)).map(|replica| replica.me) else { continue };
-            self.groups.get_mut(&group).expect("law: a core holds groups of its cluster").leads(group, term, me)?;
+            self.truths.of_mut(group, me).leads(group, term, me)?;
         }
         Ok(())
     }
@@ -446,7 +423,7 @@ impl Invariants {
         disk: &ReplicaLog,
     ) -> Result<(), Broken> {
         let Message { from, to, term, body } = message;
-        let truth = self.groups.get_mut(&group).expect("law: a core holds groups of its cluster");
+        let truth = self.truths.of_mut(group, *from);
         let not_durable = |what: String| {
             let durable =
                 format!("term {}, vote {:?}, last {}", disk.hard_state.term, disk.hard_state.vote, disk.last());
@@ -485,7 +462,7 @@ impl Invariants {
 
     /// Where a request was carried out, as far as any replica has applied.
     pub fn executed_at(&self, group: GroupId, client: ClientId, sequence: u64) -> Option<Index> {
-        self.groups.get(&group)?.once.executed_at(client, sequence)
+        self.truths.get(group)?.once.executed_at(client, sequence)
     }
 
     /// A client heard that its request was carried out and came to this: it was, and did when it was.
@@ -496,7 +473,7 @@ impl Invariants {
         sequence: u64,
         outcomes: &[OperationOutcome],
     ) -> Result<(), Broken> {
-        match self.groups.get(&group).and_then(|truth| truth.once.outcomes(client, sequence)) {
+        match self.truths.get(group).and_then(|truth| truth.once.outcomes(client, sequence)) {
             None => Err(Broken::AcknowledgedNotCommitted { group, client, sequence }),
             Some(first) if first == outcomes => Ok(()),
             Some(first) => {
@@ -508,23 +485,23 @@ impl Invariants {
 
     /// Entries that were not executed: because their request had been, and because it was forgotten.
     pub fn not_executed(&self) -> (u64, u64) {
-        let sum = |of: fn(&Once) -> u64| self.groups.values().map(|truth| of(&truth.once)).sum();
+        let sum = |of: fn(&Once) -> u64| self.truths.all().map(|truth| of(&truth.once)).sum();
         (sum(|once| once.repeated), sum(|once| once.forgotten))
     }
 
     /// Leaders elected so far, in all groups.
     pub fn elections(&self) -> u64 {
-        self.groups.values().map(|truth| truth.leaders.len() as u64).sum()
+        self.truths.all().map(|truth| truth.leaders.len() as u64).sum()
     }
 
     /// Entries committed so far, in all groups.
     pub fn entries_committed(&self) -> u64 {
-        self.groups.values().map(|truth| truth.committed.len() as u64).sum()
+        self.truths.all().map(|truth| truth.committed.len() as u64).sum()
     }
 
     /// The node of the newest leader of a group.
     pub fn newest_leader(&self, group: GroupId) -> Option<NodeId> {
-        let truth = self.groups.get(&group)?;
+        let truth = self.truths.get(group)?;
         let (_, leader) = truth.leaders.last_key_value()?;
         let known = truth.configurations.iter().rev().find_map(|(_, configuration)| configuration.node_of(*leader));
         known.or_else(|| truth.descriptor.node_of(*leader))
@@ -532,7 +509,7 @@ impl Invariants {
 
     /// Whether what an operator has ordered has come about, at the moment of the order or later.
     pub fn is_carried_out(&self, group: GroupId, order: &Order) -> bool {
-        let Some(truth) = self.groups.get(&group) else { return false };
+        let Some(truth) = self.truths.get(group) else { return false };
         match order {
             Order::Members { generation, voters, learners } => {
                 let founders = Configuration::of_voters(truth.descriptor.members.iter().copied()).ok();
@@ -552,9 +529,52 @@ impl Invariants {
         }
     }
 
+    /// A group begins anew by a plan: `descriptor` has its new members, and each of them has `log`. `committed` is up to where a
+    /// survivor shows it to be committed. Nothing of what is known to be committed may be missing, unless the lost members may
+    /// have decided alone, and nothing of the life before may pass for something of the one that begins (law 11). Returns
+    /// whether something that was committed is missing.
+    pub(crate) fn begin_anew(
+        &mut self,
+        recovery: &Recovery,
+        descriptor: &Descriptor,
+        log: &ReplicaLog,
+        (committed, survivors): (LogId, &[ReplicaId]),
+        sessions: SessionLimits,
+    ) -> Result<bool, Broken> {
+        let group = descriptor.group;
+        let truth = self.truths.get(group).expect("law: only groups of the cluster begin anew");
+        let first = recovery.configuration.voters().min().unwrap_or_default();
+        let (term, replica) = truth.highest();
+        if first <= replica {
+            return Err(Broken::NamedAgain { group, replica: first });
+        }
+        let highest = truth.configurations.len() as u64 + truth.descriptor.generation.0;
+        if recovery.entry.term <= term || recovery.generation.0 <= highest {
+            let what = format!("term {} and generation {}", recovery.entry.term, recovery.generation);
+            return Err(Broken::NotAnew { group, what });
+        }
+        if !log.covers(committed) {
+            return Err(Broken::BaseLacks { group, missing: committed });
+        }
+        let missing = truth.committed.iter().map(|(id, _)| *id).find(|id| !log.covers(*id));
+        // Who was just having a survivor removed may have gone on without it, if no survivor has heard of that.
+        let is_excused = recovery.may_miss || truth.may_have_gone_on_without(log, survivors);
+        if let Some(missing) = missing.filter(|_| !is_excused) {
+            return Err(Broken::BaseLacks { group, missing });
+        }
+        let may_miss = recovery.may_miss || missing.is_some();
+        let begun = self.truths.begin_anew(descriptor, (first, may_miss), log, sessions);
+        begun.map(|()| missing.is_some()).map_err(|what| Broken::NotAnew { group, what })
+    }
+
+    /// What a key of a group has, as far as the model has applied.
+    pub(crate) fn value(&self, group: GroupId, key: &[u8]) -> Option<Bytes> {
+        self.truths.get(group)?.once.value(key)
+    }
+
     /// The members of a group as far as they are committed.
     pub fn members(&self, group: GroupId) -> Option<Configuration> {
-        let truth = self.groups.get(&group)?;
+        let truth = self.truths.get(group)?;
         let committed = truth.configurations.last().map(|(_, configuration)| configuration.clone());
         committed.or_else(|| Configuration::of_voters(truth.descriptor.members.iter().copied()).ok())
     }
@@ -589,85 +609,5 @@ impl Replica {
             glance: None,
             log,
         }
-    }
-}
-
-impl Truth {
-    /// The committed entry at `index`.
-    fn id_at(&self, index: Index) -> Option<LogId> {
-        self.committed.get(index.0.checked_sub(1)? as usize).map(|(id, _)| *id)
-    }
-
-    fn leads(&mut self, group: GroupId, term: Term, leader: ReplicaId) -> Result<(), Broken> {
-        let first = *self.leaders.entry(term).or_insert(leader);
-        if first != leader {
-            return Err(Broken::TwoLeaders { group, term, first, second: leader });
-        }
-        Ok(())
-    }
-
-    /// Log matching by induction: an identity has one payload and one predecessor for all time.
-    fn matches(&mut self, entry: &Entry, previous: LogId) -> Result<(), LogId> {
-        let mut digest = Digest::default();
-        entry.payload.hash(&mut digest);
-        let history = (previous, digest.finish());
-        if *self.entries.entry(entry.id).or_insert(history) != history {
-            return Err(entry.id);
-        }
-        Ok(())
-    }
-
-    fn commit(&mut self, place: Place, entry: &Entry, term: Term) -> Result<(), Broken> {
-        let group = self.descriptor.group;
-        let Some((first, _)) = self.committed.get(entry.id.index.previous().0 as usize) else {
-            if entry.id.index.0 != self.committed.len() as u64 + 1 {
-                let what = format!("{} is committed, and nobody has committed what stands before it", entry.id);
-                return Err(Broken::Pointers { group, place, what });
-            }
-            self.committed.push((entry.id, term));
-            if entry.kind == EntryKind::Configuration
-                && let Ok(configuration) = Configuration::decode(&entry.payload)
-            {
-                self.check_named(&configuration)?;
-                self.configurations.push((entry.id.index, configuration));
-            }
-            return Ok(());
-        };
-        if *first != entry.id {
-            let (first, second) = (*first, entry.id);
-            return Err(Broken::CommittedDiffers { group, index: second.index, first, second, place });
-        }
-        Ok(())
-    }
-
-    /// A replica that was removed is never named again (law 11).
-    fn check_named(&self, next: &Configuration) -> Result<(), Broken> {
-        let group = self.descriptor.group;
-        let Some((_, before)) = self.configurations.last() else { return Ok(()) };
-        let named_again = next.members().iter().find(|(member, _)| before.has_removed(member.replica));
-        named_again.map_or(Ok(()), |(member, _)| Err(Broken::NamedAgain { group, replica: member.replica }))
-    }
-
-    /// What is committed is durable on a quorum of a configuration by which it may have been committed.
-    fn check_copies(
-        &self,
-        configurations: &[Configuration],
-        core: pontoon_types::CoreId,
-        id: LogId,
-        disks: &Disks,
-    ) -> Result<(), Broken> {
-        let group = self.descriptor.group;
-        // An acknowledgement from before a disk was put back counts: its replica helps to elect nobody who has not the entry.
-        let holds = |configuration: &Configuration, replica| {
-            let disk = configuration.node_of(replica).map(|node| &disks[&Place { node, core }]);
-            disk.is_some_and(|disk| disk.holds(group, replica, id) || disk.held(group, replica, id))
-        };
-        if configurations.iter().any(|it| it.is_quorum(|replica| holds(it, replica))) {
-            return Ok(());
-        }
-        let Some(newest) = configurations.last() else { return Ok(()) };
-        let copies = newest.voters().filter(|replica| holds(newest, *replica)).count();
-        let quorum = newest.voters().count() / 2 + 1;
-        Err(Broken::CommittedNotDurable { group, id, copies, quorum })
     }
 }

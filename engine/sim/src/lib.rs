@@ -53,6 +53,7 @@ pub mod parts;
 pub mod process;
 pub mod process_faults;
 pub mod queue;
+pub mod quorum_loss;
 pub mod random;
 pub mod read_law;
 pub mod repeats;
@@ -63,6 +64,7 @@ pub mod start;
 mod store;
 pub mod sync;
 pub mod trace;
+mod truth;
 pub mod turn;
 pub mod violation;
 pub mod world;
@@ -112,6 +114,10 @@ pub fn run(seed: u64, overrides: &Overrides) -> Report {
 fn phases(world: &mut World) -> Result<u64, Broken> {
     world.begin();
     world.run_until(Time(0) + world.options.duration)?;
+    // What was begun with a lost quorum is ended before everything has to work again.
+    while world.loss.is_under_way() {
+        world.run_until(world.now() + world.options.core.election_timeout)?;
+    }
     world.liveness_phase()?;
     world.history.check(&world.invariants)
 }

@@ -55,6 +55,18 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// The same, of which nobody knows what came of it.
+    pub fn without_result(self) -> Action {
+        match self {
+            Action::Put { value, .. } => Action::Put { value, done: false },
+            Action::Delete { .. } => Action::Delete { existed: None },
+            Action::CompareAndSet { expected, value, .. } => Action::CompareAndSet { expected, value, result: None },
+            Action::Get { value } => Action::Get { value },
+        }
+    }
+}
+
 /// One operation on one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operation {
@@ -127,6 +139,11 @@ struct Open<'a> {
 
 /// Checks the history of one key that begins absent. Operations may be in any order.
 pub fn check(history: &[Operation]) -> Result<(), Refuted> {
+    check_from(None, history)
+}
+
+/// Checks the history of one key that begins with a value.
+pub fn check_from(value: Value, history: &[Operation]) -> Result<(), Refuted> {
     let mut moments: BTreeMap<u64, (usize, bool)> = BTreeMap::new();
     for (position, operation) in history.iter().enumerate() {
         let clash = moments.insert(operation.call, (position, false)).is_some();
@@ -137,7 +154,7 @@ pub fn check(history: &[Operation]) -> Result<(), Refuted> {
         );
     }
     let mut open = Open { history, slots: Vec::new(), unknown: 0 };
-    let mut configurations = BTreeSet::from([Configuration { value: None, done: 0 }]);
+    let mut configurations = BTreeSet::from([Configuration { value, done: 0 }]);
     for (position, returns) in moments.into_values() {
         if !returns {
             open.call(position).ok_or(Refuted::TooWide)?;

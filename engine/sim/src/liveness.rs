@@ -15,7 +15,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use pontoon_multiraft::Role;
+use pontoon_multiraft::{GroupView, Role};
 use pontoon_router::core_of;
 use pontoon_types::{Descriptor, GroupId, NodeId};
 
@@ -48,7 +48,7 @@ impl World {
         let mut bound = election * BOUND_ELECTION_TIMEOUTS + promised;
         // Those that have just started register before something is broken again.
         self.run_until(self.now() + election * 2)?;
-        if self.lost_nodes() > 0 || self.has_losses() {
+        if self.lost_nodes() > 0 || self.has_losses() || self.loss.has_happened() {
             bound = election * HANDICAP_ELECTION_TIMEOUTS + promised;
         } else if self.options.handicap != Handicap::None {
             self.handicap();
@@ -103,7 +103,8 @@ impl World {
     /// A prober is served in every group, and nothing is open any more, within `bound` and the time that the prober's
     /// own operations take.
     fn serve_within(&mut self, bound: Duration, open: impl Fn(&World) -> Option<String>) -> Result<(), Broken> {
-        let groups = self.group_ids();
+        let groups: Vec<GroupId> =
+            self.group_ids().into_iter().filter(|group| !self.loss.dead.contains(group)).collect();
         let reads = groups.iter().map(|group| self.history.made_keys(*group).len()).max().unwrap_or(0);
         let scripts = groups.into_iter().map(|group| Some(self.probe(group))).collect();
         self.add_client(scripts);
@@ -212,7 +213,8 @@ impl World {
 
     /// Why some group has not converged, if one has not.
     fn unconverged(&self) -> Option<String> {
-        self.descriptors.iter().find_map(|descriptor| self.unconverged_group(descriptor))
+        let mut expected = self.descriptors.iter().filter(|descriptor| !self.loss.dead.contains(&descriptor.group));
+        expected.find_map(|descriptor| self.unconverged_group(descriptor))
     }
 
     fn unconverged_group(&self, descriptor: &Descriptor) -> Option<String> {
@@ -221,9 +223,11 @@ impl World {
         let mut leaders = 0;
         let mut first = None;
         let members = self.invariants.members(group)?;
-        for (place, running) in self.cores.iter().filter(|(place, _)| place.core == core) {
+        let is_inside = |place: &Place| place.core == core && !self.loss.is_outside(place.node);
+        for (place, running) in self.cores.iter().filter(|(place, _)| is_inside(place)) {
             let view = running.core.groups().find(|view| view.group() == group);
-            if let Some(view) = view.filter(|view| members.standing(view.replica()).is_none()) {
+            let is_left = |view: &GroupView<'_>| members.standing(view.replica()).is_none() && !self.is_forlorn(view);
+            if let Some(view) = view.filter(is_left) {
                 return Some(format!("{group} at {place}: {} was removed and is still there", view.replica()));
             }
         }

@@ -142,7 +142,10 @@ impl World {
         self.network.in_flight_bytes -= bytes.len();
         let place = Place { node: to, core: from.core };
         let broken = self.network.links.get(&(from, to)).is_none_or(|link| link.epoch != epoch);
-        let lost = (broken && self.options.network.break_loses_frames) || !self.cores.contains_key(&place);
+        // A node takes no link of one that it does not know.
+        let is_refused = !self.loss.knows(to, from.node);
+        let lost =
+            (broken && self.options.network.break_loses_frames) || !self.cores.contains_key(&place) || is_refused;
         if lost {
             self.counts.frames_lost += 1;
             return;
@@ -162,6 +165,17 @@ impl World {
         self.deliver(place, Event::PeerFrame { from: from.node, bytes }, ignored);
     }
 
+    /// Everything that is under way to these nodes is gone: their links ended long before they start again.
+    pub(crate) fn drop_flights(&mut self, nodes: &[NodeId]) {
+        let goes = |due: &Due| matches!(due, Due::Arrive(flight) if nodes.contains(&flight.to));
+        for due in self.queue.remove(goes) {
+            if let Due::Arrive(flight) = due {
+                self.network.in_flight_bytes -= flight.bytes.len();
+                self.counts.frames_lost += 1;
+            }
+        }
+    }
+
     /// Breaks a link; the sender hears of it and dials again.
     pub(crate) fn break_link(&mut self, from: Place, to: NodeId) {
         let now = self.queue.now();
@@ -176,7 +190,7 @@ impl World {
 
     /// Dials from a node that started to all others.
     pub(crate) fn dial_all(&mut self, id: NodeId) {
-        let others: Vec<NodeId> = self.nodes.keys().copied().filter(|other| *other != id).collect();
+        let others: Vec<NodeId> = self.known_nodes(id).filter(|other| *other != id).collect();
         for place in self.places(id) {
             for other in &others {
                 self.schedule_dial(place, *other);
@@ -195,6 +209,7 @@ impl World {
     pub(crate) fn dial(&mut self, from: Place, to: NodeId) {
         let now = self.queue.now();
         let reachable = self.nodes[&to].alive
+            && self.loss.knows(to, from.node)
             && !self.network.blocked.contains(&(from.node, to))
             && !self.network.blocked.contains(&(to, from.node));
         let link = self.network.links.entry((from, to)).or_default();

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use pontoon_multiraft::sessions::{Seen, SessionLimits, Sessions};
 use pontoon_multiraft::{Kv, state_digest};
 use pontoon_types::{ClientId, Entry, EntryKind, GroupId, Index, KeyRange};
@@ -32,6 +33,8 @@ pub struct Once {
     applied: Index,
     /// By client and sequence: whatever the session, a client gives a sequence to one request only.
     executed: BTreeMap<(ClientId, u64), Execution>,
+    /// Clients may have heard of moments that are not known here, because the group began anew without the last of a life.
+    may_miss: bool,
     /// Entries that were not executed because their request had been.
     pub repeated: u64,
     /// Entries that were not executed because their session or sequence was forgotten.
@@ -48,19 +51,35 @@ impl Once {
             sessions: Sessions::new(limits),
             applied: Index(0),
             executed: BTreeMap::new(),
+            may_miss: false,
             repeated: 0,
             forgotten: 0,
         }
+    }
+
+    /// The group begins anew, and may miss the last of its life before.
+    pub fn begins_anew(&mut self) {
+        self.may_miss = true;
     }
 
     /// Applies what is committed in a log up to `through`, as far as the log still holds it.
     pub fn apply(&mut self, log: &ReplicaLog, through: Index) -> Result<(), Broken> {
         while self.applied < through {
             let Some(entry) = log.get(self.applied.next()) else { return Ok(()) };
-            self.applied = entry.id.index;
-            self.apply_entry(entry)?;
+            self.apply_next(entry)?;
         }
         Ok(())
+    }
+
+    /// Applies the entry behind those that were applied.
+    pub fn apply_next(&mut self, entry: &Entry) -> Result<(), Broken> {
+        self.applied = entry.id.index;
+        self.apply_entry(entry)
+    }
+
+    /// What a key has.
+    pub fn value(&self, key: &[u8]) -> Option<Bytes> {
+        self.machine.get(key)
     }
 
     /// The digest of the state at `applied`, if the model has come just so far.
@@ -88,6 +107,11 @@ impl Once {
         let first = known.map(|execution| execution.at);
         let wrong = |what: &str| Broken::WrongMemory { group: self.group, client, sequence, what: what.to_string() };
         match self.sessions.seen(id) {
+            _ if id.session.opened > self.sessions.now() && self.may_miss => {
+                // It was opened in what is missing, and is as one that is forgotten.
+                self.forgotten += 1;
+                return Ok(());
+            }
             _ if id.session.opened > self.sessions.now() => return Err(wrong("opens a session in the future")),
             Seen::Never => {}
             Seen::Applied(outcomes) if known.is_some_and(|execution| execution.outcomes == outcomes) => {

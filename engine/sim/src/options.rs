@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::liveness::LARGEST_LOG_BYTES;
 use crate::orders::OrderOptions;
 use crate::parts::Part;
+use crate::quorum_loss::LossOptions;
 use crate::repeats::RepeatOptions;
 
 /// Most that a clock of a run runs wrong, parts per million: what a lease may count on. More is asked for by name only
@@ -41,6 +42,8 @@ pub struct Overrides {
     pub old_images: bool,
     /// Members change in every run, so no disk loses anything for good and nothing stays broken at first.
     pub changes: bool,
+    /// A quorum is lost for good in every run, so nothing else is lost for good and nothing stays broken at first.
+    pub quorum_loss: bool,
     /// Leases are on.
     pub leases: bool,
     /// Leases are on, and last several times as long as support, so that everybody presses against promises all the time.
@@ -395,6 +398,8 @@ pub struct Options {
     pub orders: OrderOptions,
     /// Requests that come more than once.
     pub repeats: RepeatOptions,
+    /// A quorum that is lost for good.
+    pub loss: LossOptions,
     /// Whether only outcomes are checked.
     pub outcomes_only: bool,
     /// Whether leases are on.
@@ -447,6 +452,7 @@ impl fmt::Display for Options {
             handicap,
             orders,
             repeats,
+            loss,
             ..
         } = self;
         writeln!(
@@ -460,6 +466,9 @@ impl fmt::Display for Options {
             writeln!(f, "  only outcomes are checked")?;
         }
         writeln!(f, "  {network:?}\n  {disk:?}\n  {process:?}\n  {client:?}\n  {core:?}\n  {orders:?}\n  {repeats:?}")?;
+        if !loss.after.is_zero() {
+            writeln!(f, "  {loss:?}")?;
+        }
         #[cfg(feature = "mutations")]
         writeln!(f, "  mutations: {:?}, {:?}, {:?}", self.mutation, self.core_mutation, self.disk_mutation)?;
         Ok(())

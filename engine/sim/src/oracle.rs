@@ -126,6 +126,15 @@ impl Oracle {
         Oracle { durable: groups.map(|group| (group, ReplicaLog::new(replica))).collect(), ..Oracle::default() }
     }
 
+    /// A log that holds just this.
+    pub(crate) fn holding(
+        durable: BTreeMap<GroupId, ReplicaLog>,
+        tombstones: BTreeMap<GroupId, ReplicaId>,
+        voteless: BTreeSet<GroupId>,
+    ) -> Oracle {
+        Oracle { durable, tombstones, voteless, ..Oracle::default() }
+    }
+
     /// What is durable of `group`.
     pub fn durable(&self, group: GroupId) -> &ReplicaLog {
         self.durable.get(&group).unwrap_or(&self.nothing)

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use pontoon_multiraft::{Change, Configuration, Event, MembersChange};
 use pontoon_router::core_of;
-use pontoon_types::{Descriptor, EntryKind, GroupId, Index, LogId, Member, NodeId, ReplicaId};
+use pontoon_types::{Descriptor, EntryKind, Generation, GroupId, Index, LogId, Member, NodeId, ReplicaId};
 
 use crate::options::{Handicap, Options};
 use crate::random::Random;
@@ -68,6 +68,9 @@ impl World {
 
     /// Somebody wants other members.
     pub(crate) fn order_change(&mut self) {
+        if self.loss.has_happened() {
+            return;
+        }
         let Some((group, place)) = self.draw_led() else { return };
         let Some(current) = self.invariants.members(group) else { return };
         let mut members: Vec<Member> = current.members().iter().map(|(member, _)| *member).collect();
@@ -121,7 +124,11 @@ impl World {
         let applied = |founded: &Descriptor| {
             let views = self.cores.values().flat_map(|running| running.core.groups());
             let of_group = views.filter(|view| view.group() == founded.group);
-            of_group.map(|view| view.descriptor().generation.0 - founded.generation.0).max().unwrap_or(0)
+            // A group that began anew has jumped.
+            let begun = self.loss.reborn.get(&founded.group).map_or(founded.generation, |of| of.generation);
+            let since = |reached: Generation| if reached < begun { founded.generation } else { begun };
+            let reached = of_group.map(|view| view.descriptor().generation);
+            reached.map(|reached| reached.0 - since(reached).0).max().unwrap_or(0)
         };
         self.descriptors.iter().map(applied).sum()
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::options::{Handicap, Options};
 use crate::orders::OrderOptions;
+use crate::quorum_loss::LossOptions;
 use crate::repeats::RepeatOptions;
 
 /// Something that a run can do without.
@@ -87,11 +88,14 @@ pub enum Part {
     OldBuilds,
     /// Leases, and with them promises.
     Leases,
+    /// A quorum that is lost for good.
+    QuorumLoss,
 }
 
 impl Part {
     /// All parts.
-    pub const ALL: [Part; 37] = [
+    pub const ALL: [Part; 38] = [
+        Part::QuorumLoss,
         Part::Leases,
         Part::OldBuilds,
         Part::Repeats,
@@ -171,6 +175,7 @@ impl Part {
             Part::Repeats => "repeats",
             Part::OldBuilds => "old-builds",
             Part::Leases => "leases",
+            Part::QuorumLoss => "quorum-loss",
         }
     }
 
@@ -263,6 +268,7 @@ impl Options {
             Part::Repeats => *repeats = RepeatOptions::default(),
             Part::OldBuilds => process.old_build_ppm = 0,
             Part::Leases => self.leases = false,
+            Part::QuorumLoss => self.loss = LossOptions::default(),
         }
     }
 }

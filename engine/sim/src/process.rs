@@ -34,6 +34,24 @@ pub struct Node {
     pub starved_until: Time,
     /// Whether it runs a build that cannot read some commands.
     pub old_build: bool,
+    /// Whether an operator vouches for its disks, so that it takes part whatever its peers say.
+    pub vouched: bool,
+}
+
+impl Node {
+    /// A node that was never started.
+    pub fn new(clock: Clock) -> Node {
+        let starved_until = Time(0);
+        Node {
+            alive: false,
+            lost: false,
+            incarnation: Incarnation(0),
+            clock,
+            starved_until,
+            old_build: false,
+            vouched: false,
+        }
+    }
 }
 
 /// Something in the inbox of a core.

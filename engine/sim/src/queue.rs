@@ -44,6 +44,14 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Takes everything of a kind off the agenda.
+    pub fn remove(&mut self, which: impl Fn(&T) -> bool) -> Vec<T> {
+        let (gone, kept) = std::mem::take(&mut self.agenda).into_iter().partition(|(_, what)| which(what));
+        self.agenda = kept;
+        let gone: BTreeMap<(Time, u64), T> = gone;
+        gone.into_values().collect()
+    }
+
     /// The next thing, if it is due before `end`; time moves to it. Otherwise time moves to `end`.
     pub fn pop_before(&mut self, end: Time) -> Option<T> {
         let due = self.agenda.first_key_value().map(|((at, _), _)| *at).filter(|at| *at < end);

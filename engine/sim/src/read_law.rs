@@ -73,6 +73,12 @@ impl ReadLaw {
         self.quorums.remove(&group);
     }
 
+    /// The group begins anew with so many voters from a log that ends at `last`. Nobody has to have what was committed behind.
+    pub fn began_anew(&mut self, group: GroupId, voters: usize, last: Index) {
+        self.quorums.insert(group, voters / 2 + 1);
+        self.committed.entry(group).or_default().retain(|(_, index)| *index <= last);
+    }
+
     /// A core begins a life.
     pub fn started(&mut self, place: Place) {
         self.rounds.remove(&place);

@@ -98,6 +98,10 @@ impl World {
         if self.phase != Phase::Faults || !self.cores.contains_key(&place) {
             return;
         }
+        // Nor does an order that may name nodes that are lost for good.
+        if self.loss.has_happened() && is_order(&bytes) {
+            return;
+        }
         self.counts.duplicates += 1;
         let id = self.one_way(place);
         self.trace.note(self.queue.now(), Happening::ArrivedAgain(place, bytes.len()));
@@ -113,4 +117,9 @@ impl World {
         self.connections.push(dead);
         id
     }
+}
+
+fn is_order(bytes: &Bytes) -> bool {
+    let requests = RequestFrame::decode(bytes.clone()).map(|frame| frame.requests).unwrap_or_default();
+    requests.iter().any(|request| matches!(request.operation, Operation::Order { .. }))
 }

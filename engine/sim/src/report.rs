@@ -155,6 +155,18 @@ pub struct Counts {
     pub votes_lost: u64,
     /// Of these, those that came back and are durable again.
     pub payloads_restored: u64,
+    /// Quorums that were lost for good.
+    pub quorums_lost: u64,
+    /// Groups that began anew then.
+    pub begun_anew: u64,
+    /// Of these, those that may miss writes by their plan.
+    pub may_miss: u64,
+    /// Of these, those that do miss something that was committed.
+    pub misses: u64,
+    /// Groups that were left alone, because they could decide.
+    pub left_alone: u64,
+    /// Lost nodes that came back.
+    pub came_back: u64,
     /// Nodes that were down from then on.
     pub nodes_lost: u64,
     /// Orders given: another leader, other members.
@@ -266,7 +278,15 @@ impl fmt::Display for Counts {
             self.snapshots,
             self.created,
             self.destroyed
-        )
+        )?;
+        if self.quorums_lost > 0 {
+            write!(
+                f,
+                "\n  quorums lost {}: groups begun anew {} (may miss writes {}, do {}), left alone {}; nodes that came back {}",
+                self.quorums_lost, self.begun_anew, self.may_miss, self.misses, self.left_alone, self.came_back
+            )?;
+        }
+        Ok(())
     }
 }
 

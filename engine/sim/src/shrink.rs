@@ -125,6 +125,9 @@ impl Shrunk {
         if self.overrides.changes {
             line.push_str(" --changes");
         }
+        if self.overrides.quorum_loss {
+            line.push_str(" --quorum-loss");
+        }
         if self.overrides.leases {
             line.push_str(" --leases");
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pontoon_multiraft::{CheckpointConfig, Core, CoreConfig, Event, GroupState, Identities, LeaseConfig};
 use pontoon_types::limits::{COMMAND_BYTES_MAX, LOG_PER_UNCOMMITTED, PROPOSAL_BYTES_PER_TURN};
-use pontoon_types::{EntryKind, GroupId, Incarnation, Index, NodeId, ReplicaId, Time};
+use pontoon_types::{Descriptor, EntryKind, GroupId, Incarnation, Index, NodeId, ReplicaId, Time};
 use pontoon_wire::command::{Command, CommandError};
 
 use crate::clock::Clock;
@@ -29,7 +29,7 @@ const START_CHANGES_MAX: u64 = 24;
 impl World {
     /// Starts a node from its disks, if it is not running and not lost.
     pub(crate) fn start_node(&mut self, id: NodeId) -> Result<(), Broken> {
-        if self.nodes[&id].alive || self.nodes[&id].lost {
+        if self.nodes[&id].alive || self.nodes[&id].lost || self.loss.keeps_stopped(id) {
             return Ok(());
         }
         let clock = Clock::draw(&mut self.random, self.options.process.drift_max_ppm);
@@ -239,10 +239,9 @@ impl World {
                 started_from_log.push(group);
             }
             self.invariants.started(place, group, log);
-            let founded = self
-                .descriptors
-                .iter()
-                .find(|descriptor| descriptor.replica_on(place.node) == Some(replica) && descriptor.group == group);
+            let of_group = |descriptor: &&Descriptor| descriptor.group == group;
+            let founded = self.descriptors.iter().chain(self.loss.reborn.values()).filter(of_group);
+            let founded = founded.rev().find(|descriptor| descriptor.replica_on(place.node) == Some(replica));
             let stored = checkpoint.as_ref().map(|checkpoint| &checkpoint.meta.descriptor);
             let Some(descriptor) = stored.or(founded).cloned() else { continue };
             let mut entries = log.entries.clone();
@@ -279,7 +278,7 @@ impl World {
         let config = CoreConfig {
             incarnation: self.disks[&place].incarnation(),
             seed: self.random.draw(),
-            nodes: self.nodes.keys().map(|node| (*node, format!("{node}:7400"))).collect(),
+            nodes: self.known_nodes(place.node).map(|node| (node, format!("{node}:7400"))).collect(),
             descriptors: self.descriptors.clone(),
             tombstones: self.disks[&place].oracle().tombstones.iter().map(|(group, dead)| (*group, *dead)).collect(),
             checkpoint: CheckpointConfig { log_bytes: options.checkpoint_log_bytes, chunk_bytes: options.chunk_bytes },

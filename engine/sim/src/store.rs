@@ -26,7 +26,7 @@ use crate::world::{Due, Phase, World};
 
 /// One checkpoint, whole or on its way.
 #[derive(Clone, Debug)]
-struct Shelved {
+pub(crate) struct Shelved {
     meta: SnapshotMeta,
     chunks: Vec<Chunk>,
     /// Nothing of it is there any more.
@@ -71,6 +71,23 @@ pub struct Store {
 }
 
 impl Store {
+    /// A store that holds these checkpoints and was ordered nothing.
+    pub(crate) fn of(checkpoints: impl IntoIterator<Item = Shelved>) -> Store {
+        let present = checkpoints.into_iter().map(|shelved| (shelved.meta.group, shelved)).collect();
+        Store { present, ..Store::default() }
+    }
+
+    /// The checkpoint of a group, as another replica has it who is called so in `meta`; none if there is none of that entry.
+    pub(crate) fn copied(&self, meta: SnapshotMeta) -> Option<Shelved> {
+        let present = self.present.get(&meta.group).filter(|present| present.meta.last == meta.last)?;
+        Some(Shelved { meta, ..present.clone() })
+    }
+
+    /// The checkpoint of a group as it is.
+    pub(crate) fn shelved(&self, group: GroupId) -> Option<Shelved> {
+        self.present.get(&group).cloned()
+    }
+
     /// Takes an order. True if nothing was waiting.
     pub fn take(&mut self, order: StoreOrder) -> bool {
         self.orders.push_back(order);

@@ -126,6 +126,12 @@ pub enum Happening {
     Unknown(u64),
     /// The faults are over and the liveness phase begins.
     LivenessPhase,
+    /// A group began anew from the log of this node, with this entry and these members.
+    BegunAnew(GroupId, NodeId, LogId, String),
+    /// A group was left alone, because it can decide.
+    LeftAlone(GroupId, String),
+    /// A node that was lost for good starts all the same.
+    CameBack(NodeId),
 }
 
 /// A write, as the trace shows it.
@@ -230,6 +236,11 @@ impl fmt::Display for Happening {
             Happening::ArrivedAgain(place, bytes) => write!(f, "{bytes} bytes of writes reach {place} again"),
             Happening::Answered(attempt, what) => write!(f, "attempt {attempt} answered: {what}"),
             Happening::Unknown(attempt) => write!(f, "attempt {attempt} has an unknown outcome"),
+            Happening::BegunAnew(group, base, entry, members) => {
+                write!(f, "{group} begins anew from {base} with {entry}, members {members}")
+            }
+            Happening::LeftAlone(group, why) => write!(f, "{group} is left alone: {why}"),
+            Happening::CameBack(node) => write!(f, "{node} comes back"),
             Happening::LivenessPhase => write!(f, "all faults are over, all nodes start"),
         }
     }

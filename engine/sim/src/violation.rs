@@ -184,6 +184,48 @@ pub enum Broken {
         /// The replica.
         replica: ReplicaId,
     },
+    /// The log from which a group begins anew lacks what is known to be committed.
+    #[error("recovery: {group} begins anew from a log without {missing}, which is known to be committed")]
+    BaseLacks {
+        /// The group.
+        group: GroupId,
+        /// The entry.
+        missing: LogId,
+    },
+    /// Something of a group that begins anew may pass for something of before.
+    #[error("recovery: {group} does not begin anew: {what}")]
+    NotAnew {
+        /// The group.
+        group: GroupId,
+        /// What is wrong.
+        what: String,
+    },
+    /// A group that can decide, by what its survivors hold, has begun anew; or none of it was left and it has a plan.
+    #[error("recovery: the survivors of {group} are a quorum of its members, and it begins anew")]
+    Needless {
+        /// The group.
+        group: GroupId,
+    },
+    /// A replica of a life that is over leads.
+    #[error("law 11: {leader} of {group} leads in term {term}, and the group has begun anew without it")]
+    DeadLeads {
+        /// The group.
+        group: GroupId,
+        /// The term.
+        term: Term,
+        /// The replica.
+        leader: ReplicaId,
+    },
+    /// A replica of a life that is over has committed something.
+    #[error("law 11: {place} commits {id} of {group}, which has begun anew without it")]
+    DeadCommits {
+        /// The group.
+        group: GroupId,
+        /// Where.
+        place: Place,
+        /// The entry.
+        id: LogId,
+    },
     /// Two replicas applied the same entries and differ.
     #[error("state equality: {group} at applied index {applied} differs at {place}")]
     StateDiffers {

@@ -25,6 +25,7 @@ use crate::operator::Operators;
 use crate::options::Options;
 use crate::process::{Arrival, Node, RunningCore};
 use crate::queue::Queue;
+use crate::quorum_loss::QuorumLoss;
 use crate::random::Random;
 use crate::read_law::ReadLaw;
 use crate::repeats::RepeatOptions;
@@ -76,6 +77,14 @@ pub enum Due {
     Heal(u64),
     /// The next of these nodes is cut off.
     IsolateNext(Vec<NodeId>),
+    /// A quorum of the nodes is lost for good.
+    LoseQuorum,
+    /// Those that survive are stopped.
+    StopForGood,
+    /// The groups that lost their quorum begin anew.
+    BeginAnew,
+    /// A node that was lost starts all the same.
+    ComeBack(NodeId),
     /// A link is reset.
     Reset(Place, NodeId),
     /// A node is killed so many times more.
@@ -121,6 +130,7 @@ pub struct World {
     /// The stream of `repeats`.
     pub(crate) repeats: Random,
     pub(crate) operators: Operators,
+    pub(crate) loss: QuorumLoss,
     /// For what concerns lives and images, so that it shifts nothing else.
     pub(crate) lives: Random,
     /// For what becomes of checkpoints, likewise.
@@ -160,15 +170,7 @@ impl World {
         let mut nodes = BTreeMap::new();
         for id in &ids {
             let clock = Clock::draw(&mut random, 0);
-            let node = Node {
-                alive: false,
-                lost: false,
-                incarnation: Incarnation(0),
-                clock,
-                starved_until: Time(0),
-                old_build: false,
-            };
-            nodes.insert(*id, node);
+            nodes.insert(*id, Node::new(clock));
             for core in 0..options.cores {
                 let place = Place { node: *id, core: pontoon_types::CoreId(core) };
                 let groups = descriptors.iter().map(|descriptor| descriptor.group);
@@ -178,13 +180,15 @@ impl World {
             }
         }
         let history = History::new(&descriptors, options.client.keys);
-        let invariants = Invariants::new(&descriptors, options.repeats.sessions);
+        let may_begin_anew = !options.loss.after.is_zero();
+        let invariants = Invariants::new(&descriptors, options.repeats.sessions, may_begin_anew);
         let read_law = ReadLaw::new(&descriptors);
         World {
             random,
             session_limits: options.repeats.sessions,
             repeats: RepeatOptions::random(options.seed),
             operators: Operators::new(options.seed),
+            loss: QuorumLoss::new(options.seed),
             lives: Random::new(options.seed ^ 0x006c_6976_6573),
             rots: Random::new(options.seed ^ 0x726f_7473),
             queue: Queue::new(),
@@ -224,6 +228,9 @@ impl World {
             self.add_loyal_readers();
         }
         self.begin_faults();
+        if !self.options.loss.after.is_zero() {
+            self.queue.put(Time(0) + self.options.loss.after, Due::LoseQuorum);
+        }
     }
 
     /// The virtual time.
@@ -279,6 +286,10 @@ impl World {
             Due::Fault(fault) => self.inject(fault)?,
             Due::Heal(number) => self.heal_partition(number),
             Due::IsolateNext(nodes) => self.isolate_next(nodes),
+            Due::LoseQuorum => self.lose_quorum(),
+            Due::StopForGood => self.stop_for_good()?,
+            Due::BeginAnew => self.begin_anew()?,
+            Due::ComeBack(node) => self.come_back(node)?,
             Due::Reset(from, to) if self.phase == Phase::Faults => self.break_link(from, to),
             Due::Reset(..) => {}
             Due::KillInStorm(node, kills) => self.kill_in_storm(node, kills),

@@ -71,6 +71,10 @@ pub struct Sim {
     /// Change members in every run; then disks lose nothing for good, and no node stays away.
     #[arg(long)]
     changes: bool,
+    /// Lose a quorum for good in every run, and let its groups begin anew with the survivors; then nothing else is lost for
+    /// good, and no node stays away at first.
+    #[arg(long)]
+    quorum_loss: bool,
     /// Switch leases on.
     #[arg(long)]
     leases: bool,
@@ -100,6 +104,7 @@ impl Sim {
             drift_ppm: self.drift_ppm,
             old_images: self.old_images,
             changes: self.changes,
+            quorum_loss: self.quorum_loss,
             leases: self.leases,
             long_leases: self.long_leases,
             trace: self.trace,

@@ -20,6 +20,8 @@ pub struct Held {
     pub compacted: LogId,
     /// The last entry of its log, or what was given up last.
     pub last: LogId,
+    /// How far its log says that its entries are committed.
+    pub noted: Index,
     /// The first entry of its log, and the first of each later term.
     pub starts: Vec<LogId>,
     /// The entries that name its members, in order, with an empty payload if it is rotten.
@@ -69,6 +71,8 @@ impl Found {
         } else {
             (!are_known).then(|| "an entry that names its members cannot be read".to_string())
         };
+        let noted = term_at(compacted, &held.starts, held.last.index, held.noted).filter(|_| !is_reset);
+        let noted = noted.map_or(settled, |term| LogId::new(held.noted, term));
         let changes = held.configurations.len() as u64;
         let (last_stored, descriptor) = match checkpoint {
             Some(checkpoint) => (Some(checkpoint.last), checkpoint.descriptor),
@@ -78,7 +82,7 @@ impl Found {
             replica: held.replica,
             hard_state: held.hard_state,
             vote_lost: held.vote_lost,
-            committed: settled,
+            committed: settled.max(noted),
             compacted: if is_reset { settled } else { compacted },
             starts: if is_reset { Vec::new() } else { held.starts },
             last,

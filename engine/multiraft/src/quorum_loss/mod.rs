@@ -16,5 +16,5 @@ mod plan;
 mod rebirth;
 
 pub use found::{Found, Held, counts, term_at};
-pub use plan::{GroupPlan, Plan, Recovery, SurvivingReplica, Verdict, plan};
+pub use plan::{GroupPlan, Plan, Recovery, Rules, SurvivingReplica, Verdict, plan};
 pub use rebirth::{Fate, Rebirth};

@@ -11,7 +11,8 @@
 //! Of those that hold everything that is known to be committed, the one with the highest last entry, compared as elections
 //! compare logs. To have the highest last entry is not enough: a leader of a later term, of which only lost members have
 //! entries, may have committed what a survivor with a shorter log has and that one has not. If such a survivor has made a
-//! checkpoint of it, the entry is known to be committed. If it has not, nothing tells; entries of a survivor that the chosen
+//! checkpoint of it, or its log notes that it has heard of the commit, the entry is known to be committed. If not, nothing
+//! tells; entries of a survivor that the chosen
 //! log does not have are named ([`GroupPlan::dropped`]), and go.
 //!
 //! # What may be missing
@@ -39,6 +40,15 @@ use pontoon_types::limits::RECOVERY_JUMP;
 use pontoon_types::{ClusterId, Generation, GroupId, HardState, Index, LogId, Member, NodeId, ReplicaId, Term};
 
 use super::term_at;
+use crate::mutation::CoreMutation;
+
+/// How a plan is made. There is one way, and the bugs that are put in on purpose.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// A bug put in on purpose.
+    #[cfg(feature = "mutations")]
+    pub mutation: Option<CoreMutation>,
+}
 
 /// A replica of a group as a survivor holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +59,7 @@ pub struct SurvivingReplica {
     pub hard_state: HardState,
     /// What it voted is not known: it never votes.
     pub vote_lost: bool,
-    /// Everything up to here is committed, as a checkpoint or a compacted log shows.
+    /// Everything up to here is committed, as a checkpoint, a compacted log or a note in the log shows.
     pub committed: LogId,
     /// Its log begins behind this entry.
     pub compacted: LogId,
@@ -57,7 +67,8 @@ pub struct SurvivingReplica {
     pub starts: Vec<LogId>,
     /// Its last entry.
     pub last: LogId,
-    /// The members as of `committed`, and then those of each later entry that names them. The last are in force.
+    /// The members as of its checkpoint or its beginning, and then those of each later entry that names them. The last are in
+    /// force.
     pub configurations: Vec<Configuration>,
     /// The highest version of the descriptor that it may know.
     pub generation: Generation,
@@ -187,6 +198,7 @@ pub struct Plan {
 impl Plan {
     /// The plan for a cluster of these nodes that began with `initial` groups, by what its survivors have.
     pub fn for_survivors(
+        rules: &Rules,
         cluster: ClusterId,
         nodes: &BTreeSet<NodeId>,
         initial: impl IntoIterator<Item = GroupId>,
@@ -200,7 +212,7 @@ impl Plan {
             }
         }
         let absent = initial.into_iter().filter(|group| !found.contains_key(group)).collect();
-        let groups = found.into_iter().map(|(group, survivors)| plan(group, survivors)).collect();
+        let groups = found.into_iter().map(|(group, survivors)| plan_by(rules, group, survivors)).collect();
         Plan::of(cluster, nodes, names, groups, absent)
     }
 
@@ -225,13 +237,21 @@ impl Plan {
 
 /// Decides about a group of which at least one survivor holds a replica.
 pub fn plan(group: GroupId, survivors: BTreeMap<NodeId, SurvivingReplica>) -> GroupPlan {
+    plan_by(&Rules::default(), group, survivors)
+}
+
+fn plan_by(rules: &Rules, group: GroupId, survivors: BTreeMap<NodeId, SurvivingReplica>) -> GroupPlan {
     let committed = survivors.values().map(|of| of.committed).max().unwrap_or_default();
-    let base = most_complete(&survivors, committed);
+    let base = match rules.mutated(CoreMutation::AnyBase) {
+        true => *survivors.keys().next().expect("law: a survivor holds a replica of a group that is planned for"),
+        false if rules.mutated(CoreMutation::HighestEntryAlone) => most_complete(&survivors, LogId::default()),
+        false => most_complete(&survivors, committed),
+    };
     let members = survivors[&base].members();
     let is_here = |member: &Member| survivors.get(&member.node).is_some_and(|of| of.replica == member.replica);
     let voters = members.members().iter().filter(|(_, standing)| standing.votes()).map(|(member, _)| *member);
     let lost = voters.filter(|member| !is_here(member)).collect();
-    let verdict = verdict(&survivors, base);
+    let verdict = verdict(rules, &survivors, base);
     GroupPlan { group, base, lost, committed, verdict, survivors }
 }
 
@@ -242,7 +262,7 @@ fn most_complete(survivors: &BTreeMap<NodeId, SurvivingReplica>, committed: LogI
     *best.expect("law: a survivor holds what it knows to be committed").0
 }
 
-fn verdict(survivors: &BTreeMap<NodeId, SurvivingReplica>, base: NodeId) -> Verdict {
+fn verdict(rules: &Rules, survivors: &BTreeMap<NodeId, SurvivingReplica>, base: NodeId) -> Verdict {
     let of_base = &survivors[&base];
     let members = of_base.members();
     if is_quorum(members, survivors, |_| true) {
@@ -257,10 +277,12 @@ fn verdict(survivors: &BTreeMap<NodeId, SurvivingReplica>, base: NodeId) -> Verd
     if let Some(why) = &of_base.unusable {
         return Verdict::Refused(format!("the most complete log is that of {base}, and {why}"));
     }
+    let is_old = rules.mutated(CoreMutation::KeepReplicas);
+    let members = if is_old { old_members(survivors) } else { new_members(survivors, base) };
     let terms = survivors.values().map(|of| of.hard_state.term.max(of.last.term).0);
     let generations = survivors.values().map(|of| of.generation.0);
     let ahead = |numbers: Option<u64>| numbers.and_then(|highest| highest.checked_add(RECOVERY_JUMP));
-    let numbers = (new_members(survivors, base), ahead(terms.max()), ahead(generations.max()));
+    let numbers = (members, ahead(terms.max()), ahead(generations.max()));
     let (Some(configuration), Some(term), Some(generation)) = numbers else {
         return Verdict::Refused("its numbers are used up".to_string());
     };
@@ -298,6 +320,12 @@ fn can_decide_apart(members: &Configuration, survivors: &BTreeMap<NodeId, Surviv
         let of = members.node_of(replica).and_then(|node| survivors.get(&node));
         of.is_none_or(|of| of.replica != replica || of.vote_lost)
     })
+}
+
+/// The survivors under the replicas that they were, which is the bug that law 11 forbids.
+fn old_members(survivors: &BTreeMap<NodeId, SurvivingReplica>) -> Option<Configuration> {
+    let members = survivors.iter().map(|(node, of)| Member { node: *node, replica: of.replica });
+    Configuration::of_voters(members).ok()
 }
 
 /// The base, and the survivors that it knows as members, each under a replica above every one that was ever named.

@@ -198,9 +198,8 @@ fn a_start_applies_what_its_log_knew_to_be_committed_before_anybody_leads_or_has
 fn a_start_with_many_groups_goes_on_with_some_of_them_in_each_turn() {
     let mut cluster = Cluster::new(800);
     let node = cluster.leader(cluster.descriptors[0].group).unwrap();
-    let applied = |cluster: &Cluster| {
-        cluster.cores[&node].groups().filter(|group| group.applied() >= group.last().index).count()
-    };
+    let applied =
+        |cluster: &Cluster| cluster.cores[&node].groups().filter(|group| group.applied() >= group.last().index).count();
     assert_eq!(applied(&cluster), 800, "each leader has begun with an entry");
     cluster.isolate(node);
     cluster.restart(node, |of| of.committed = Index(1));

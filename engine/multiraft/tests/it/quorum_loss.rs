@@ -1,11 +1,15 @@
 //! Which survivors' states lead to which plan: situations, and properties over random histories.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use pontoon_multiraft::quorum_loss::{Plan, Recovery, SurvivingReplica, Verdict, plan};
+use bytes::Bytes;
+use pontoon_multiraft::quorum_loss::{Found, Held, Plan, Recovery, SurvivingReplica, Verdict, plan};
 use pontoon_multiraft::{Change, Configuration};
 use pontoon_types::limits::RECOVERY_JUMP;
-use pontoon_types::{ClusterId, Generation, GroupId, HardState, Index, LogId, Member, NodeId, ReplicaId, Term};
+use pontoon_types::{
+    ClusterId, Descriptor, Generation, GroupId, HardState, Index, KeyRange, LogId, Member, NodeId, ReplicaId, Term,
+};
 use proptest::prelude::*;
 
 const GROUP: GroupId = GroupId(2);
@@ -111,6 +115,27 @@ fn what_is_known_to_be_committed_wins_over_a_higher_term() {
         SurvivingReplica { compacted: id(2, 1), starts: vec![id(3, 3)], ..with_terms(1, &[1, 1, 3, 3, 4], &five) };
     let planned = plan(GROUP, survivors([(1, longer), (5, higher)]));
     assert_eq!((planned.base, planned.dropped()), (NodeId(1), vec![]), "what the base has given up, it had");
+}
+
+#[test]
+fn what_a_log_notes_to_be_committed_counts_as_a_checkpoint_does() {
+    let three: Arc<[Member]> = (1..=3).map(member).collect();
+    let range = KeyRange { start: Bytes::new(), end: None };
+    let held = |noted: u64| Held {
+        replica: ReplicaId(1),
+        created: Descriptor { group: GROUP, range: range.clone(), members: three.clone(), generation: Generation(1) },
+        hard_state: HardState { term: Term(2), vote: None },
+        vote_lost: false,
+        compacted: LogId::default(),
+        last: id(7, 2),
+        noted: Index(noted),
+        starts: vec![id(1, 1), id(5, 2)],
+        configurations: Vec::new(),
+        rotten: Vec::new(),
+        checkpoint: None,
+    };
+    let committed = |noted| Found::of(held(noted)).unwrap().replica.committed;
+    assert_eq!([0, 3, 6].map(committed), [LogId::default(), id(3, 1), id(6, 2)]);
 }
 
 #[test]

@@ -51,7 +51,7 @@ use crate::identity::{DataDir, Identity};
 use crate::store::folder::Folder;
 use crate::store::format::Owner;
 use make::{Made, make};
-use plan::{Plan, SurvivingReplica};
+use plan::{Plan, Rules, SurvivingReplica};
 use record::{Phase, Record};
 use survivor::Survivor;
 
@@ -94,7 +94,7 @@ impl Survivors {
             survivor.replicas.iter().map(|(group, at)| (*group, at.found.replica.clone())).collect()
         };
         let survivors = self.survivors.iter().map(|survivor| (survivor.node(), replicas(survivor))).collect();
-        Plan::for_survivors(first.cluster, &nodes, initial, survivors)
+        Plan::for_survivors(&Rules::default(), first.cluster, &nodes, initial, survivors)
     }
 
     /// Does it, in all directories. `text` is kept beside what was before. An error before the first directory was changed

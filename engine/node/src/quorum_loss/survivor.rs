@@ -82,6 +82,7 @@ impl Survivor {
             vote_lost: kept.vote_lost,
             compacted: kept.compacted,
             last: kept.last,
+            noted: kept.committed,
             starts: surveyed.starts,
             configurations: surveyed.configurations,
             rotten: surveyed.lost,

@@ -40,6 +40,10 @@ impl Case {
         self.overrides.leases || self.overrides.long_leases
     }
 
+    fn is_of_recovery(&self) -> bool {
+        self.overrides.quorum_loss
+    }
+
     fn is_of_the_guard(&self) -> bool {
         self.overrides.old_images
     }
@@ -196,6 +200,16 @@ fn of_core(mutation: CoreMutation) -> Option<Case> {
         seeds_max,
         laws: &["leases", "linearizability"],
     };
+    let lost = |seeds_max, nodes, laws| Case {
+        overrides: Overrides {
+            core_mutation: Some(mutation),
+            quorum_loss: true,
+            nodes: Some(nodes),
+            ..Overrides::default()
+        },
+        seeds_max,
+        laws,
+    };
     let rolled_back = |seeds_max| Case {
         overrides: Overrides { core_mutation: Some(mutation), old_images: true, ..three_nodes() },
         seeds_max,
@@ -264,6 +278,11 @@ fn of_core(mutation: CoreMutation) -> Option<Case> {
         // A core that comes to life waits for its peers (law 12), which hides this one.
         ForgetPromises => return None,
         LeaseWithoutAcceptance => leased(40),
+        // A survivor would have to know of a commit without the entry that brought it about, and another one to have an entry of
+        // a term between. The properties of the plan hold it.
+        HighestEntryAlone => return None,
+        AnyBase => lost(60, 5, &["recovery"]),
+        KeepReplicas => lost(10, 3, &["law 11"]),
         JoinOpenRound => case(50, &["law 6"]),
         ReuseRoundId => case(50, &["law 6"]),
         ConfirmAnyTerm => case(150, &["law 6"]),
@@ -369,12 +388,18 @@ fn bugs_of_the_raft_core_are_found() {
 
 #[test]
 fn bugs_around_the_raft_core_are_found() {
-    all_found(soon(all_of_core()).filter(|(_, case)| !case.is_of_leases() && !case.is_of_the_guard()));
+    let is_special = |case: &Case| case.is_of_leases() || case.is_of_the_guard() || case.is_of_recovery();
+    all_found(soon(all_of_core()).filter(|(_, case)| !is_special(case)));
 }
 
 #[test]
 fn bugs_of_leases_are_found() {
     all_found(soon(all_of_core()).filter(|(_, case)| case.is_of_leases()));
+}
+
+#[test]
+fn bugs_of_recovery_are_found() {
+    all_found(soon(all_of_core()).filter(|(_, case)| case.is_of_recovery()));
 }
 
 #[test]

@@ -167,3 +167,26 @@ fn leases_break_no_law() {
         assert!(report.passed(), "{report}");
     }
 }
+
+#[test]
+fn a_lost_quorum_breaks_no_law() {
+    let overrides = Overrides { quorum_loss: true, ..Overrides::default() };
+    let mut sum = Counts::default();
+    run_many(0..150, &overrides, 1, |report| {
+        assert!(report.passed(), "{report}");
+        let counts = &report.counts;
+        sum.quorums_lost += counts.quorums_lost;
+        sum.begun_anew += counts.begun_anew;
+        sum.may_miss += counts.may_miss;
+        sum.misses += counts.misses;
+        sum.left_alone += counts.left_alone;
+        sum.came_back += counts.came_back;
+        sum.undecided += counts.undecided;
+        true
+    });
+    println!("{sum}");
+    assert!(sum.quorums_lost > 120 && sum.begun_anew > 300 && sum.came_back > 80, "{sum}");
+    // Of what is said to be missing something is, and there are groups that lost nothing.
+    assert!(sum.misses > 30 && sum.begun_anew > sum.may_miss + 40 && sum.left_alone > 1, "{sum}");
+    assert_eq!(sum.undecided, 0, "every history is decided");
+}
