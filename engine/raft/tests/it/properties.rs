@@ -297,7 +297,9 @@ fn tidy_up(cluster: &mut Cluster) {
     let raft = cluster.raft(leader);
     let settled = raft.role() == Role::Leader && raft.read_index() == Some(raft.last().index);
     let configuration = raft.configuration().clone();
-    let idle = |id: &ReplicaId| settled && *id != leader && configuration.standing(*id).is_none();
+    // One that was removed while it led has its timer until it has left.
+    let leads = |id: &ReplicaId| cluster.raft(*id).role() == Role::Leader;
+    let idle = |id: &ReplicaId| settled && !leads(id) && configuration.standing(*id).is_none();
     cluster.dormant = cluster.ids().into_iter().filter(idle).collect();
 }
 
@@ -553,6 +555,21 @@ fn wrong_peers_reach_every_law() {
     }
     let all = [Law::ElectionSafety, Law::LeaderCompleteness, Law::LogMatching, Law::TermLimit, Law::WellFormed];
     assert!(all.iter().all(|law| laws.get(law).is_some_and(|&count| count >= 20)), "{laws:?}");
+}
+
+/// It is told of its own removal after it has begun to hand over, and leads until its time to leave has come.
+#[test]
+fn a_removed_leader_that_hands_over_leaves() {
+    let joins = Change::Voter(member(5));
+    let actions = [
+        Action::Stabilize,
+        Action::Change(0, MembersChange::Simple(vec![joins])),
+        Action::Stabilize,
+        Action::Change(0, MembersChange::Simple(vec![Change::Remove(ReplicaId(1))])),
+        Action::Propose(0, 2),
+        Action::Transfer(0, 574),
+    ];
+    survive(6, 1, 0, &actions);
 }
 
 proptest! {
