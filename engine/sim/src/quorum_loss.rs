@@ -11,7 +11,7 @@
 //!
 //! What is checked: no group begins anew that can decide; the base of each has all that a survivor shows to be committed, and
 //! all that ever was committed if the plan says that nothing is missing; nothing of the life before may pass for something of
-//! the new one; nobody of the life before leads or commits any more ([`crate::truth`]). Everything else is what is checked of
+//! the new one; nobody of the life before leads or commits any more (`truth`). Everything else is what is checked of
 //! every group, in both lives, the bound within which it serves and converges included. Only of a group of which the plan
 //! says that it may miss writes the histories are cut in two ([`crate::history`]).
 //!

@@ -14,7 +14,7 @@ pub struct Held {
     pub created: Descriptor,
     /// Its term and vote.
     pub hard_state: HardState,
-    /// What it voted is not known: it never votes.
+    /// What it voted is not known, or its core was refused by its peers (law 12): it never votes.
     pub vote_lost: bool,
     /// Its log begins behind this entry.
     pub compacted: LogId,

@@ -57,7 +57,7 @@ pub struct SurvivingReplica {
     pub replica: ReplicaId,
     /// Its term and vote.
     pub hard_state: HardState,
-    /// What it voted is not known: it never votes.
+    /// What it voted is not known, or its core was refused by its peers (law 12): it never votes.
     pub vote_lost: bool,
     /// Everything up to here is committed, as a checkpoint, a compacted log or a note in the log shows.
     pub committed: LogId,

@@ -12,6 +12,7 @@ use super::error::RecoverError;
 use crate::descriptor_record;
 use crate::error::DataDirError;
 use crate::identity::DataDir;
+use crate::ledger;
 use crate::store::folder::Folder;
 use crate::store::format::Owner;
 use crate::store::read::{CheckpointError, StoredCheckpoint};
@@ -24,6 +25,8 @@ pub(super) struct Survivor {
     /// The listed logs, in the order of the cores.
     pub(super) logs: Vec<LogAtRest>,
     pub(super) folder: Folder,
+    /// Whether its peers have refused it (law 12): nothing on it votes as long as it remembers that.
+    is_refused: bool,
     pub(super) replicas: BTreeMap<GroupId, Located>,
 }
 
@@ -55,7 +58,8 @@ impl Survivor {
         });
         let logs = logs.collect::<Result<Vec<_>, RecoverError>>()?;
         let folder = Folder::of(path, Owner { cluster: identity.cluster, node: identity.node });
-        let mut survivor = Survivor { path: path.to_path_buf(), logs, folder, replicas: BTreeMap::new(), data_dir };
+        let (path, is_refused) = (path.to_path_buf(), ledger::was_refused(path)?);
+        let mut survivor = Survivor { path, logs, folder, is_refused, replicas: BTreeMap::new(), data_dir };
         for place in 0..survivor.logs.len() {
             for (group, kept) in survivor.logs[place].groups() {
                 let found = survivor.find(place, group, &kept)?;
@@ -79,7 +83,7 @@ impl Survivor {
             replica: kept.replica,
             created,
             hard_state: kept.hard_state,
-            vote_lost: kept.vote_lost,
+            vote_lost: kept.vote_lost || self.is_refused,
             compacted: kept.compacted,
             last: kept.last,
             noted: kept.committed,
@@ -101,5 +105,37 @@ impl Survivor {
             Err(CheckpointError::Damaged { .. }) => Ok(None),
             stored => Ok(stored?),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pontoon_multiraft::Ledger;
+    use pontoon_types::CoreId;
+
+    use crate::init::{InitPlan, init};
+    use crate::ledger::LedgerFile;
+
+    #[test]
+    fn nothing_votes_on_a_survivor_that_was_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let dirs: Vec<PathBuf> = (1..=3).map(|node| place.path().join(format!("n{node}"))).collect();
+        let nodes = dirs
+            .iter()
+            .zip(1..)
+            .map(|(dir, node)| (NodeId(node), dir.clone(), ([127, 0, 0, 1], 7400 + node as u16).into()));
+        let log =
+            pontoon_wal::Options { segment_bytes: 1 << 20, max_log_bytes: 8 << 20, ..pontoon_wal::Options::default() };
+        init(&InitPlan { nodes: nodes.collect(), ranges: 2, cores: 1, log }).unwrap();
+        for (dir, refused) in [(&dirs[0], true), (&dirs[1], false)] {
+            let (mut file, _) = LedgerFile::open(dir, CoreId(0)).unwrap();
+            file.write(&Ledger { refused, ..Ledger::default() }).unwrap();
+        }
+        let votes_lost = |dir: &PathBuf| -> Vec<bool> {
+            let survivor = Survivor::open(dir).unwrap();
+            survivor.replicas.values().map(|located| located.found.replica.vote_lost).collect()
+        };
+        assert_eq!([0, 1, 2].map(|node| votes_lost(&dirs[node])), [[true; 2], [false; 2], [false; 2]]);
     }
 }
