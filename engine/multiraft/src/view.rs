@@ -193,6 +193,11 @@ impl Core {
         self.replicas.iter().map(|replica| GroupView { replica })
     }
 
+    /// One group of this core.
+    pub fn group(&self, group: GroupId) -> Option<GroupView<'_>> {
+        self.slot_of(group).map(|slot| GroupView { replica: &self.replicas[slot] })
+    }
+
     /// Asserts the invariants of every group, naming the law that is broken. For tests and the simulator.
     pub fn check(&self) {
         for replica in self.replicas.iter() {

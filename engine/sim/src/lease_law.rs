@@ -16,14 +16,16 @@ impl World {
         if !self.options.leases {
             return Ok(());
         }
-        self.cores[&place].core.groups().try_for_each(|view| self.check_lease(place, view.group()))
+        // With time leases only end, so a turn of one that does not lead brings no second leader about.
+        let mut led = self.cores[&place].core.groups().filter(|view| view.role() == Role::Leader);
+        led.try_for_each(|view| self.check_lease(place, view.group()))
     }
 
     fn check_lease(&self, place: Place, group: GroupId) -> Result<(), Broken> {
         let mut newest: Option<(Term, Place)> = None;
         let mut holder: Option<(Term, Place)> = None;
         for (at, running) in self.cores.iter().filter(|(at, _)| at.core == place.core) {
-            let Some(view) = running.core.groups().find(|view| view.group() == group) else { continue };
+            let Some(view) = running.core.group(group) else { continue };
             if view.role() != Role::Leader {
                 continue;
             }

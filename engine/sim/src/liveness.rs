@@ -225,7 +225,7 @@ impl World {
         let members = self.invariants.members(group)?;
         let is_inside = |place: &Place| place.core == core && !self.loss.is_outside(place.node);
         for (place, running) in self.cores.iter().filter(|(place, _)| is_inside(place)) {
-            let view = running.core.groups().find(|view| view.group() == group);
+            let view = running.core.group(group);
             let is_left = |view: &GroupView<'_>| members.standing(view.replica()).is_none() && !self.is_forlorn(view);
             if let Some(view) = view.filter(is_left) {
                 return Some(format!("{group} at {place}: {} was removed and is still there", view.replica()));
@@ -237,7 +237,7 @@ impl World {
                 continue;
             }
             let Some(running) = self.cores.get(&place) else { return Some(format!("{place} does not run")) };
-            let Some(view) = running.core.groups().find(|view| view.group() == group) else {
+            let Some(view) = running.core.group(group) else {
                 return Some(format!("{group} has no replica at {place}"));
             };
             if !view.is_ready() {

@@ -87,7 +87,7 @@ impl World {
             return self.operator_prefers(group, place);
         }
         let Some(running) = self.cores.get(&place) else { return };
-        let Some(term) = running.core.groups().find(|view| view.group() == group).map(|view| view.term()) else {
+        let Some(term) = running.core.group(group).map(|view| view.term()) else {
             return;
         };
         self.give(place, group, Order::Transfer { term, to });
@@ -105,7 +105,7 @@ impl World {
     }
 
     fn generation_at(&self, place: Place, group: GroupId) -> Option<Generation> {
-        let view = self.cores.get(&place)?.core.groups().find(|view| view.group() == group)?;
+        let view = self.cores.get(&place)?.core.group(group)?;
         Some(view.descriptor().generation)
     }
 

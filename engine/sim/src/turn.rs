@@ -172,7 +172,7 @@ impl World {
             let frame = ReplyFrame::decode(bytes.clone()).map_err(|error| Broken::BadReply(error.to_string()))?;
             let drift_ppm = u64::from(self.options.process.drift_max_ppm);
             let age = |ms: u32| Duration::from_micros(u64::from(ms) * 1_000_000_000 / (1_000_000 - drift_ppm) + 1);
-            let applied = |group| running.core.groups().find(|view| view.group() == group).map(|view| view.applied());
+            let applied = |group| running.core.group(group).map(|view| view.applied());
             self.read_law.answered_stale(place, &frame, age, applied)?;
             if !self.options.leases {
                 self.read_law.answered(place, &frame)?;
@@ -332,7 +332,7 @@ fn may_be_answered(core: &Core, event: &Event) -> bool {
     let Event::PeerFrame { bytes, .. } = event else { return false };
     let messages = PeerFrame::decode(bytes.clone()).map(|frame| frame.messages).unwrap_or_default();
     messages.iter().any(|(group, message)| {
-        let view = core.groups().find(|view| view.group() == *group);
+        let view = core.group(*group);
         view.is_none_or(|view| view.configuration().has_removed(message.from))
     })
 }
