@@ -27,8 +27,9 @@
 //! - *Durable first.* A verdict is said when what it rests on is in the ledger. Marks are noted there when a link breaks, when
 //!   a peer registers, and every few seconds.
 //! - *Nothing to whoever has not answered.* What a core says of groups goes only to peers that have judged its present life and
-//!   incarnation. So whatever a peer has acted on stands in a life that its ledger knows, and a peer that restarts cannot
-//!   take an image from just before that life for the life itself.
+//!   incarnation. So a peer has acted on nothing of an accepted life that its ledger does not know, and when it restarts it
+//!   cannot take an image from just before that life for the life itself. A refused life is not noted, but a peer that has
+//!   refused it knows a higher mark than any image from before it shows.
 //! - A core whose incarnation was heard before, as that of a restored log is, goes on under a higher one that the peers tell it,
 //!   and the ledger keeps it, so that each life has its own.
 //!
