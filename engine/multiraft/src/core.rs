@@ -314,7 +314,7 @@ impl Core {
             }
             for effect in effects.drain(..) {
                 match effect {
-                    RaftEffect::Append(write) => self.write(slot, write),
+                    RaftEffect::Append(write) => self.write(slot, *write),
                     RaftEffect::Send(message) => self.post(slot, message),
                     RaftEffect::Committed(_) => self.apply(slot),
                     RaftEffect::Role { .. } => self.role_changed(slot),

@@ -44,7 +44,7 @@ impl Held {
 #[derive(Debug, Default)]
 struct InFlight {
     /// The write that this step is filling. At the end of a step there is none.
-    open: Option<Write>,
+    open: Option<Box<Write>>,
     marks: VecDeque<Mark>,
     held: VecDeque<Held>,
 }
@@ -103,7 +103,7 @@ impl Writes {
         let last = &mut self.last;
         self.in_flight.get_or_insert_default().open.get_or_insert_with(|| {
             *last = WriteNumber(last.0 + 1);
-            Write { number: *last, ..Write::default() }
+            Box::new(Write { number: *last, ..Write::default() })
         })
     }
 
@@ -221,7 +221,7 @@ impl Writes {
     }
 
     /// Closes the open write and hands it out.
-    pub(crate) fn take(&mut self) -> Option<Write> {
+    pub(crate) fn take(&mut self) -> Option<Box<Write>> {
         self.in_flight.as_mut()?.open.take()
     }
 

@@ -9,8 +9,9 @@ use crate::membership::MembershipRefused;
 /// One effect. The list of a step is in order: a write stands before the messages that go with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Append this to the core's log and answer with [`crate::Event::Durable`]. Write numbers grow by one.
-    Append(Write),
+    /// Append this to the core's log and answer with [`crate::Event::Durable`]. Write numbers grow by one. It stands in a
+    /// box, because it is more than twice as large as any other effect and every effect would be copied at its size.
+    Append(Box<Write>),
     /// Send this now. What has to wait for durability is held back by the replica itself (law 13).
     Send(Message),
     /// Entries up to here are committed and may be applied.

@@ -246,8 +246,8 @@ impl Cluster {
         match effect {
             Effect::Append(write) => {
                 self.print(format_args!("  {id} write {}", format_write(&write)));
-                self.node(id).written.apply(write.clone());
-                self.node(id).writes.push_back(write);
+                self.node(id).written.apply((*write).clone());
+                self.node(id).writes.push_back(*write);
             }
             Effect::Send(message) => {
                 let node = &self.nodes[&id];
