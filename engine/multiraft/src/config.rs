@@ -79,6 +79,8 @@ pub struct CoreConfig {
     pub mutation: Option<crate::CoreMutation>,
     /// Whether every protocol event is written down, for model checkers outside; see `docs/TRACE.md`.
     pub trace: bool,
+    /// Whether a checker asks after each turn for the groups that it touched ([`crate::Core::take_touched`]).
+    pub watched: bool,
 }
 
 impl CoreConfig {
@@ -115,6 +117,7 @@ impl CoreConfig {
             #[cfg(feature = "mutations")]
             mutation: None,
             trace: false,
+            watched: false,
         }
     }
 }

@@ -118,7 +118,7 @@ impl Core {
         groups.sort_by_key(|group| group.descriptor.group);
         let known_commits = groups.iter().filter(|group| group.committed > group.compacted.index);
         let known_commits = known_commits.map(|group| (group.descriptor.group, group.committed)).collect();
-        let mut replicas = Replicas::with_capacity(groups.len());
+        let mut replicas = Replicas::with_capacity(groups.len(), config.watched);
         let mut members = Configuration::default();
         for group in groups {
             let mut replica = restore(&config, group, &members, now);

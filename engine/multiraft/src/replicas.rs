@@ -3,8 +3,11 @@
 //! Each has a slot, which stays the same as long as it lives: timers, reads, and writes on their way name it. A slot is
 //! given to another replica only when nothing names it any more (`destroy`). Slots are in no order; what goes over groups in
 //! their order asks for it here.
+//!
+//! A checker that looked at every replica after every turn would make a turn cost what the core has in groups. So the core
+//! can note which replicas were lent out to be changed: all others are what they were.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Index, IndexMut, RangeBounds};
 
 use pontoon_types::GroupId;
@@ -19,12 +22,15 @@ pub(crate) struct Replicas {
     slots: Vec<Option<Replica>>,
     order: BTreeMap<GroupId, Slot>,
     free: Vec<Slot>,
+    /// The slots that were lent out to be changed, as often as they were, since the checker asked. None without a checker.
+    touched: Option<Vec<Slot>>,
 }
 
 impl Replicas {
-    /// No replica yet, and room for so many.
-    pub(crate) fn with_capacity(replicas: usize) -> Replicas {
-        Replicas { slots: Vec::with_capacity(replicas), ..Replicas::default() }
+    /// No replica yet, and room for so many. `watched` if a checker asks for those that were touched.
+    pub(crate) fn with_capacity(replicas: usize, watched: bool) -> Replicas {
+        let touched = watched.then(Vec::new);
+        Replicas { slots: Vec::with_capacity(replicas), touched, ..Replicas::default() }
     }
 
     /// Takes in a replica of a group that is not there.
@@ -42,6 +48,7 @@ impl Replicas {
         };
         let before = self.order.insert(group, slot);
         assert!(before.is_none(), "law 11: a core has one replica of {group}");
+        self.touch(slot);
         slot
     }
 
@@ -68,6 +75,22 @@ impl Replicas {
         self.slots.len()
     }
 
+    fn touch(&mut self, slot: Slot) {
+        if let Some(touched) = &mut self.touched
+            && touched.last() != Some(&slot)
+        {
+            touched.push(slot);
+        }
+    }
+
+    /// The groups whose replicas may have changed since this was asked last, in their order. None without a checker.
+    pub(crate) fn take_touched(&mut self) -> Vec<GroupId> {
+        let touched = std::mem::take(self.touched.as_mut().unwrap_or(&mut Vec::new()));
+        let groups: BTreeSet<GroupId> =
+            touched.into_iter().filter_map(|slot| self.get(slot)).map(|replica| replica.descriptor.group).collect();
+        groups.into_iter().collect()
+    }
+
     /// All replicas in the order of their groups.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Replica> {
         self.range(..).map(|(_, slot)| &self[slot])
@@ -89,6 +112,7 @@ impl Index<Slot> for Replicas {
 
 impl IndexMut<Slot> for Replicas {
     fn index_mut(&mut self, slot: Slot) -> &mut Replica {
+        self.touch(slot);
         self.slots[slot].as_mut().expect("law: a slot that is named holds a replica")
     }
 }

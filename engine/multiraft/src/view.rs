@@ -21,6 +21,21 @@ pub struct GroupView<'a> {
 }
 
 impl GroupView<'_> {
+    /// Asserts the invariants of the replica, naming the law that is broken. For tests and the simulator.
+    pub fn check(&self) {
+        let replica = self.replica;
+        replica.raft.check();
+        assert!(replica.applied <= replica.raft.committed(), "law: applied is at or below committed");
+        assert!(replica.applied == replica.raft.applied(), "law: a group knows what its machine has applied");
+        assert!(
+            replica.waiters.iter().is_sorted_by_key(|waiter| waiter.entry.index),
+            "law: waiters are sorted by index"
+        );
+        replica.sessions.check();
+        let asleep = replica.raft.role() == Role::Follower && replica.raft.deadline().is_none();
+        assert_eq!(replica.attached.is_some(), asleep, "law: a follower sleeps exactly while it is attached");
+    }
+
     /// The group.
     pub fn group(&self) -> GroupId {
         self.replica.descriptor.group
@@ -198,18 +213,10 @@ impl Core {
         self.slot_of(group).map(|slot| GroupView { replica: &self.replicas[slot] })
     }
 
-    /// Asserts the invariants of every group, naming the law that is broken. For tests and the simulator.
-    pub fn check(&self) {
-        for replica in self.replicas.iter() {
-            replica.raft.check();
-            assert!(replica.applied <= replica.raft.committed(), "law: applied is at or below committed");
-            assert!(replica.applied == replica.raft.applied(), "law: a group knows what its machine has applied");
-            let indexes: Vec<_> = replica.waiters.iter().map(|waiter| waiter.entry.index).collect();
-            assert!(indexes.is_sorted(), "law: waiters are sorted by index");
-            replica.sessions.check();
-            let asleep = replica.raft.role() == Role::Follower && replica.raft.deadline().is_none();
-            assert_eq!(replica.attached.is_some(), asleep, "law: a follower sleeps exactly while it is attached");
-        }
+    /// The groups that may look different than when this was asked last, in their order. For a checker, and only with
+    /// [`crate::CoreConfig::watched`]; else there are none.
+    pub fn take_touched(&mut self) -> Vec<GroupId> {
+        self.replicas.take_touched()
     }
 
     /// Whether the replica of `group` here would serve reads without asking anybody at `now`.

@@ -21,7 +21,7 @@ impl Options {
         let nodes = *random.pick(&[3, 3, 3, 3, 3, 3, 5, 5, 5, 4, 2, 1]);
         let core = draw_core(&mut random);
         let cores = *random.pick(&[1, 1, 1, 2]);
-        let groups = *random.pick(&[1, 1, 2, 3, 4, 6]);
+        let groups = draw_crowd(seed).unwrap_or(*random.pick(&[1, 1, 2, 3, 4, 6]));
         // Counted in election timeouts, so that slow and fast clusters see as many elections.
         let duration = core.election_timeout * random.between(12, 36) as u32;
         let mut options = Options {
@@ -67,6 +67,7 @@ impl Options {
         options.duration = overrides.duration.unwrap_or(options.duration);
         options.handicap = overrides.handicap.unwrap_or(options.handicap);
         options.disk.segment_bytes = options.disk.segment_bytes.max(options.largest_write_bytes().next_power_of_two());
+        options.disk.group_bytes_max = options.disk.group_bytes_max.max(options.write_of_each_group_bytes());
         if options.nodes < 3 {
             options.handicap = Handicap::None;
         }
@@ -105,6 +106,15 @@ impl Options {
         options
     }
 }
+
+/// Few groups meet more in the same time; but what many of them share shows only among many.
+fn draw_crowd(seed: u64) -> Option<u32> {
+    let mut random = Random::new(seed ^ 0x0063_726f_7764);
+    random.chance(CROWD_PPM).then(|| *random.pick(&[500, 1_000, 2_000]))
+}
+
+/// One of 500 runs has a crowd: it takes as long as some twenty others.
+const CROWD_PPM: u32 = 2_000;
 
 const HANDICAPS: [Handicap; 6] = [
     Handicap::None,

@@ -44,8 +44,6 @@ struct Replica {
     /// The term in which it leads, if it does.
     leads: Option<Term>,
     term: Term,
-    /// The term before its last turn.
-    term_before: Term,
     vote: Option<ReplicaId>,
     committed: Index,
     applied: Index,
@@ -99,6 +97,8 @@ pub struct Invariants {
     truths: Truths,
     replicas: BTreeMap<(Place, GroupId), Replica>,
     core_writes: BTreeMap<Place, u64>,
+    /// The terms before the turn that was observed last, of the replicas that it may have changed.
+    terms_before: BTreeMap<GroupId, Term>,
     /// Views checked, to show that the checker had something to check.
     pub checked: u64,
     /// Leaders elected while one of an older term still took itself for one.
@@ -112,6 +112,7 @@ impl Invariants {
             truths: Truths::new(descriptors, sessions, may_begin_anew),
             replicas: BTreeMap::new(),
             core_writes: BTreeMap::new(),
+            terms_before: BTreeMap::new(),
             checked: 0,
             overlaps: 0,
         }
@@ -165,7 +166,7 @@ impl Invariants {
         Ok(())
     }
 
-    /// A turn of `place` is over: every replica there is looked at. Returns what changed.
+    /// A turn of `place` is over, which may have changed these replicas there. Returns what changed.
     pub fn observe<'a>(
         &mut self,
         place: Place,
@@ -173,20 +174,15 @@ impl Invariants {
         disks: &Disks,
     ) -> Result<Vec<Change>, Broken> {
         let mut changes = Vec::new();
-        let mut awake = Vec::new();
-        // Both go through the groups in order, so that no group is searched for.
-        let mut known = self.replicas.range_mut((place, GroupId(0))..=(place, GroupId(u64::MAX)));
+        self.terms_before.clear();
         for view in views {
-            let replica = known.find(|((_, group), _)| *group == view.group()).map(|(_, replica)| replica);
-            let replica = replica.expect("law: only started replicas are seen");
-            replica.term_before = replica.term;
-            // What is checked of a view follows from these and from writes, and most groups sleep.
+            let replica = self.replicas.get_mut(&(place, view.group())).expect("law: only started replicas are seen");
+            self.terms_before.insert(view.group(), replica.term);
+            // What is checked of a view follows from these and from writes.
             let glance = Glance::of(&view);
-            if replica.glance.replace(glance) != Some(glance) {
-                awake.push(view);
+            if replica.glance.replace(glance) == Some(glance) {
+                continue;
             }
-        }
-        for view in awake {
             self.checked += 1;
             self.check_pointers(place, &view, disks)?;
             self.check_leadership(place, &view, &mut changes)?;
@@ -267,8 +263,7 @@ impl Invariants {
             if let Some((missing, _)) = lacks {
                 return Err(Broken::LeaderLacks { place, group, term, missing: *missing });
             }
-            let of_group = self.replicas.iter().filter(|((_, of), _)| *of == group);
-            let is_overlapped = of_group.filter_map(|(_, other)| other.leads).any(|older| older < term);
+            let is_overlapped = self.replicas_of(group).filter_map(|(_, other)| other.leads).any(|older| older < term);
             self.overlaps += u64::from(is_overlapped);
         }
         Ok(())
@@ -354,13 +349,18 @@ impl Invariants {
 
     /// A newly committed entry is in the log of every replica that leads in a later term.
     fn check_leaders_have(&self, group: GroupId, id: LogId, committed_in: Term) -> Result<(), Broken> {
-        for ((place, of), replica) in &self.replicas {
-            let leads_later = *of == group && replica.role == Role::Leader && replica.term > committed_in;
+        for (place, replica) in self.replicas_of(group) {
+            let leads_later = replica.role == Role::Leader && replica.term > committed_in;
             if leads_later && !replica.log.covers(id) {
-                return Err(Broken::LeaderLacks { place: *place, group, term: replica.term, missing: id });
+                return Err(Broken::LeaderLacks { place, group, term: replica.term, missing: id });
             }
         }
         Ok(())
+    }
+
+    /// The replicas of a group on all cores.
+    fn replicas_of(&self, group: GroupId) -> impl Iterator<Item = (Place, &Replica)> {
+        self.core_writes.keys().filter_map(move |place| Some((*place, self.replicas.get(&(*place, group))?)))
     }
 
     fn check_state(&mut self, place: Place, view: &GroupView<'_>) -> Result<(), Broken> {
@@ -400,7 +400,8 @@ impl Invariants {
         }
         for (group, asked) in frame.confirmations.iter().flat_map(|confirmation| &confirmation.groups) {
             // It may have reached another term later in the same turn.
-            let term = self.replicas.get(&(place, *group)).map_or(Term(0), |replica| replica.term_before);
+            let known = || self.replicas.get(&(place, *group)).map(|replica| replica.term);
+            let term = self.terms_before.get(group).copied().or_else(known).unwrap_or_default();
             if term > *asked {
                 return Err(Broken::ConfirmedOldTerm { place, group: *group, asked: *asked, term });
             }
@@ -600,7 +601,6 @@ impl Replica {
             role: Role::Follower,
             leads: None,
             term: log.hard_state.term,
-            term_before: log.hard_state.term,
             vote: log.hard_state.vote,
             committed: Index(0),
             applied: Index(0),

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use pontoon_multiraft::{GroupView, Role};
 use pontoon_router::core_of;
+use pontoon_types::limits::CORE_SNAPSHOTS_MAX;
 use pontoon_types::{Descriptor, GroupId, NodeId};
 
 use crate::client::Step;
@@ -89,15 +90,20 @@ impl World {
 
     /// How many Appends, one after another, the replica that is furthest behind may need.
     fn catch_up_rounds(&self) -> u32 {
-        let views = || self.cores.values().flat_map(|running| running.core.groups());
         let behind = |group: GroupId| {
-            let last = views().filter(|view| view.group() == group).map(|view| view.last().index.0).max();
-            let committed = views().filter(|view| view.group() == group).map(|view| view.committed().0).min();
+            let views = || self.cores.values().filter_map(|running| running.core.group(group));
+            let last = views().map(|view| view.last().index.0).max();
+            let committed = views().map(|view| view.committed().0).min();
             last.unwrap_or(0).saturating_sub(committed.unwrap_or(0))
         };
         let entries = self.group_ids().into_iter().map(behind).max().unwrap_or(0);
         let at_once = self.options.core.append_entries_max * self.options.core.inflight_messages_max;
         (entries / at_once as u64) as u32
+    }
+
+    /// How many snapshots, one after another, a core may have to take.
+    fn snapshot_rounds(&self) -> u32 {
+        self.options.groups / CORE_SNAPSHOTS_MAX as u32
     }
 
     /// A prober is served in every group, and nothing is open any more, within `bound` and the time that the prober's
@@ -110,8 +116,8 @@ impl World {
         self.add_client(scripts);
         let client = &self.options.client;
         let each = client.think_mean * 2 + client.delay_mean * 16 + self.round_trip();
-        let bound =
-            self.by_the_slowest_clock(bound) + each * (reads as u32 + 1) + self.round_trip() * self.catch_up_rounds();
+        let rounds = self.catch_up_rounds() + self.snapshot_rounds();
+        let bound = self.by_the_slowest_clock(bound) + each * (reads as u32 + 1) + self.round_trip() * rounds;
         self.converge_within(bound, open)
     }
 

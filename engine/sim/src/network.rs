@@ -46,9 +46,14 @@ pub struct Network {
     pub(crate) in_flight_bytes: usize,
 }
 
-/// Most bytes of frames under way in a cluster, a sixteenth of what one link of a node may hold: a run that comes to
-/// this says something over and over, and would not end.
-pub(crate) const IN_FLIGHT_BYTES_MAX: usize = LINK_BYTES_MAX / 16;
+/// Most bytes of frames under way in a cluster: a sixteenth of what one link of a node may hold, and a few messages of every
+/// replica of each group. A run that comes to this says something over and over, and would not end.
+pub(crate) fn in_flight_bytes_max(groups: u32) -> usize {
+    LINK_BYTES_MAX / 16 + groups as usize * GROUP_IN_FLIGHT_BYTES
+}
+
+/// What the replicas of one group may have under way at once, in bytes.
+const GROUP_IN_FLIGHT_BYTES: usize = 4 << 10;
 
 /// A number that no replica of the cluster has: one that was replaced long ago, or comes later.
 const STRANGER: ReplicaId = ReplicaId(0);

@@ -423,15 +423,25 @@ impl Options {
     /// is a mistake of whoever chose the sizes and no fault.
     pub(crate) fn largest_write_bytes(&self) -> u64 {
         let (core, client) = (&self.core, &self.client);
-        // A command with the keys and values of the simulated clients, and what the log adds to an entry.
-        let entry_bytes = u64::from(client.filling_max) + 160;
+        let entry_bytes = self.entry_bytes_max();
         let lanes = u64::from(client.clients * client.lanes);
         let thoughts = (self.duration.as_nanos() / client.think_mean.as_nanos().max(1)) as u64 + 1;
         let everything = (thoughts * lanes * 2).min(u64::from(client.operations_max)) * entry_bytes;
         let message =
             (core.append_bytes_max as u64 * 2).min(core.append_entries_max as u64 * entry_bytes) + entry_bytes;
         let windows = 2 * u64::from(self.groups) * message * core.inflight_messages_max as u64;
-        everything.min(windows) + (16 << 10)
+        everything.min(windows) + self.write_of_each_group_bytes() as u64 + (16 << 10)
+    }
+
+    /// An entry of each group. Every group may change its term in one turn and write the first entry of it, and the prober
+    /// writes to all of them: a log that took only some of them with a sync would fall further and further behind.
+    pub(crate) fn write_of_each_group_bytes(&self) -> usize {
+        self.groups as usize * self.entry_bytes_max() as usize
+    }
+
+    /// A command with the keys and values of the simulated clients, and what the log adds to an entry.
+    fn entry_bytes_max(&self) -> u64 {
+        u64::from(self.client.filling_max) + 160
     }
 }
 

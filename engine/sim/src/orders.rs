@@ -122,8 +122,7 @@ impl World {
     /// How many configurations the groups have applied.
     pub(crate) fn configurations_applied(&self) -> u64 {
         let applied = |founded: &Descriptor| {
-            let views = self.cores.values().flat_map(|running| running.core.groups());
-            let of_group = views.filter(|view| view.group() == founded.group);
+            let of_group = self.cores.values().filter_map(|running| running.core.group(founded.group));
             // A group that began anew has jumped.
             let begun = self.loss.reborn.get(&founded.group).map_or(founded.generation, |of| of.generation);
             let since = |reached: Generation| if reached < begun { founded.generation } else { begun };

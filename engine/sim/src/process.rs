@@ -68,6 +68,8 @@ pub struct Arrival {
 pub struct RunningCore {
     /// The code under test.
     pub core: Core,
+    /// The groups that its last turn may have changed.
+    pub touched: Vec<GroupId>,
     /// What arrived since the last turn.
     pub inbox: Vec<Arrival>,
     /// The highest incarnation of each peer whose frame has arrived.
@@ -105,6 +107,7 @@ impl RunningCore {
     pub fn new(core: Core) -> RunningCore {
         RunningCore {
             core,
+            touched: Vec::new(),
             inbox: Vec::new(),
             heard: BTreeMap::new(),
             sync_ended: false,

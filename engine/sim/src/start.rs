@@ -295,6 +295,7 @@ impl World {
             log_uncommitted_bytes_max: (self.disks[&place].options.max_log_bytes / LOG_PER_UNCOMMITTED) as usize,
             sessions: self.session_limits,
             trace: self.protocol.is_some(),
+            watched: !self.options.outcomes_only,
             lease,
             // The node file of a real node remembers it from the first start on.
             past: Some(past),

@@ -299,7 +299,7 @@ impl World {
     /// A chunk that is to be sent is changed between the store and the frame. Not one that the core reads for itself: who has
     /// lost its state can be lost no further.
     fn change_on_the_way(&mut self, place: Place, group: GroupId, chunk: &mut Bytes) {
-        let holds_state = |running: &RunningCore| running.core.groups().any(|it| it.group() == group && it.is_ready());
+        let holds_state = |running: &RunningCore| running.core.group(group).is_some_and(|it| it.is_ready());
         if self.phase == Phase::Faults
             && self.rots.chance(self.options.disk.misread_ppm)
             && self.cores.get(&place).is_some_and(holds_state)

@@ -145,9 +145,10 @@ impl World {
         }
         self.check_leases(place)?;
         let running = &self.cores[&place];
-        for change in self.invariants.observe(place, running.core.groups(), &self.disks)? {
+        let touched = running.touched.iter().filter_map(|group| running.core.group(*group));
+        for change in self.invariants.observe(place, touched, &self.disks)? {
             if let Change::Committed(group, index) = change
-                && !running.core.groups().any(|it| it.group() == group && self.loss.is_of_before(group, it.replica()))
+                && !running.core.group(group).is_some_and(|it| self.loss.is_of_before(group, it.replica()))
             {
                 self.read_law.committed(now, group, index);
             }
@@ -309,7 +310,8 @@ fn step_all(
     }
     core.step(now, Event::EndTurn, &mut effects);
     if check {
-        core.check();
+        running.touched = core.take_touched();
+        running.touched.iter().filter_map(|group| core.group(*group)).for_each(|view| view.check());
     }
     let late = core.deadline().is_some_and(|deadline| deadline <= now);
     running.spins = if late { running.spins + 1 } else { 0 };

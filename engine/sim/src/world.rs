@@ -20,7 +20,7 @@ use crate::disk::Disk;
 use crate::faults::Fault;
 use crate::history::History;
 use crate::invariants::{Disks, Invariants};
-use crate::network::{Flight, IN_FLIGHT_BYTES_MAX, Network};
+use crate::network::{Flight, Network, in_flight_bytes_max};
 use crate::operator::Operators;
 use crate::options::Options;
 use crate::process::{Arrival, Node, RunningCore};
@@ -240,11 +240,12 @@ impl World {
 
     /// Lets everything happen that is due before `end`.
     pub fn run_until(&mut self, end: Time) -> Result<(), Broken> {
+        let in_flight_bytes_max = in_flight_bytes_max(self.options.groups);
         while let Some(due) = self.queue.pop_before(end) {
             self.counts.steps += 1;
             self.happen(due)?;
-            if self.network.in_flight_bytes > IN_FLIGHT_BYTES_MAX {
-                let what = format!("{IN_FLIGHT_BYTES_MAX} bytes of frames are under way, and they grow");
+            if self.network.in_flight_bytes > in_flight_bytes_max {
+                let what = format!("{in_flight_bytes_max} bytes of frames are under way, and they grow");
                 return Err(Broken::Stuck(what));
             }
         }

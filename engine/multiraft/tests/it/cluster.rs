@@ -242,12 +242,12 @@ impl Cluster {
             let at = if matches!(event, Event::Timer) { self.now } else { sampled };
             core.step(at, event, &mut effects);
             if check {
-                core.check();
+                core.groups().for_each(|view| view.check());
             }
         }
         core.step(self.now, Event::EndTurn, &mut effects);
         if check {
-            core.check();
+            core.groups().for_each(|view| view.check());
         }
         self.carry_out(node, effects);
     }

@@ -32,7 +32,7 @@ impl<D: Driver> CoreLoop<D> {
             }
         }
         let has = |entry: &RottenEntry| {
-            let group = self.core.groups().find(|group| group.group() == entry.group)?;
+            let group = self.core.group(entry.group)?;
             let is_missing = group.missing().any(|index| index == entry.id.index);
             let held = group.entries(entry.id.index, entry.id.index).next().filter(|_| !is_missing)?;
             Some((held.id, crc32fast::hash(&held.payload)))

@@ -31,10 +31,16 @@ impl Raft {
     }
 
     /// Asks for pre-votes. A candidate whose election did not end comes back here too, because by now the others may
-    /// have a leader. One that may not lead leaves it to the others and only keeps waiting.
+    /// have a leader. One that may not lead leaves it to the others and only keeps waiting. One whose own vote is not durable
+    /// yet has not even asked: its log has more to do than it can, and another term would be one write more.
     pub(super) fn campaign(&mut self, step: &mut Step) {
         if !self.may_campaign() {
             return self.on_postpone(step);
+        }
+        if let State::Candidate { vote_write, .. } = self.state
+            && vote_write > self.writes.durable()
+        {
+            return self.restart_election_deadline(step);
         }
         if let State::Candidate { permit: Some(permit), .. } = self.state
             && self.config.mutated(Mutation::PermitReused)

@@ -130,6 +130,18 @@ fn without_faults_hardly_anything_is_refused_and_nothing_is_unknown() {
     }
 }
 
+/// What groups share is the log, its syncs, the beacons, the budgets of snapshots and the pace of campaigns.
+#[test]
+fn two_thousand_groups_break_no_law() {
+    for seed in [5, 6] {
+        let report = run(seed, &Overrides { groups: Some(2_000), ..Overrides::default() });
+        assert!(report.passed(), "{report}");
+        assert_eq!(report.options.groups, 2_000);
+        let counts = &report.counts;
+        assert!(counts.elections >= 2_000 && counts.writes_acknowledged >= 2_000 && counts.crashes > 0, "{report}");
+    }
+}
+
 #[test]
 fn overrides_decide_the_size_of_the_cluster() {
     let overrides = Overrides {
