@@ -214,6 +214,29 @@ fn law_2_a_jump_of_the_clock_ends_all_leases() {
     });
 }
 
+/// A machine that is suspended may show the same time before and after, however long that was.
+#[test]
+fn law_2_a_beacon_that_was_sent_where_the_clock_stood_still_counts_for_no_lease() {
+    let (mut cluster, leader) = leased(None);
+    let answered_after = Duration::from_millis(30);
+    for node in [n(2), n(3)] {
+        cluster.delay.insert((node, leader), answered_after);
+    }
+    cluster.run(Duration::from_secs(1));
+    let sent = |cluster: &Cluster| cluster.frames[&(leader, n(2))];
+    let before = sent(&cluster);
+    while sent(&cluster) == before {
+        let next = cluster.cores.values_mut().filter_map(|core| core.deadline()).min().unwrap();
+        cluster.run(next.since(cluster.now));
+    }
+    assert!(holds(&cluster, leader));
+    cluster.event(leader, Event::ClockJumped);
+    cluster.run(answered_after + Duration::from_millis(1));
+    assert!(!holds(&cluster, leader), "the answers to what was sent before the jump have come");
+    cluster.run(Duration::from_secs(1));
+    assert!(holds(&cluster, leader), "new promises count again");
+}
+
 /// Node 1 is cut off until another leader is elected, and then talks to a follower of the new one only.
 fn half_healed(mutation: Option<CoreMutation>) -> bool {
     let (mut cluster, leader) = leased(mutation);
