@@ -81,9 +81,10 @@ impl Core {
         let replica = &self.replicas[slot];
         let group = replica.descriptor.group;
         for peer in self.peers.iter_mut().filter(|peer| replica.replica_on(peer.node).is_some()) {
-            if leads || !self.config.mutated(CoreMutation::HideReleased) {
-                peer.speaking.changes.insert(group, Change { term, leads, carried_by: None });
+            if !leads && self.config.mutated(CoreMutation::HideReleased) {
+                continue;
             }
+            peer.speaking.changes.insert(group, Change { term, leads, carried_by: None });
             if leads {
                 peer.speaking.led.add(group, replica.me, term);
             } else {

@@ -18,6 +18,7 @@ use crate::lease::Leases;
 use crate::liveness::Liveness;
 use crate::log_space::LogSpace;
 use crate::memory::Memory;
+use crate::mutation::CoreMutation;
 use crate::peer::Peer;
 use crate::quarantine::Quarantine;
 use crate::read::Reads;
@@ -338,7 +339,9 @@ impl Core {
         self.review_residents(slot);
         self.review_orders(slot);
         self.attach(now, slot);
-        self.replicas[slot].await_commit(now, self.config.support_timeout * STUCK_SUPPORT_TIMEOUTS);
+        if !self.config.mutated(CoreMutation::NeverMakeWay) {
+            self.replicas[slot].await_commit(now, self.config.support_timeout * STUCK_SUPPORT_TIMEOUTS);
+        }
         while let Some((slot, peer)) = self.unreachable.pop() {
             self.step_replica(now, slot, RaftEvent::PeerDown(peer));
         }

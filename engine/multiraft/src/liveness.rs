@@ -252,8 +252,8 @@ impl Core {
     /// Check-quorum: a leader without a supporting quorum resigns, so that one that is not heard, or hears nobody, makes
     /// way. While every peer is supported no group is looked at. A new leader has time to be supported.
     fn review_leaderships(&mut self, now: Time) {
-        let stays = [CoreMutation::OneWaySupport, CoreMutation::FollowUnsupported].map(|it| self.config.mutated(it));
-        if stays.contains(&true) || self.peers.iter().all(|peer| peer.hearing.supported_until > now) {
+        let stays = self.config.mutated(CoreMutation::NeverMakeWay);
+        if stays || self.peers.iter().all(|peer| peer.hearing.supported_until > now) {
             return;
         }
         for slot in self.liveness.led.iter().copied().collect::<Vec<_>>() {

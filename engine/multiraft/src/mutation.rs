@@ -16,12 +16,13 @@ pub enum CoreMutation {
     ConfirmAnyTerm,
     /// Reads are served without asking anybody.
     ReadWithoutRound,
-    /// Any beacon extends support, also one that shows no way back, and a leader without a supported quorum stays (law 7).
-    /// Either half alone makes up for the other.
+    /// A leader that no quorum supports, or that commits nothing, stays (law 7).
+    NeverMakeWay,
+    /// Any beacon extends support, also one that shows no way back (law 7).
     OneWaySupport,
-    /// The claim of a core that is not supported is followed, and such a leader stays (law 7).
+    /// The claim of a core that is not supported is followed (law 7).
     FollowUnsupported,
-    /// Leaderships given up are not listed (law 7).
+    /// Leaderships given up are neither listed nor taken out of the sum (laws 7 and 8).
     HideReleased,
     /// A group that the page does not list stays attached (law 8).
     KeepUnlisted,
@@ -119,11 +120,12 @@ pub enum CoreMutation {
 #[cfg(feature = "mutations")]
 impl CoreMutation {
     /// All of them.
-    pub const ALL: [CoreMutation; 52] = [
+    pub const ALL: [CoreMutation; 53] = [
         CoreMutation::JoinOpenRound,
         CoreMutation::ReuseRoundId,
         CoreMutation::ConfirmAnyTerm,
         CoreMutation::ReadWithoutRound,
+        CoreMutation::NeverMakeWay,
         CoreMutation::OneWaySupport,
         CoreMutation::FollowUnsupported,
         CoreMutation::HideReleased,

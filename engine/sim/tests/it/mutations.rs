@@ -125,8 +125,9 @@ fn of_raft(mutation: Mutation) -> Option<Case> {
         CommitWithoutOutgoing => changed(300, MEMBERS),
         VoteWithoutOutgoing => changed(600, &["election safety"]),
         KeepCutConfiguration => changed(600, &["members", "election safety"]),
-        // The first was not hunted; the second was not seen in 1,200 seeds with leases.
-        RemovedLeaderStays | PermitReused => return None,
+        RemovedLeaderStays => changed(100, &["liveness"]),
+        // Not seen in 1,200 seeds with leases.
+        PermitReused => return None,
         DropKeptSuffix => Case {
             overrides: Overrides { mutation: Some(mutation), ..Overrides::default() },
             seeds_max: 200,
@@ -287,8 +288,11 @@ fn of_core(mutation: CoreMutation) -> Option<Case> {
         ReuseRoundId => case(50, &["law 6"]),
         ConfirmAnyTerm => case(150, &["law 6"]),
         ReadWithoutRound => case(50, &["law 6"]),
-        // The sums of what is led and followed make up for these since they exist.
-        OneWaySupport | FollowUnsupported | HideReleased | IgnoreRebirth => return None,
+        NeverMakeWay => case(150, &["liveness"]),
+        HideReleased => case(40, &["liveness"]),
+        // Such a leader makes way by itself, and the sums of what is led and followed tell of a new life.
+        OneWaySupport | FollowUnsupported | IgnoreRebirth => return None,
+        // The sums of what is led and followed make up for this one since they exist.
         KeepUnlisted => case(300, &["liveness"]),
         AnyIncarnation => case(50, &["law 11"]),
         AnyReplica => case(20, &["law 11"]),
