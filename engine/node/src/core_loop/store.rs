@@ -20,17 +20,22 @@ const PRESSURE_INTERVAL: Duration = Duration::from_secs(1);
 /// The same when the log is full: no more often than a small checkpoint takes to be written.
 const FULL_PRESSURE_INTERVAL: Duration = Duration::from_millis(10);
 
+/// The part of the core's time that looking for such groups may take, one in so many: a full log looks at all of its groups.
+const PRESSURE_SHARE: u32 = 20;
+
 /// A core's side of the store.
 pub(super) struct StoreSide {
     door: StoreDoor,
     /// When to try again to hand orders on.
     look_at: Option<Time>,
+    /// When the groups that hold the log were looked for last, and how long that took.
     pressed_at: Time,
+    pressing_took: Duration,
 }
 
 impl StoreSide {
     pub(super) fn new(door: StoreDoor) -> StoreSide {
-        StoreSide { door, look_at: None, pressed_at: Time(0) }
+        StoreSide { door, look_at: None, pressed_at: Time(0), pressing_took: Duration::ZERO }
     }
 
     /// When to try again.
@@ -68,15 +73,34 @@ impl<D: Driver> CoreLoop<D> {
     /// Tells the groups that hold old segments, at their pace.
     pub(super) fn hand_on_pressure(&mut self, now: Time) {
         let is_full = self.log_room.is_some_and(LogRoom::is_none);
-        let interval = if is_full { FULL_PRESSURE_INTERVAL } else { PRESSURE_INTERVAL };
-        if now < self.store.pressed_at + interval {
+        if now < self.store.pressed_at + pressure_interval(is_full, self.store.pressing_took) {
             return;
         }
-        self.store.pressed_at = now;
+        let began = self.driver.now();
         let groups: Vec<GroupId> =
             self.log.compact_hints().into_iter().map(|hint| hint.group).take(LOG_PRESSURE_GROUPS_MAX).collect();
+        (self.store.pressed_at, self.store.pressing_took) = (now, self.driver.now().since(began));
         if !groups.is_empty() {
             self.step(now, Event::LogPressure(groups));
         }
+    }
+}
+
+/// When to look for the groups that hold the log again, after it took so long.
+fn pressure_interval(is_full: bool, took: Duration) -> Duration {
+    let interval = if is_full { FULL_PRESSURE_INTERVAL } else { PRESSURE_INTERVAL };
+    interval.max(took * PRESSURE_SHARE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_log_of_many_groups_leaves_its_core_the_time_to_make_it_small() {
+        let quick = Duration::from_micros(10);
+        assert_eq!(pressure_interval(true, quick), FULL_PRESSURE_INTERVAL);
+        assert_eq!(pressure_interval(false, quick), PRESSURE_INTERVAL);
+        assert_eq!(pressure_interval(true, Duration::from_millis(30)), Duration::from_millis(600));
     }
 }
