@@ -1,13 +1,14 @@
 //! Our core under the load.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use pontoon_raft::membership::Configuration;
 use pontoon_raft::{Config, Effect, Event, Raft, Restored, Role};
-use pontoon_types::{Index, Member, Message, NodeId, ReplicaId, Time};
+use pontoon_types::{Entry, Index, Member, Message, NodeId, ReplicaId, Time};
 
-use super::Replicas;
+use super::{KEPT_ENTRIES, Replicas};
 
 /// How many replicas a group has.
 const REPLICAS: usize = 3;
@@ -30,8 +31,10 @@ struct Group {
 
 impl Groups {
     /// So many groups, each with a leader.
-    pub fn new(groups: u32) -> Groups {
-        Groups((0..groups).map(|_| Group::new()).collect())
+    pub fn new(groups: u32, payload_bytes: usize) -> Groups {
+        let window_bytes_max = KEPT_ENTRIES as usize * (size_of::<Entry>() + payload_bytes);
+        let config = Arc::new(Config { window_bytes_max, ..Config::default() });
+        Groups((0..groups).map(|_| Group::new(&config)).collect())
     }
 }
 
@@ -51,12 +54,12 @@ impl Replicas for Groups {
 }
 
 impl Group {
-    fn new() -> Group {
+    fn new(config: &Arc<Config>) -> Group {
         let ids: Vec<u64> = (1..=REPLICAS as u64).collect();
         let voters = ids.iter().map(|id| Member { node: NodeId(*id), replica: ReplicaId(*id) });
         let members = Configuration::of_voters(voters).expect("three replicas on three nodes are a configuration");
         let restored = Restored { members, ..Restored::default() };
-        let replica = |id: &u64| Raft::new(Config::default(), ReplicaId(*id), restored.clone(), *id, Time(0));
+        let replica = |id: &u64| Raft::new(config.clone(), ReplicaId(*id), restored.clone(), *id, Time(0));
         let mut group = Group {
             replicas: ids.iter().map(replica).collect(),
             messages: VecDeque::new(),

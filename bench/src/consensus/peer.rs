@@ -12,16 +12,13 @@ use raft::storage::MemStorage;
 use raft::{Config, RawNode, StateRole};
 use slog::{Discard, Logger, o};
 
-use super::Replicas;
+use super::{KEPT_ENTRIES, Replicas};
 
 /// The identities of the replicas of a group. The first one leads.
 const REPLICAS: [u64; 3] = [1, 2, 3];
 
-/// Entries that a storage keeps when it is cut back.
-const KEPT_ENTRIES: u64 = 16 << 10;
-
-/// Entries between two cuts.
-const CUT_EVERY_ENTRIES: u64 = 64 << 10;
+/// Entries between two cuts of a storage.
+const CUT_EVERY_ENTRIES: u64 = KEPT_ENTRIES as u64;
 
 /// All groups.
 pub struct Groups(Vec<Group>);
@@ -73,7 +70,7 @@ impl Group {
         };
         let nodes = REPLICAS.iter().map(node).collect();
         let mut group =
-            Group { nodes, messages: VecDeque::new(), cut_at: [CUT_EVERY_ENTRIES; REPLICAS.len()], proposals: 0 };
+            Group { nodes, messages: VecDeque::new(), cut_at: [2 * CUT_EVERY_ENTRIES; REPLICAS.len()], proposals: 0 };
         group.nodes[0].campaign().expect("a replica may campaign");
         group.settle();
         assert!(group.nodes[0].raft.state == StateRole::Leader, "an undisturbed campaign is won");
@@ -130,7 +127,7 @@ impl Group {
             && last.index >= self.cut_at[place]
         {
             self.cut_at[place] = last.index + CUT_EVERY_ENTRIES;
-            storage.wl().compact(last.index - KEPT_ENTRIES).expect("the log is longer than that");
+            storage.wl().compact(last.index - u64::from(KEPT_ENTRIES)).expect("the log is longer than that");
         }
         if place == 0 {
             self.proposals += applied.iter().filter(|entry| !entry.data.is_empty()).count() as u64;
