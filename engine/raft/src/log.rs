@@ -48,6 +48,9 @@ pub(crate) struct Log {
 /// An idle group keeps the empty entries of its last terms and nothing else. So few take no more room than they need.
 const FEW: usize = 4;
 
+/// What is let go at once of a window that is full: some hundred small entries, which take some microseconds.
+const EVICTED_BYTES: usize = 16 << 10;
+
 /// What an entry in the window takes of memory: an empty payload is not free.
 fn held_bytes(entry: &Entry) -> usize {
     entry.payload.len() + size_of::<Entry>()
@@ -199,10 +202,12 @@ impl Log {
         self.committed = index;
     }
 
-    /// Lets the oldest entries of the window go, up to and including `through` at most, until no more than `bytes_max`
-    /// are held. Their identities stay.
+    /// Lets the oldest entries of a window with more than `bytes_max` go, up to and including `through` at most: so many that
+    /// some room is left, because an entry that nobody has touched for long is far away for the processor, and its
+    /// neighbours come with it. Their identities stay.
     pub(crate) fn evict(&mut self, bytes_max: usize, through: Index) {
-        while self.window_bytes > bytes_max
+        let kept_bytes = bytes_max - EVICTED_BYTES.min(bytes_max / 8);
+        while self.window_bytes > kept_bytes
             && let Some(entry) = self.window.front().filter(|entry| entry.id.index <= through)
         {
             self.window_bytes -= held_bytes(entry);
@@ -274,4 +279,26 @@ pub(crate) fn fit<'a>(
 /// Whether `next` may stand right after `previous`.
 pub(crate) fn follows(previous: LogId, next: LogId) -> bool {
     next.index == previous.index.next() && next.term >= previous.term && next.term > Term(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use pontoon_types::{Index, Term};
+
+    use super::*;
+
+    #[test]
+    fn a_window_that_is_too_large_is_made_small_enough_for_some_more() {
+        let entry = |index| Entry::command(LogId::new(Index(index), Term(1)), Bytes::from(vec![7; 100]));
+        let each = held_bytes(&entry(1));
+        let log = |bytes_max: usize, through| {
+            let mut log = Log::new(LogId::default(), &Identities::default(), (1..=200).map(entry).collect());
+            log.evict(bytes_max, Index(through));
+            (log.first_held().0, log.window_bytes() / each)
+        };
+        assert_eq!(log(160 * each, 200), (61, 140), "an eighth of the limit is free");
+        assert_eq!(log(160 * each, 50), (51, 150), "what is still needed stays");
+        assert_eq!(log(0, 200), (201, 0));
+    }
 }
