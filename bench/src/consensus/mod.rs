@@ -2,9 +2,9 @@
 //!
 //! A turn proposes one batch in every group, and then lets the replicas talk until nobody has anything to say: by then the
 //! leader has committed the batch. A write counts as durable as soon as it is handed out, and a message arrives in the
-//! moment in which it is its turn, so what is measured is the arithmetic of consensus and the memory it moves. Nobody needs old
-//! entries, and both let go of them. Our core
-//! and the `raft` crate take the same proposals in turns, one after the other on the same thread.
+//! moment in which it is its turn, so what is measured is the arithmetic of consensus and the memory it moves. Nobody
+//! needs old entries, and both let go of them. Our core and the `raft` crate take the same proposals in turns, one after
+//! the other on the same thread.
 //!
 //! - `workload`: the table of shapes; `own`, `peer`: who carries them; `report`: medians and ratios
 
