@@ -292,7 +292,6 @@ fn of_core(mutation: CoreMutation) -> Option<Case> {
         HideReleased => case(40, &["liveness"]),
         // Such a leader makes way by itself, and the sums of what is led and followed tell of a new life.
         OneWaySupport | FollowUnsupported | IgnoreRebirth => return None,
-        // The sums of what is led and followed make up for this one since they exist.
         KeepUnlisted => case(300, &["liveness"]),
         AnyIncarnation => case(50, &["law 11"]),
         AnyReplica => case(20, &["law 11"]),
