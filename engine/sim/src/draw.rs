@@ -45,6 +45,8 @@ impl Options {
             #[cfg(feature = "mutations")]
             hints_lie: overrides.hints_lie,
             #[cfg(feature = "mutations")]
+            unguarded: overrides.unguarded,
+            #[cfg(feature = "mutations")]
             mutation: overrides.mutation,
             #[cfg(feature = "mutations")]
             core_mutation: overrides.core_mutation,
@@ -76,6 +78,10 @@ impl Options {
             (options.disk.old_image_ppm, options.disk.damage_ppm) = (600_000, 0);
         } else if options.disk.damage_ppm == 0 {
             options.disk.old_image_ppm = *Random::new(seed ^ 0x696d_6167_6573).pick(&[0, 0, 600_000]);
+        }
+        #[cfg(feature = "mutations")]
+        if options.unguarded {
+            options.switch_off(Part::OldImages);
         }
         options.process.drift_max_ppm = overrides.drift_ppm.unwrap_or(options.process.drift_max_ppm);
         let is_asked_otherwise = overrides.old_images || overrides.handicap.is_some();

@@ -58,6 +58,9 @@ pub struct Overrides {
     /// Support comes and goes by chance, which is no bug: nothing unsafe may follow.
     #[cfg(feature = "mutations")]
     pub hints_lie: bool,
+    /// Nobody guards against disks that forget (law 12), and none does: a core that comes to life takes part at once.
+    #[cfg(feature = "mutations")]
+    pub unguarded: bool,
     /// A bug put into the Raft core on purpose.
     #[cfg(feature = "mutations")]
     pub mutation: Option<pontoon_raft::Mutation>,
@@ -407,6 +410,9 @@ pub struct Options {
     /// Whether support comes and goes by chance.
     #[cfg(feature = "mutations")]
     pub hints_lie: bool,
+    /// Whether the guard of law 12 is off.
+    #[cfg(feature = "mutations")]
+    pub unguarded: bool,
     /// The bug put in on purpose.
     #[cfg(feature = "mutations")]
     pub mutation: Option<pontoon_raft::Mutation>,

@@ -298,6 +298,9 @@ impl World {
             watched: !self.options.outcomes_only,
             lease,
             // The node file of a real node remembers it from the first start on.
+            #[cfg(feature = "mutations")]
+            past: Some(past).filter(|_| !self.options.unguarded),
+            #[cfg(not(feature = "mutations"))]
             past: Some(past),
             longest_promise: lease.map_or(Duration::ZERO, |lease| lease.length),
             #[cfg(feature = "mutations")]

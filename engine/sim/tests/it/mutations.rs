@@ -277,7 +277,10 @@ fn of_core(mutation: CoreMutation) -> Option<Case> {
         WithdrawWithoutEpoch => leased(60),
         LeaseDespitePermit => leased(600),
         // A core that comes to life waits for its peers (law 12), which hides this one.
-        ForgetPromises => return None,
+        ForgetPromises => {
+            let leased = leased(300);
+            Case { overrides: Overrides { unguarded: true, long_leases: true, ..leased.overrides }, ..leased }
+        }
         LeaseWithoutAcceptance => leased(40),
         // A survivor would have to know of a commit without the entry that brought it about, and another one to have an entry of
         // a term between. The properties of the plan hold it.
@@ -408,6 +411,17 @@ fn bugs_of_recovery_are_found() {
 #[test]
 fn bugs_of_the_amnesia_guard_are_found() {
     all_found(soon(all_of_core()).filter(|(_, case)| case.is_of_the_guard()));
+}
+
+/// Promises bind a core that comes to life also where it does not wait for its peers (law 4).
+#[test]
+fn without_the_guard_promises_are_kept_over_a_start() {
+    let long = Overrides { hints_lie: true, unguarded: true, long_leases: true, ..Overrides::default() };
+    for seed in 0..100 {
+        let report = run(seed, &long);
+        let broken = report.violation.as_ref().map(|violation| violation.broken.to_string());
+        assert!(broken.is_none_or(|broken| broken.starts_with("liveness")), "{report}");
+    }
 }
 
 /// Support is a hint: when it comes and goes by chance, groups may not find rest, and nothing else may happen.

@@ -92,10 +92,10 @@ fn case_47_power_loss_in_the_middle_of_a_move_leaves_one_owner_with_everything()
         start(&dir, 3).unwrap();
         let whole = began.elapsed();
         cores -= 1;
-        for round in 0..12 {
+        for round in 0..8 {
             let wanted = if cores == 3 { 2 } else { 3 };
             disk.settle();
-            let is_done = move_until(disk, &dir, wanted, whole * round / 10);
+            let is_done = move_until(disk, &dir, wanted, whole * round / 7);
             disk.unmount();
             disk.mount();
             let has = logs_of(&dir).len() as u16;
