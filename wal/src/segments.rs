@@ -139,7 +139,8 @@ impl Segment {
                 && head.index <= run.first.0
                 && last <= head.index + u64::from(head.count)
         };
-        let found = record::Runs::new(directory).find(holds)?;
+        // One that was written over in the same group of records stands before the one that took its place.
+        let found = record::Runs::new(directory).filter(holds).last()?;
         Some(RunPlace { head_at: (directory_at + found.at) as u32, ..*run })
     }
 }

@@ -235,7 +235,9 @@ impl Fold {
                 let holds = |found: &&KnownRun| {
                     found.first <= run.first.0 && end(run).0 <= found.first + u64::from(found.count)
                 };
-                let found = known.get(&(run.segment, run.payloads_at, id)).and_then(|runs| runs.iter().find(holds));
+                // One that was written over in the same group of records stands before the one that took its place.
+                let runs = known.get(&(run.segment, run.payloads_at, id));
+                let found = runs.and_then(|runs| runs.iter().rfind(holds));
                 match found {
                     Some(found) => kept.push(RunPlace { head_at: found.head_at, ..*run }, Some(found.term)),
                     None => {

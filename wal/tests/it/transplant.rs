@@ -67,6 +67,33 @@ fn agrees(rig: &Rig, what: &str) {
     assert!(from.incarnation() >= Incarnation(log.incarnation().0 - 1), "{what}");
 }
 
+/// An entry and the one that takes its place may stand in one group of records, and a checkpoint names a run by the place of the
+/// group's payloads. What was cut came back for a log at rest, in the place of what may be committed.
+#[test]
+fn an_entry_that_was_written_over_in_its_own_group_of_records_does_not_come_back() {
+    let options = pontoon_wal::Options { checkpoint_segments: 1, ..small() };
+    let rig = Rig::new(options, 2);
+    let (mut log, _) = rig.open();
+    let cut = pontoon_types::Write {
+        truncate_from: Some(Index(2)),
+        entries: vec![entry(2, 2, "new")],
+        ..pontoon_types::Write::default()
+    };
+    log.append(pontoon_types::CoreWriteNumber(1), &[entries(2, vec![entry(1, 1, "a"), entry(2, 1, "old")])]);
+    log.append(pontoon_types::CoreWriteNumber(2), &[(GroupId(2), cut)]);
+    rig.flush(&mut log);
+    // Enough for a checkpoint, and too little for the entries to be copied elsewhere.
+    for number in 3..=14 {
+        rig.commit(&mut log, number, &[entries(3, vec![entry(number - 2, 1, vec![3; 9000])])]);
+    }
+    assert!(log.stats().checkpoints > 0);
+    drop(log);
+    agrees(&rig, "written over");
+    let mut found = Vec::new();
+    at_rest(&rig).each_entry(GroupId(2), Index(0), &mut |entry, _| found.push(entry)).unwrap();
+    assert_eq!(found, [entry(1, 1, "a"), entry(2, 2, "new")]);
+}
+
 #[test]
 fn a_log_at_rest_says_what_an_open_would_find() {
     for seed in 0..60 {
