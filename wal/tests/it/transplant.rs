@@ -89,9 +89,19 @@ fn an_entry_that_was_written_over_in_its_own_group_of_records_does_not_come_back
     assert!(log.stats().checkpoints > 0);
     drop(log);
     agrees(&rig, "written over");
+    let expected = [entry(1, 1, "a"), entry(2, 2, "new")];
     let mut found = Vec::new();
     at_rest(&rig).each_entry(GroupId(2), Index(0), &mut |entry, _| found.push(entry)).unwrap();
-    assert_eq!(found, [entry(1, 1, "a"), entry(2, 2, "new")]);
+    assert_eq!(found, expected);
+    // An open log whose directory is damaged looks for the other copy in the footer.
+    let first = rig.slot_of(pontoon_wal::format::SegmentId(1));
+    rig.damage(&first, |bytes| {
+        for (at, _) in crate::common::groups_in(bytes) {
+            bytes[at + 64 + 9] ^= 4;
+        }
+    });
+    let (mut log, _) = rig.open();
+    assert_eq!(crate::common::holds(&mut log, 2), expected);
 }
 
 #[test]
