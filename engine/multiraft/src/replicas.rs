@@ -85,7 +85,7 @@ impl Replicas {
 
     /// The groups whose replicas may have changed since this was asked last, in their order. None without a checker.
     pub(crate) fn take_touched(&mut self) -> Vec<GroupId> {
-        let touched = std::mem::take(self.touched.as_mut().unwrap_or(&mut Vec::new()));
+        let touched = self.touched.as_mut().map(std::mem::take).unwrap_or_default();
         let groups: BTreeSet<GroupId> =
             touched.into_iter().filter_map(|slot| self.get(slot)).map(|replica| replica.descriptor.group).collect();
         groups.into_iter().collect()

@@ -270,7 +270,7 @@ fn of_core(mutation: CoreMutation) -> Option<Case> {
         LeaseFromAnswer => leased(60),
         // Of two clocks the one of the leader has to be late, and the other one early.
         LeaseWithoutMargin => {
-            let leased = leased(600);
+            let leased = leased(1_000);
             let overrides = Overrides { drift_ppm: Some(DRIFT_MARGIN_PPM), nodes: Some(5), ..leased.overrides };
             Case { overrides, ..leased }
         }
