@@ -106,9 +106,13 @@ impl Writer {
         }
     }
 
-    /// Whether a group fits into the segment, with its part of the footer.
+    /// Whether a group fits into the segment, with its part of the footer if the stream has footers.
     pub(crate) fn fits(&self, group: Room) -> bool {
-        self.packing().fits(group)
+        match (self.stream, &self.open) {
+            (Stream::Log, _) => self.packing().fits(group),
+            (_, Some(open)) => self.next_offset(open) + group.group_len() <= self.origin.segment_bytes as usize,
+            (_, None) => false,
+        }
     }
 
     /// Takes a slot for the next group, which then must be written. Returns the segment that was written to before.
@@ -162,11 +166,10 @@ impl Writer {
         };
         let place = Lsn { segment: open.segment, offset: offset + length };
         self.end = LogEnd { place, seq, chain };
-        if let Some(open) = &mut self.open {
-            open.footer_parts += footer_part(directory);
-            if self.stream != Stream::Log {
-                open.slot.file.begin_write_back(offset, length)?;
-            }
+        match &mut self.open {
+            Some(open) if self.stream == Stream::Log => open.footer_parts += footer_part(directory),
+            Some(open) => open.slot.file.begin_write_back(offset, length)?,
+            None => {}
         }
         written
     }

@@ -119,6 +119,7 @@ impl Copying<'_> {
     /// Copies a run that was checked. False when there is no room.
     fn copy(&mut self, group: GroupId, replica: ReplicaId, run: &RunPlace, bytes: &Bytes) -> io::Result<bool> {
         let Some(placed) = PlacedRun::find(bytes, run) else { return Ok(true) };
+        let group_bytes_max = GROUP_BYTES.min(segment_room(self.keeper.start.origin.segment_bytes));
         let mut next = run.first;
         while next < end(run) {
             let mut payloads = Vec::new();
@@ -126,9 +127,7 @@ impl Copying<'_> {
             for index in next.0..end(run).0 {
                 let Some((_, payload, _)) = placed.entry(Index(index)) else { break };
                 let with = room.plus(Room::of_payload(payload));
-                let too_large = with.group_len() > GROUP_BYTES
-                    || with.in_segment() > segment_room(self.keeper.start.origin.segment_bytes);
-                if too_large && !(payloads.is_empty() && self.buffer.is_empty()) {
+                if with.group_len() > group_bytes_max && !(payloads.is_empty() && self.buffer.is_empty()) {
                     break;
                 }
                 room = with;

@@ -91,7 +91,7 @@ impl<E> Encoder<'_, E> {
 
     fn make_room(&mut self, room: Room) -> Result<(), E> {
         let both = self.buffer.room().plus(room);
-        if both.group_len() > GROUP_BYTES || both.in_segment() > segment_room(self.segment_bytes) {
+        if both.group_len() > GROUP_BYTES.min(segment_room(self.segment_bytes)) {
             self.flush()?;
         }
         Ok(())

@@ -196,6 +196,8 @@ impl<'a> Run<'a> {
             return false;
         }
         self.held.clear();
+        // An order reads too, and here nobody else carries it out.
+        self.log.warm();
         let mut state = self.states.last().unwrap().clone();
         let mut writes = Vec::new();
         for (group, of) in &state.groups {
