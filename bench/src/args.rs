@@ -257,6 +257,9 @@ pub struct WalArgs {
     /// Raft groups that the entries go to in rotation.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub groups: u32,
+    /// The place of the core's loop among the processors. Default: as a node chooses.
+    #[arg(long, value_name = "N")]
+    pub first_cpu: Option<usize>,
     /// Seconds of load before the measurement of each round.
     #[arg(long, value_name = "SECONDS", default_value = "0.5", value_parser = seconds, allow_negative_numbers = true)]
     pub warm_up: Duration,

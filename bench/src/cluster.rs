@@ -47,6 +47,7 @@ impl Cluster {
         assert!(self.nodes.is_empty(), "nodes are stopped before they are started again");
         for (place, data_dir) in self.data_dirs.iter().enumerate() {
             let mut config = NodeConfig::new(data_dir);
+            // All nodes share one machine here, and no processor is the best for all of them.
             config.first_cpu = Some(place * usize::from(self.cores));
             let node = Node::start(config).map_err(|error| BenchError::new(error.exit_code(), error.to_string()))?;
             self.nodes.push(node);
@@ -94,14 +95,20 @@ pub struct Pin {
 }
 
 impl Pin {
-    /// Pins the calling thread to the processor at this place in turn, as nodes do with their cores.
+    /// Pins the calling thread to the processor at this place in turn, as this benchmark's nodes do with their cores.
     pub fn to(place: usize) -> Pin {
         let before = sched_getaffinity(None).ok();
         let allowed: Vec<usize> =
             before.iter().flat_map(|set| (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu))).collect();
-        if !allowed.is_empty() {
+        Pin::to_processor(allowed.get(place % allowed.len().max(1)).copied())
+    }
+
+    /// Pins the calling thread to one processor, if there is one to keep to.
+    pub fn to_processor(cpu: Option<usize>) -> Pin {
+        let before = sched_getaffinity(None).ok();
+        if let Some(cpu) = cpu {
             let mut set = CpuSet::new();
-            set.set(allowed[place % allowed.len()]);
+            set.set(cpu);
             // A thread that may not choose its processor measures a little more noise, and nothing wrong.
             let _ = sched_setaffinity(None, &set);
         }

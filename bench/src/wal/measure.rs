@@ -29,6 +29,8 @@ pub struct Plan {
     pub seconds: Duration,
     /// Whether the log is read again afterwards.
     pub verify: bool,
+    /// Where the core's loop runs.
+    pub processor: Option<usize>,
     /// Sizes of our own log, and how it appends.
     pub options: pontoon_wal::Options,
     /// Set when the user has had enough.
@@ -282,6 +284,7 @@ pub mod tests {
             warm_up,
             seconds,
             verify: false,
+            processor: None,
             options: pontoon_wal::Options::default(),
             stop: Arc::default(),
         };

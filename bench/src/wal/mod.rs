@@ -24,6 +24,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use pontoon::{NodeConfig, processors};
 use pontoon_wal::{AppendPath, Options};
 
 use self::measure::{Plan, Round};
@@ -44,11 +45,14 @@ pub fn run(args: &WalArgs, stop: Arc<AtomicBool>) -> Result<(), BenchError> {
     check(args, &workloads)?;
     let dir = directory(&args.log)?;
     let options = Options { max_log_bytes: LOG_BYTES_MAX, ..options(&args.log) };
+    let node = NodeConfig { first_cpu: args.first_cpu, ..NodeConfig::new(dir.path()) };
+    let processor = processors::of_cores(&node, 1).first().copied().flatten();
     let setup = Setup {
         version: env!("CARGO_PKG_VERSION"),
         file_system: file_system(dir.path()),
         append_path: append_path_name(&options),
         segment_bytes: options.segment_bytes,
+        processor,
         groups: args.groups,
         warm_up_s: args.warm_up.as_secs_f64(),
         seconds: args.seconds.as_secs_f64(),
@@ -63,6 +67,7 @@ pub fn run(args: &WalArgs, stop: Arc<AtomicBool>) -> Result<(), BenchError> {
                 warm_up: args.warm_up,
                 seconds: args.seconds,
                 verify: args.verify,
+                processor,
                 options: options.clone(),
                 stop: stop.clone(),
             };

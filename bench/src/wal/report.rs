@@ -41,6 +41,8 @@ pub struct Setup {
     pub file_system: String,
     pub append_path: &'static str,
     pub segment_bytes: u64,
+    /// Where the core's loop ran.
+    pub processor: Option<usize>,
     pub groups: u32,
     pub warm_up_s: f64,
     pub seconds: f64,
@@ -224,6 +226,7 @@ mod tests {
             file_system: "ext4".to_string(),
             append_path: "write",
             segment_bytes: 64 << 20,
+            processor: None,
             groups: 64,
             warm_up_s: 0.5,
             seconds: 5.0,

@@ -1,9 +1,10 @@
 //! Our log under its two kinds of load: one writer that waits, and the core's loop for many that do not.
 //!
-//! The loop is that of a node without its sockets: pinned to a processor, the same readiness call over the same ring, one
-//! append a turn for everything that arrived, one sync at a time, and the same decision when to start it. Entries whose writers are woken
-//! by one sync arrive in the next turn together, since nothing lies between the writers and the log; so does a group of
-//! 64, and a peer's threads are spread by their wake-ups. A timer of one millisecond runs in the loop.
+//! The loop is that of a node without its sockets: pinned to the processor that a node takes for its first core, the same
+//! readiness call over the same ring, one append a turn for everything that arrived, one sync at a time, and the same
+//! decision when to start it. Entries whose writers are woken by one sync arrive in the next turn together, since nothing
+//! lies between the writers and the log; so does a group of 64, and a peer's threads are spread by their wake-ups. A timer
+//! of one millisecond runs in the loop.
 
 use std::collections::VecDeque;
 use std::io;
@@ -40,7 +41,7 @@ pub fn run(plan: &Plan, dir: &Path) -> Result<Option<Round>, BenchError> {
     let mut meter = Meter::start(plan, Device::under(dir));
     match plan.workload.kind {
         Kind::Asynchronous => {
-            let _pin = Pin::to(0);
+            let _pin = Pin::to_processor(plan.processor);
             log = Loop::new(log, plan)?.run(&mut batch, &mut meter)?;
         }
         Kind::Waiting | Kind::Device => wait_for_each(&mut log, plan.workload.entries, &mut batch, &mut meter)?,

@@ -9,7 +9,7 @@
 //! cores = 2                      # default: as many as before; the same number for all nodes of a cluster
 //! max_log_bytes = 4294967296     # of each core; writes are answered Busy above it
 //! pin = true                     # each core keeps to one processor
-//! first_cpu = 0                  # the processor of core 0; default: the next one in turn
+//! first_cpu = 0                  # the processor of core 0; default: where the disk's interrupts arrive, then the others in turn
 //! priority = 8                   # campaign after nodes with lower ones, 0 (the default) to 8
 //! leases = true                  # reads of a leader without a message; default: false
 //! sync_hold_us = 200             # how long a sync may wait for more writers; 0 = never
@@ -46,8 +46,9 @@ pub struct NodeConfig {
     pub log: pontoon_wal::Options,
     /// Whether each core keeps to one processor.
     pub pin: bool,
-    /// The place of core 0 among the processors that the process may use. Without it, the cores of all nodes in this
-    /// process are laid round the processors in the order in which they start.
+    /// The place of core 0 among the processors that the process may use, by their numbers. Without it, the cores of all nodes
+    /// in this process are laid round the processors in the order in which they start, beginning where the interrupts of the
+    /// disk arrive ([`crate::processors`]).
     pub first_cpu: Option<usize>,
     /// How long a sync may be held back while writers are about to come; see [`crate::hold`].
     pub sync_hold_max: Duration,

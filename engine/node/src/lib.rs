@@ -26,7 +26,8 @@
 //!
 //! # Which file does what
 //!
-//! - `node`: start and stop; `executor`: a core's thread; `recover`: logs to groups; `listen`: the port
+//! - `node`: start and stop; `executor`: a core's thread; `processors`: where it runs; `recover`: logs to groups; `listen`: the
+//!   port
 //! - `core_loop`: one turn, over the `driver` (epoll, sockets, and a small ring for syncs); `hold`: when to sync;
 //!   `write_limits`: what one write may carry
 //! - `link`: the connection to a peer; `door`: who may come in; `connection`: who came in; `inbox`: between threads
@@ -64,6 +65,7 @@ pub mod init;
 pub mod ledger;
 pub mod link;
 pub mod node;
+pub mod processors;
 pub mod quorum_loss;
 pub mod rehome;
 pub mod store;

@@ -13,7 +13,6 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -42,6 +41,7 @@ use crate::ledger::{self, LedgerFile, LedgerKeeper};
 use crate::link::Link;
 use crate::listen::listen_at;
 use crate::probe::probe;
+use crate::processors;
 use crate::quorum_loss;
 use crate::recover::{RecoveredCore, descriptors, recover};
 use crate::rehome::rehome;
@@ -62,9 +62,6 @@ const FAILED_CORE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The core that accepts connections for all.
 const ACCEPTING: CoreId = CoreId(0);
-
-/// The place of the next core among the processors, over all nodes of this process.
-static NEXT_CPU: AtomicUsize = AtomicUsize::new(0);
 
 /// A running node.
 #[derive(Debug)]
@@ -327,7 +324,8 @@ impl Node {
         recovered: Vec<RecoveredCore>,
         listener: OwnedFd,
     ) -> Result<(), StartError> {
-        let cpus = processors(&blueprint.config, recovered.len());
+        let cpus = processors::of_cores(&blueprint.config, recovered.len());
+        tracing::info!("cores keep to processors {}", processors::named(&cpus));
         let (started, outcomes) = mpsc::channel();
         let no_copy = |error: std::io::Error| StartError::Core { core: ACCEPTING, why: error.to_string() };
         self.status.lock().listener = Some(listener.try_clone().map_err(no_copy)?);
@@ -591,23 +589,6 @@ fn links(blueprint: &Blueprint, core: CoreId) -> Vec<Link> {
         .collect();
     links.sort_by_key(Link::peer);
     links
-}
-
-/// The processor of each core, or none for a core that is not pinned.
-fn processors(config: &NodeConfig, cores: usize) -> Vec<Option<usize>> {
-    let allowed = if config.pin { allowed_processors() } else { Vec::new() };
-    if allowed.is_empty() {
-        return vec![None; cores];
-    }
-    let first = config.first_cpu.unwrap_or_else(|| NEXT_CPU.fetch_add(cores, Ordering::Relaxed));
-    (0..cores).map(|core| Some(allowed[(first + core) % allowed.len()])).collect()
-}
-
-/// The processors that the process may use. A thread that starts a node may itself be pinned, so the process is asked.
-fn allowed_processors() -> Vec<usize> {
-    let process = rustix::process::getpid();
-    let Ok(set) = rustix::thread::sched_getaffinity(Some(process)) else { return Vec::new() };
-    (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect()
 }
 
 #[cfg(test)]

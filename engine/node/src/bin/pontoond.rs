@@ -40,7 +40,7 @@ struct Flags {
     /// Size of each core's log at which writes are answered Busy.
     #[arg(long, value_name = "BYTES")]
     max_log_bytes: Option<u64>,
-    /// The place of core 0 among the processors that the process may use.
+    /// The place of core 0 among the processors that the process may use. Default: where the interrupts of the disk arrive.
     #[arg(long, value_name = "N")]
     first_cpu: Option<usize>,
     /// Do not keep each core to one processor.
