@@ -49,6 +49,9 @@ struct OpenReport {
     memory_bytes: Option<u64>,
 }
 
+/// What building has freed is in the allocator's hands for ten seconds, and would be taken for memory that an open does not need.
+const SETTLE: Duration = Duration::from_secs(12);
+
 /// One open.
 struct Opened {
     log: OwnLog,
@@ -63,6 +66,7 @@ pub fn run(args: &WalOpenArgs) -> Result<(), BenchError> {
     let options = sizes(args);
     let (mut batch, built, took) = build(args, &dir, &options)?;
     say(&format!("{built} bytes with {} entries in {:.1} s", batch.made(), took.as_secs_f64()));
+    std::thread::sleep(SETTLE);
 
     let (mut clean, mut crash, mut memory) = (Vec::new(), Vec::new(), None);
     for number in 1..=args.log.rounds {
