@@ -1,5 +1,5 @@
-//! Bytes that rot under a real cluster, in real files (cases 30 to 33): the entry is named, its peers give it back, and
-//! afterwards the log is what was written.
+//! Bytes that rot under a real cluster, in real files (cases 30 to 33, 35): the entry is named, its peers give it back, and
+//! afterwards the log is what was written. What cannot be known any more takes the vote away.
 
 use std::io;
 use std::net::SocketAddr;
@@ -194,9 +194,31 @@ impl Rig {
         file.sync_all().unwrap();
     }
 
+    /// Flips one bit in the header of a group of records that others follow, in the segment that is written to.
+    fn flip_records(&self, node: usize) {
+        let dumped = pontoon(&["wal", "dump", self.dir(node), "--output", "json"]);
+        let lines = String::from_utf8(dumped.stdout).unwrap();
+        let place = |line: &str| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            (line["segment"].as_u64(), line["file"].as_str().unwrap_or_default().to_string(), line["offset"].as_u64())
+        };
+        let newest = lines.lines().map(place).max().unwrap();
+        let mut places: Vec<_> = lines.lines().map(place).filter(|(segment, ..)| *segment == newest.0).collect();
+        places.dedup();
+        let (_, file, Some(at)) = &places[places.len() / 2] else { panic!("a group has a place: {places:?}") };
+        let path = self.log_dir(node).join(file);
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at + 20).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], at + 20).unwrap();
+        file.sync_all().unwrap();
+    }
+
     fn log_dir(&self, node: usize) -> PathBuf {
         let logs = std::fs::read_dir(self.nodes[node].1.join("logs")).unwrap();
-        let mut logs: Vec<PathBuf> = logs.map(|log| log.unwrap().path()).collect();
+        // What a repair has replaced lies beside it under a name with a dot.
+        let mut logs: Vec<PathBuf> =
+            logs.map(|log| log.unwrap().path()).filter(|log| log.extension().is_none()).collect();
         assert_eq!(logs.len(), 1);
         logs.remove(0)
     }
@@ -353,4 +375,40 @@ fn case_33_an_entry_rotten_on_all_three_makes_its_range_unavailable_and_nothing_
         assert_eq!(rig.verify_names(node), named);
         assert!(rig.entries(node, named.group) == *before, "nothing was cut");
     }
+}
+
+#[test]
+fn case_35_a_replica_that_does_not_know_its_vote_follows_and_does_not_vote() {
+    let mut rig = Rig::new(50, &["apple"]);
+    let victim = (rig.leader(RANGE) + 1) % 3;
+    rig.stop();
+    rig.flip_records(victim);
+    let refused = Node::start(NodeConfig::new(&rig.nodes[victim].1)).unwrap_err();
+    assert!(refused.to_string().contains("pontoon wal"), "{refused}");
+    let repaired = pontoon(&["wal", "repair", rig.dir(victim), "--yes"]);
+    assert_eq!(code(&repaired), 0, "{repaired:?}");
+    rig.start();
+    // Its peers would take its vote too, because they have heard more of its log than it has. Here only the log does.
+    rig.running[victim].take().unwrap().stop().unwrap();
+    let vouched = NodeConfig { trust_data_dir: true, ..NodeConfig::new(&rig.nodes[victim].1) };
+    rig.running[victim] = Some(Node::start(vouched).unwrap());
+    let group = rig.group(RANGE);
+    assert!(was_said(&[&format!("the disk has damaged g{group}:"), "its term and vote are lost"]));
+    rig.wait_until_whole(group);
+    assert_eq!(rig.get(&key(RANGE, "apple")), Some(value("apple")));
+
+    // With the one that leads away, the other one that can vote needs this one's vote.
+    let leader = rig.leader(RANGE);
+    assert_ne!(leader, victim, "who does not vote does not lead");
+    rig.running[leader].take().unwrap().stop().unwrap();
+    let other = 3 - leader - victim;
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(rig.status(other, group).unwrap().leader, None, "nobody gives it a second vote");
+    // The one that waits for a leader may still name the one that was.
+    let named = rig.status(victim, group).unwrap().leader;
+    assert!(named.is_none() || named == Some(rig.nodes[leader].0), "{named:?}");
+    rig.running[leader] = Some(Node::start(NodeConfig::new(&rig.nodes[leader].1)).unwrap());
+    rig.put(&key(RANGE, "before the end"), b"served again");
+    assert_ne!(rig.leader(RANGE), victim);
+    rig.assert_whole(group, &["apple"]);
 }
