@@ -456,7 +456,12 @@ fn read_descriptors(
 
 /// Whether the record that holds a descriptor has its checksum. `intact_groups` remembers the groups of records that
 /// were found intact as a whole: a checkpoint holds thousands of descriptors in each.
-fn is_intact(bytes: &[u8], log: u128, place: Place, intact_groups: &mut BTreeSet<(SegmentKey, usize)>) -> bool {
+pub(crate) fn is_intact(
+    bytes: &[u8],
+    log: u128,
+    place: Place,
+    intact_groups: &mut BTreeSet<(SegmentKey, usize)>,
+) -> bool {
     let (start, end) = (place.offset as usize, place.offset as usize + place.length as usize);
     let blocks = (1..=start / BLOCK_BYTES).rev().map(|block| block * BLOCK_BYTES);
     let header_at = |at: usize| Some((at, GroupHeader::decode(bytes.get(at..)?, log, at as u64).ok()?));

@@ -11,7 +11,8 @@
 //! 3. writes the state as a new checkpoint, syncs, and names it in the control file;
 //! 4. gives up every segment that neither this checkpoint nor the one before it needs.
 //!
-//! Because two checkpoints are kept with all that they need, an unreadable one costs time and no data. A crash at any
+//! Because two checkpoints are kept with all that they need, an unreadable one costs time and no data, in a running log
+//! (`fallback`) as at a start. A crash at any
 //! point leaves the control file naming checkpoints that are whole; what was written for the next one counts for
 //! nothing and its segments are free at the next open.
 //!
@@ -22,6 +23,7 @@
 
 pub(crate) mod checkpoint;
 mod closed;
+mod fallback;
 mod live;
 mod mappings;
 pub(crate) mod plan;
@@ -29,6 +31,7 @@ pub(crate) mod rewrite;
 pub(crate) mod scrub;
 pub(crate) mod thread;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
@@ -47,6 +50,7 @@ use crate::keeper::live::{LiveBytes, LiveEntries};
 use crate::keeper::mappings::Mappings;
 use crate::keeper::plan::{Room, Usage};
 use crate::keeper::scrub::Found;
+use crate::open::is_intact;
 use crate::prepare::{Pool, RESERVED_SLOTS, SharedControl, Slot, lock_control};
 use crate::state::LogState;
 use crate::state::checkpoint::{Loaded, encode};
@@ -143,13 +147,15 @@ pub(crate) struct Keeper {
     /// Where the next copies go.
     cold: Option<Writer>,
     live_bytes: LiveBytes,
+    /// A checkpoint was forgotten, and the log may still read what was copied for it.
+    has_forgotten: bool,
     /// Called with the bytes just copied; the thread rests here.
     pace: Box<dyn FnMut(u64) + Send>,
 }
 
 impl Keeper {
     pub(crate) fn new(start: Start, pace: Box<dyn FnMut(u64) + Send>) -> Keeper {
-        Keeper { start, writer: None, cold: None, live_bytes: LiveBytes::default(), pace }
+        Keeper { start, writer: None, cold: None, live_bytes: LiveBytes::default(), has_forgotten: false, pace }
     }
 
     /// Takes over a segment that the log has left.
@@ -195,7 +201,7 @@ impl Keeper {
     fn make_checkpoint(&mut self, report: &mut Report) -> io::Result<()> {
         let mappings = Mappings::of(&self.start.kept);
         let Some((_, covered)) = self.start.uncovered.last().copied() else { return Ok(()) };
-        let mut state = self.fold(&mappings)?;
+        let mut state = self.fold(&mappings, report)?;
         let entries = live::entries(&state);
         let room = self.room();
         // Many groups with little each may hold all of it; copying them would not make it smaller.
@@ -215,7 +221,7 @@ impl Keeper {
             }
             // The copies took more room than there was.
             victims.truncate(victims.len() / 2);
-            state = self.fold(&mappings)?;
+            state = self.fold(&mappings, report)?;
         }
         // Only the lack of room made it due, and it would take room.
         Ok(())
@@ -250,6 +256,10 @@ impl Keeper {
         {
             self.give_up_new(&before, report);
         }
+        if self.has_forgotten {
+            report.moved.extend(self.moved_back(&state, mappings)?);
+            self.has_forgotten = false;
+        }
         self.free(report);
         Ok(true)
     }
@@ -276,11 +286,8 @@ impl Keeper {
     }
 
     /// The state at the end of the last closed segment.
-    fn fold(&self, mappings: &Mappings) -> io::Result<LogState> {
-        let mut state = match &self.start.checkpoints[0] {
-            Some(known) => self.load(&known.reference, mappings)?.state,
-            None => LogState::default(),
-        };
+    fn fold(&mut self, mappings: &Mappings, report: &mut Report) -> io::Result<LogState> {
+        let mut state = self.begin(mappings, report)?;
         for (key, end) in &self.start.uncovered {
             let missing = || rotten(format!("segment {} is missing", key.0));
             let (Some(kept), Some(bytes)) = (self.start.kept.get(key), mappings.get(*key)?) else {
@@ -366,12 +373,15 @@ impl Keeper {
             files.insert(writer.end().place.segment.key());
             Ok(())
         };
+        let log = self.start.origin.identity.log;
+        let intact_groups = RefCell::new(BTreeSet::new());
+        // The copy gets a checksum of its own, and nobody would see any more what it was made of.
         let descriptor = |place: crate::state::Place| {
             let (start, length) = (place.offset as usize, place.length as usize);
             let mapped = mappings.get(place.segment)?;
-            let found =
-                mapped.filter(|bytes| start + length <= bytes.len()).map(|bytes| bytes.slice(start..start + length));
-            found.ok_or_else(|| rotten(format!("a descriptor in segment {} is gone", place.segment.0)))
+            let intact = mapped.filter(|bytes| is_intact(bytes, log, place, &mut intact_groups.borrow_mut()));
+            let found = intact.map(|bytes| bytes.slice(start..start + length));
+            found.ok_or_else(|| rotten(format!("a descriptor in segment {} is not what was written", place.segment.0)))
         };
         let encoded = encode(state, &head, &facts, descriptor, segment_bytes, &mut emit);
         let synced = match (encoded, writer.file()) {

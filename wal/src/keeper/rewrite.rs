@@ -1,7 +1,8 @@
 //! Copies the entries that are still needed out of nearly empty segments.
 //!
-//! A payload is checked before it is copied, so that rot is found and not spread: a run with a rotten entry stays where
-//! it is, and its segment with it. Copies go into segments of their own, because what has lived long tends to live on,
+//! What is copied gets a directory of its own with a checksum of its own, so everything is checked before: a run whose
+//! directory is rotten is copied as the footer knows it, or stays where it is, as one with a rotten payload does, and its
+//! segment with it. The copy of a payload keeps the checksum that it was written with. Copies go into segments of their own, because what has lived long tends to live on,
 //! and mixed with young entries it would soon have to be copied again.
 
 use std::io;
@@ -10,12 +11,13 @@ use bytes::Bytes;
 use pontoon_types::{GroupId, Index, LogId, ReplicaId, Term};
 
 use super::scrub::{Found, Rot, RottenEntry};
-use super::{Keeper, Mappings, Moved, Report, ready_for};
+use super::{Keeper, Mappings, Moved, Report, footer_place, ready_for};
 use crate::append::{GroupBuffer, Room, segment_room};
 use crate::format::checkpoint::RunPlace;
 use crate::format::record::RunHead;
 use crate::format::segment_header::Stream;
 use crate::format::{LogEnd, SegmentKey, slot_name};
+use crate::segments::{Segment, Segments};
 use crate::state::runs::end;
 use crate::state::{LogState, PlacedRun};
 use crate::write::Writer;
@@ -57,10 +59,16 @@ pub(crate) fn rewrite(
     };
     let mut copying = Copying { keeper, writer, buffer: GroupBuffer::new(), waiting: Vec::new(), moved: Vec::new() };
     let mut has_room = true;
+    let mut sources = sources(copying.keeper, victims);
     for group in state.ids() {
         let Some(of) = state.group(group).filter(|_| has_room) else { continue };
         for run in of.runs.as_slice().iter().filter(|run| victims.contains(&run.segment)) {
             let Some(bytes) = mappings.get(run.segment)? else { continue };
+            let Some(run) = &sources.intact_copy(&bytes, group, run) else {
+                let rot = copying.rotten(run, None);
+                report.rot.extend(rot.map(|rot| Found { rot, segment: run.segment, payloads_at: run.payloads_at }));
+                continue;
+            };
             match PlacedRun::find(&bytes, run).map(|placed| copying.check(group, run, &placed)) {
                 Some(None) => {}
                 Some(Some(rot)) => {
@@ -98,6 +106,20 @@ pub(crate) fn rewrite(
     Ok(())
 }
 
+/// The segments that are emptied, to find intact directories in.
+fn sources(keeper: &Keeper, victims: &[SegmentKey]) -> Segments {
+    let log = keeper.start.origin.identity.log;
+    let mut sources = Segments::new(log);
+    for kept in victims.iter().filter_map(|victim| keeper.start.kept.get(victim)) {
+        let (segment, slot) = (kept.fact.segment, kept.slot.clone());
+        sources.insert(match kept.fact.stream {
+            Stream::Log => Segment::closed(segment, slot, footer_place(&kept.fact, log)),
+            _ => Segment::new(segment, slot),
+        });
+    }
+    sources
+}
+
 impl Copying<'_> {
     /// The first rotten entry of a run.
     fn check(&self, group: GroupId, run: &RunPlace, placed: &PlacedRun<'_>) -> Option<Rot> {
@@ -105,15 +127,15 @@ impl Copying<'_> {
             placed.entry(*index).is_none_or(|(record, payload, _)| crc32fast::hash(payload) != record.crc)
         };
         let index = (run.first.0..end(run).0).map(Index).find(rotten)?;
-        let kept = self.keeper.start.kept.get(&run.segment)?;
         let id = LogId::new(index, Term(placed.head.term));
         // An entry that the directory does not place has no checksum: nothing in memory is taken for it.
         let crc = placed.entry(index).map(|(record, ..)| record.crc);
-        Some(Rot {
-            file: slot_name(kept.slot.slot),
-            offset: u64::from(run.head_at),
-            entry: crc.map(|crc| RottenEntry { group, id, crc }),
-        })
+        self.rotten(run, crc.map(|crc| RottenEntry { group, id, crc }))
+    }
+
+    fn rotten(&self, run: &RunPlace, entry: Option<RottenEntry>) -> Option<Rot> {
+        let kept = self.keeper.start.kept.get(&run.segment)?;
+        Some(Rot { file: slot_name(kept.slot.slot), offset: u64::from(run.head_at), entry })
     }
 
     /// Copies a run that was checked. False when there is no room.
@@ -125,13 +147,13 @@ impl Copying<'_> {
             let mut payloads = Vec::new();
             let mut room = self.buffer.room().plus(Room { directory: crate::format::record::RUN_BYTES, payloads: 0 });
             for index in next.0..end(run).0 {
-                let Some((_, payload, _)) = placed.entry(Index(index)) else { break };
+                let Some((record, payload, _)) = placed.entry(Index(index)) else { break };
                 let with = room.plus(Room::of_payload(payload));
                 if with.group_len() > group_bytes_max && !(payloads.is_empty() && self.buffer.is_empty()) {
                     break;
                 }
                 room = with;
-                payloads.push(payload);
+                payloads.push((payload, record.crc));
             }
             if payloads.is_empty() {
                 if !self.flush()? {
@@ -143,8 +165,8 @@ impl Copying<'_> {
             let (from, count) = (run.segment, payloads.len() as u32);
             let first = LogId::new(next, Term(placed.head.term));
             self.buffer.put_run(RunHead::entries(group, first, placed.head.entry_kind(), count));
-            for payload in payloads {
-                self.buffer.put_payload(payload);
+            for (payload, crc) in payloads {
+                self.buffer.put_copy(payload, crc);
             }
             self.waiting.push(Waiting { group, replica, from, first: next, count, directory_offset });
             next = Index(next.0 + u64::from(count));

@@ -22,5 +22,6 @@ mod reading;
 mod repair;
 mod restarts;
 mod room;
+mod rotting;
 mod space;
 mod transplant;
