@@ -6,7 +6,7 @@
 //! A running log moves meanwhile: groups of records appear behind the end that was found, and a segment may be used
 //! again while it is read. The first is no fault: what stood in the control file and in the headers when the look
 //! began was durable, and anything behind is growth. The second shows as damage that is gone at the next look. So
-//! damage counts only when two looks agree ([`Verdict::agrees_with`]).
+//! damage counts only when two looks agree ([`Verdict::confirmed_by`]).
 //!
 //! Left out: what the state machines make of the entries, and whether a payload means anything.
 

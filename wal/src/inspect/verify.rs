@@ -79,10 +79,12 @@ impl Verdict {
         self.damage.is_empty() && self.refusal.is_none() && self.torn.is_none()
     }
 
-    /// Whether two looks have found the same faults: then they are no trace of a log that was being written.
-    pub fn agrees_with(&self, earlier: &Verdict) -> bool {
-        (&self.damage, &self.torn, self.refusal.is_some())
-            == (&earlier.damage, &earlier.torn, earlier.refusal.is_some())
+    /// What an earlier look has found as well. The rest may be the trace of a log that was being written.
+    pub fn confirmed_by(mut self, earlier: &Verdict) -> Verdict {
+        self.damage.retain(|damage| earlier.damage.contains(damage));
+        self.torn = self.torn.filter(|torn| earlier.torn.as_ref() == Some(torn));
+        self.refusal = self.refusal.filter(|_| earlier.refusal.is_some() && !self.damage.is_empty());
+        self
     }
 
     /// Whether only payloads are rotten, which peers give back while the log is in use.
@@ -102,7 +104,8 @@ struct Rotten {
     kind: u8,
 }
 
-/// Reads the whole log in a directory. Damage of a running log counts only when a second look agrees.
+/// Reads the whole log in a directory. Damage of a running log counts only when a second look has found it too
+/// ([`Verdict::confirmed_by`]).
 pub fn verify(storage: &dyn Storage) -> Result<Verdict, LogError> {
     let layout = Layout::of(storage)?;
     let mut looking = Looking::new(&layout);

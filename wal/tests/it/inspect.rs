@@ -257,7 +257,26 @@ fn a_torn_end_is_no_corruption() {
     assert!(verdict.damage.is_empty() && verdict.refusal.is_none(), "{verdict:?}");
     let torn = verdict.torn.as_ref().map(|torn| (torn.file.as_str(), torn.offset));
     assert_eq!(torn, Some(("slot-001.seg", 5 * 4096)));
-    assert!(verdict.agrees_with(&verified(&rig)), "a stopped log looks the same twice");
+    assert_eq!(verdict.clone().confirmed_by(&verified(&rig)), verdict, "a stopped log looks the same twice");
+}
+
+/// What a log that is being written shows in one look and not in the next.
+#[test]
+fn only_what_two_looks_have_found_is_damage() {
+    let (rig, other) = (long(), long());
+    for rig in [&rig, &other] {
+        rig.damage("slot-001.seg", |bytes| bytes[5 * BLOCK_BYTES + 200] ^= 1);
+    }
+    other.damage("slot-002.seg", |bytes| bytes[3 * BLOCK_BYTES + 200] ^= 1);
+    let (one, more) = (verified(&rig), verified(&other));
+    assert!(more.damage.len() > one.damage.len() && !one.damage.is_empty(), "{one:?} {more:?}");
+    assert_eq!(more.clone().confirmed_by(&one).damage, one.damage);
+    let missing = long();
+    missing.disk.lose("slot-002.seg");
+    let refused = verified(&missing);
+    assert_eq!(refused.clone().confirmed_by(&refused), refused);
+    let doubtful = refused.confirmed_by(&Verdict { refusal: Some("another one".to_string()), ..verified(&long()) });
+    assert!(doubtful.is_fine(), "{doubtful:?}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pontoon::{CoreFailure, LogOptions, Node, NodeConfig};
-use pontoon_client::{Client, ClientOptions, ReadLevel, Request, Response};
+use pontoon_client::{Client, ClientError, ClientOptions, ReadLevel, Request, Response};
 use pontoon_types::{CoreId, NodeId};
 use pontoon_wal::LogError;
 
@@ -54,7 +54,10 @@ fn nothing_is_acknowledged_after_a_failed_sync() {
 
     bench.machine.disk_fails.store(true, Ordering::SeqCst);
     let answer = client.put("after", "value");
-    assert!(answer.is_err(), "a write whose sync failed was acknowledged");
+    assert!(
+        matches!(answer, Err(ClientError::Unknown)),
+        "a write whose sync failed is neither acknowledged nor refused: {answer:?}"
+    );
     let failure = bench.thread.join().unwrap().unwrap_err();
     assert!(matches!(failure, CoreFailure::Log(LogError::Fenced { .. })), "{failure}");
     assert!(failure.to_string().contains("the disk is gone"), "{failure}");

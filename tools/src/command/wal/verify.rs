@@ -75,19 +75,21 @@ impl Verify {
     }
 }
 
-/// Looks until all is well, or until two looks agree on what is not.
+/// Looks until all is well, or twice: what only one of two looks has found is no damage.
 fn look(path: &Path) -> Result<Verdict, Failure> {
     let mut earlier: Option<Result<Verdict, LogError>> = None;
     for _ in 0..LOOKS_MAX {
         if earlier.is_some() {
             std::thread::sleep(PAUSE);
         }
-        let now = directory(path).and_then(|storage| verify(storage.as_ref()));
-        let is_settled = match (&now, &earlier) {
-            (Ok(verdict), _) if verdict.is_fine() => true,
-            (Ok(verdict), Some(Ok(earlier))) => verdict.agrees_with(earlier),
-            (Err(error), Some(Err(earlier))) => error.to_string() == earlier.to_string(),
-            _ => false,
+        let (now, is_settled) = match (directory(path).and_then(|storage| verify(storage.as_ref())), &earlier) {
+            (Ok(verdict), _) if verdict.is_fine() => (Ok(verdict), true),
+            (Ok(verdict), Some(Ok(earlier))) => (Ok(verdict.confirmed_by(earlier)), true),
+            (Err(error), Some(Err(earlier))) => {
+                let is_same = error.to_string() == earlier.to_string();
+                (Err(error), is_same)
+            }
+            (now, _) => (now, false),
         };
         earlier = Some(now);
         if is_settled {
