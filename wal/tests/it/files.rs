@@ -4,12 +4,16 @@
 use std::fs;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::path::Path;
+use std::process::Command;
 
 use pontoon_types::{CoreWriteNumber, GroupId, Write};
 use pontoon_wal::{AppendPath, Log, LogError, Options};
 
 use crate::append_path::over_both;
 use crate::common::{IDENTITY, Opened, apply, created, entries, entry, model_of, opened, vote};
+
+/// The directory of the log of the child that runs under a limit on the size of files.
+const LIMITED: &str = "PONTOON_WAL_LIMITED";
 
 pub fn options(append_path: AppendPath) -> Options {
     Options {
@@ -202,4 +206,52 @@ fn forty_starts_of_an_idle_log_stay_within_max_log_bytes() {
         assert_eq!(recovered.groups[&GroupId(2)].hard_state.term.0, 7);
         assert!(!recovered.resumed);
     });
+}
+
+/// Two durable writes, then one that goes across the limit. Once that is lifted nothing more may follow.
+fn write_across_the_limit(path: &Path) {
+    let (mut log, _) = open(path, AppendPath::Write);
+    commit(&mut log, 1, &[vote(2, 1, 1)]);
+    commit(&mut log, 2, &[vote(2, 2, 1)]);
+    log.append(CoreWriteNumber(3), &[entries(2, vec![entry(1, 2, vec![1; 9000])])]);
+    let error = log.begin_sync().unwrap_err();
+    // A second attempt at the rest would have failed with the limit itself.
+    let short = std::io::Error::from(std::io::ErrorKind::WriteZero).to_string();
+    assert!(matches!(&error, LogError::Fenced { why } if why.contains(&short)), "{error}");
+    let limits = rustix::process::getrlimit(rustix::process::Resource::Fsize);
+    let lifted = rustix::process::Rlimit { current: limits.maximum, ..limits };
+    rustix::process::setrlimit(rustix::process::Resource::Fsize, lifted).unwrap();
+    log.append(CoreWriteNumber(4), &[vote(2, 4, 1)]);
+    assert!(matches!(log.begin_sync(), Err(LogError::Fenced { .. })));
+    assert!(matches!(log.begin_seal(), Err(LogError::Fenced { .. })));
+    assert!(matches!(log.close(), Err(LogError::Fenced { .. })));
+}
+
+/// With a directory in the environment this is its own child. The limit is that of a whole process, and a signal comes
+/// with it that would end it, so a shell sets both before the child begins.
+#[test]
+fn case_22_a_short_write_fences_the_log() {
+    if let Ok(path) = std::env::var(LIMITED) {
+        return write_across_the_limit(path.as_ref());
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    Log::create(&path, IDENTITY, &options(AppendPath::Write), &created(2)).unwrap();
+    // The child finds its segments prepared.
+    open(&path, AppendPath::Write).0.close().unwrap();
+    // The header, the creation and two votes are four blocks; of the next group half a block has room.
+    let limit_bytes = 4 * 4096 + 2048;
+    let limited = format!("trap '' XFSZ && ulimit -S -f {} && exec \"$0\" \"$@\"", limit_bytes / 512);
+    let mut child = Command::new("sh");
+    child.args(["-c", &limited]).arg(std::env::current_exe().unwrap());
+    child.args(["--exact", "files::case_22_a_short_write_fences_the_log", "--nocapture", "--test-threads=1"]);
+    let output = child.env(LIMITED, &path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let tail = fs::read(path.join("slot-001.seg")).unwrap();
+    assert!(tail[4 * 4096..limit_bytes].iter().any(|byte| *byte != 0), "the write was begun");
+    assert!(tail[limit_bytes..].iter().all(|byte| *byte == 0), "and neither ended nor followed by another");
+    let (_, recovered) = open(&path, AppendPath::Write);
+    assert_eq!(recovered.torn_tail.as_ref().unwrap().offset, 4 * 4096);
+    assert_eq!(recovered.groups[&GroupId(2)].hard_state.term.0, 2);
+    assert!(recovered.groups[&GroupId(2)].entries.is_empty());
 }
