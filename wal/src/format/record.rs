@@ -203,22 +203,23 @@ impl RunHead {
         }
     }
 
-    /// Whether the numbers make sense for the kind.
+    /// Whether the flags are known and the numbers make sense for the kind.
     fn check(&self) -> Result<(), Fault> {
-        let fits = match self.kind {
+        let (known_flags, fits) = match self.kind {
             KIND_ENTRIES | KIND_RESTORED => {
-                let known = self.flags & !FLAG_CONFIGURATION == 0;
-                known && self.count > 0 && self.index.checked_add(self.count.into()).is_some()
+                (FLAG_CONFIGURATION, self.count > 0 && self.index.checked_add(self.count.into()).is_some())
             }
-            KIND_HARD_STATE | KIND_HARD_STATE_ECHO => self.flags & !FLAG_VOTED == 0 && self.count == 0,
-            KIND_COMPACT => self.flags & !FLAG_RESET == 0 && self.count == 0,
-            KIND_TRUNCATE | KIND_TOMBSTONE | KIND_VOTE_LOST => self.flags == 0 && self.count == 0,
-            KIND_GROUP_CREATE | KIND_CHECKPOINT | KIND_SEGMENT => self.flags == 0 && self.count == 1,
-            KIND_GROUP_STATE | KIND_GROUP_RUNS => self.flags & !FLAG_VOTED == 0 && self.count == 1,
-            KIND_COMMITTED => self.flags == 0 && self.count == 0,
-            KIND_SKIPPABLE_MIN.. => true,
+            KIND_HARD_STATE | KIND_HARD_STATE_ECHO => (FLAG_VOTED, self.count == 0),
+            KIND_COMPACT => (FLAG_RESET, self.count == 0),
+            KIND_TRUNCATE | KIND_TOMBSTONE | KIND_VOTE_LOST | KIND_COMMITTED => (0, self.count == 0),
+            KIND_GROUP_CREATE | KIND_CHECKPOINT | KIND_SEGMENT => (0, self.count == 1),
+            KIND_GROUP_STATE | KIND_GROUP_RUNS => (FLAG_VOTED, self.count == 1),
+            KIND_SKIPPABLE_MIN.. => (u8::MAX, true),
             kind => return Err(Fault::UnknownKind(kind)),
         };
+        if self.flags & !known_flags != 0 {
+            return Err(Fault::UnknownFlags(self.flags.into()));
+        }
         if fits { Ok(()) } else { Err(Fault::Bad("a run of the directory contradicts its kind")) }
     }
 }

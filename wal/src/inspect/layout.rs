@@ -26,7 +26,7 @@ use crate::keeper::checkpoint::{CheckpointImage, read as read_checkpoint};
 use crate::options::SEGMENT_BYTES_MAX;
 use crate::recover::scan::{Image, headers};
 use crate::state::LogState;
-use crate::state::checkpoint::Loaded;
+use crate::state::checkpoint::{Loaded, Unreadable};
 use crate::storage::{AlignedBuffer, Storage};
 use crate::{LogError, LogIdentity};
 
@@ -217,7 +217,12 @@ impl<'a> Layout<'a> {
         }
         let (loaded, files) = match read {
             Ok((loaded, files)) => (Ok(loaded), files),
-            Err(why) => (Err(why), Vec::new()),
+            Err(Unreadable::Damaged(why)) => (Err(why), Vec::new()),
+            Err(Unreadable::Unknown(fault, place)) => {
+                let found = self.headers().find(|(_, header)| header.segment == place.segment);
+                let file = found.map_or_else(String::new, |(file, _)| file.name.clone());
+                return Err(LogError::UnknownFormat { file, offset: place.offset, what: fault.to_string() });
+            }
         };
         Ok(NamedCheckpoint { reference: *reference, loaded, files })
     }

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use crate::format::control::CheckpointRef;
 use crate::format::group::Group;
 use crate::format::segment_header::{SegmentHeader, Stream};
-use crate::format::{BLOCK_BYTES, LogEnd, SegmentId, SegmentKey};
-use crate::state::checkpoint::{Decoder, Loaded};
+use crate::format::{BLOCK_BYTES, LogEnd, Lsn, SegmentId, SegmentKey};
+use crate::state::checkpoint::{Decoder, Loaded, Unreadable};
 
 /// One segment of the checkpoint stream.
 pub(crate) struct CheckpointImage {
@@ -19,18 +19,18 @@ pub(crate) struct CheckpointImage {
 pub(crate) fn read(
     reference: &CheckpointRef,
     image: &mut dyn FnMut(SegmentId) -> Result<CheckpointImage, String>,
-) -> Result<(Loaded, Vec<SegmentKey>), String> {
+) -> Result<(Loaded, Vec<SegmentKey>), Unreadable> {
     let mut images = vec![image(reference.end.place.segment)?];
     loop {
         let oldest = &images[images.len() - 1].header;
         if oldest.stream != Stream::Checkpoint {
-            return Err(format!("segment {} is none of the checkpoint stream", oldest.segment));
+            return Err(format!("segment {} is none of the checkpoint stream", oldest.segment).into());
         }
         if oldest.previous == reference.start || oldest.segment == reference.start.place.segment {
             break;
         }
         if oldest.previous.place.segment >= oldest.segment {
-            return Err(format!("segment {} follows a newer one", oldest.segment));
+            return Err(format!("segment {} follows a newer one", oldest.segment).into());
         }
         let previous = oldest.previous.place.segment;
         images.push(image(previous)?);
@@ -51,7 +51,7 @@ fn read_segment(
     mut end: LogEnd,
     until: &LogEnd,
     decoder: &mut Decoder,
-) -> Result<LogEnd, String> {
+) -> Result<LogEnd, Unreadable> {
     let header = &image.header;
     if end.place.segment != header.segment {
         end.place.segment = header.segment;
@@ -60,19 +60,20 @@ fn read_segment(
     while end.place.offset < until.place.offset {
         let at = end.place.offset as usize;
         let unreadable = |why: String| format!("the group at {at} of segment {} is unreadable: {why}", header.segment);
-        let group =
-            Group::check(&image.bytes, header.identity.log, at).map_err(|fault| unreadable(fault.to_string()))?;
+        let place = Lsn { segment: header.segment, offset: at as u64 };
+        let group = Group::check(&image.bytes, header.identity.log, at)
+            .map_err(|fault| Unreadable::of(fault, place, |fault| unreadable(fault.to_string())))?;
         let follows = group.header.segment == header.segment
             && group.header.salt == header.salt
             && Some(group.header.seq.0) == end.seq.0.checked_add(1)
             && group.header.prev_chain == end.chain;
         if !follows {
-            return Err(unreadable("it does not follow the one before it".to_string()));
+            return Err(unreadable("it does not follow the one before it".to_string()).into());
         }
-        decoder.take(header.segment.key(), &group)?;
+        decoder.take(header.segment, &group)?;
         end.place.offset += group.header.group_len() as u64;
         end.seq = group.header.seq;
         end.chain = group.chain;
     }
-    if end == *until { Ok(end) } else { Err(format!("segment {} ends elsewhere", header.segment)) }
+    if end == *until { Ok(end) } else { Err(format!("segment {} ends elsewhere", header.segment).into()) }
 }

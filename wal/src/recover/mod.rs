@@ -37,7 +37,7 @@ use crate::keeper::checkpoint::{CheckpointImage, read as read_checkpoint};
 use crate::keeper::footer_place;
 use crate::recover::scan::{Image, Tail};
 use crate::recover::survey::{Rest, Survey};
-use crate::state::checkpoint::Loaded;
+use crate::state::checkpoint::{Loaded, Unreadable};
 use crate::state::{GroupPlace, LogState};
 use crate::storage::{AlignedBuffer, Storage};
 use crate::{LogError, LogIdentity};
@@ -312,10 +312,17 @@ impl Recovery<'_> {
         if let Some(error) = failed {
             return Err(error);
         }
-        Ok(read.map(|(Loaded { head, facts, state }, files)| {
-            let files = files.into_iter().collect();
-            (state, FoundCheckpoint { reference: *reference, covered: head.covered, facts, files })
-        }))
+        match read {
+            Ok((Loaded { head, facts, state }, files)) => {
+                let files = files.into_iter().collect();
+                Ok(Ok((state, FoundCheckpoint { reference: *reference, covered: head.covered, facts, files })))
+            }
+            Err(Unreadable::Damaged(why)) => Ok(Err(why)),
+            Err(Unreadable::Unknown(fault, place)) => {
+                let file = self.survey.segment(place.segment).map_or_else(String::new, |link| link.name);
+                Err(LogError::UnknownFormat { file, offset: place.offset, what: fault.to_string() })
+            }
+        }
     }
 
     /// Applies a closed segment by its footer. None when that cannot be used.

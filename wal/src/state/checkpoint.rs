@@ -14,7 +14,7 @@ use crate::format::record::{
     KIND_CHECKPOINT, KIND_COMMITTED, KIND_GROUP_RUNS, KIND_GROUP_STATE, KIND_SEGMENT, KIND_TOMBSTONE, RUN_BYTES, Run,
     RunHead,
 };
-use crate::format::{SegmentId, SegmentKey};
+use crate::format::{Fault, Lsn, SegmentId, SegmentKey};
 
 /// A group of records of a checkpoint is closed at about this size: each is one piece of work for the disk, which the commits wait for.
 const GROUP_BYTES: usize = 256 << 10;
@@ -110,6 +110,30 @@ impl<E> Encoder<'_, E> {
     }
 }
 
+/// Why a checkpoint cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unreadable {
+    /// It is damaged: the one before it may stand in for it.
+    #[error("{0}")]
+    Damaged(String),
+    /// Something that only a newer version knows stands at this place: what it says must not be passed over.
+    #[error("{0}")]
+    Unknown(Fault, Lsn),
+}
+
+impl Unreadable {
+    /// The fault of what stands at a place, and what to call it where it is damage.
+    pub(crate) fn of(fault: Fault, place: Lsn, name: impl FnOnce(Fault) -> String) -> Unreadable {
+        if fault.is_unknown() { Unreadable::Unknown(fault, place) } else { Unreadable::Damaged(name(fault)) }
+    }
+}
+
+impl From<String> for Unreadable {
+    fn from(why: String) -> Unreadable {
+        Unreadable::Damaged(why)
+    }
+}
+
 /// A checkpoint that is being read.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
@@ -131,28 +155,31 @@ pub(crate) struct Loaded {
 
 impl Decoder {
     /// Takes the next group of records of the checkpoint. The error says what is wrong.
-    pub(crate) fn take(&mut self, segment: SegmentKey, group: &Group<'_>) -> Result<(), String> {
+    pub(crate) fn take(&mut self, segment: SegmentId, group: &Group<'_>) -> Result<(), Unreadable> {
+        let of_group = Lsn { segment, offset: group.offset as u64 };
         for run in group.runs() {
             let record = run.records().next().unwrap_or(crate::format::record::Record { offset: 0, length: 0, crc: 0 });
             let payload = &group.payloads[record.offset..record.offset + record.length];
             let at = group.payloads_at() + record.offset;
-            self.take_run(&run, payload, Place { segment, offset: at as u32, length: record.length as u32 })?;
+            let place = Place { segment: segment.key(), offset: at as u32, length: record.length as u32 };
+            self.take_run(&run, payload, place, of_group)?;
         }
         Ok(())
     }
 
-    fn take_run(&mut self, run: &Run<'_>, payload: &[u8], place: Place) -> Result<(), String> {
+    fn take_run(&mut self, run: &Run<'_>, payload: &[u8], place: Place, of_group: Lsn) -> Result<(), Unreadable> {
         let head = run.head;
+        let unreadable = |fault| Unreadable::of(fault, of_group, |fault| fault.to_string());
         match head.kind {
-            KIND_CHECKPOINT => self.head = Some(Head::decode(payload).map_err(|fault| fault.to_string())?),
+            KIND_CHECKPOINT => self.head = Some(Head::decode(payload).map_err(unreadable)?),
             KIND_SEGMENT => {
                 let fact = SegmentFact::decode(SegmentId(head.index), payload);
-                self.facts.push(fact.map_err(|fault| fault.to_string())?);
+                self.facts.push(fact.map_err(unreadable)?);
             }
             KIND_TOMBSTONE => self.state.add_tombstone(head.group, ReplicaId(head.index)),
             KIND_GROUP_STATE => {
                 self.expect_complete()?;
-                let fact = GroupFact::decode(payload).map_err(|fault| fault.to_string())?;
+                let fact = GroupFact::decode(payload).map_err(unreadable)?;
                 self.open = Some((head.group, fact.runs));
                 self.groups += 1;
                 let vote = RunHead { index: fact.vote, ..head }.as_hard_state().vote;
@@ -172,7 +199,7 @@ impl Decoder {
                     runs: Runs::None,
                 };
                 if self.state.group(head.group).is_some() {
-                    return Err(format!("{} stands in the checkpoint twice", head.group));
+                    return Err(format!("{} stands in the checkpoint twice", head.group).into());
                 }
                 self.state.insert(head.group, state);
             }
@@ -182,7 +209,7 @@ impl Decoder {
                     Index(head.index);
             }
             KIND_GROUP_RUNS => self.take_runs(head.group, payload)?,
-            kind => return Err(format!("a record of kind {kind} stands in a checkpoint")),
+            kind => return Err(format!("a record of kind {kind} stands in a checkpoint").into()),
         }
         Ok(())
     }

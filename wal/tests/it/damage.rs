@@ -3,7 +3,7 @@
 use pontoon_types::{ClusterId, CoreWriteNumber, NodeId};
 use pontoon_wal::format::control::Control;
 use pontoon_wal::format::group::{GROUP_HEADER_BYTES, GroupHeader};
-use pontoon_wal::format::record::{RunHead, Runs};
+use pontoon_wal::format::record::RunHead;
 use pontoon_wal::format::segment_header::{SegmentHeader, Stream};
 use pontoon_wal::format::{BLOCK_BYTES, LogEnd, Lsn, SegmentId, Seq};
 use pontoon_wal::memory::MemoryDisk;
@@ -20,7 +20,7 @@ fn corruption(rig: &Rig) -> (String, u64) {
 }
 
 /// A log over several segments, not closed.
-fn long() -> Rig {
+pub fn long() -> Rig {
     let rig = Rig::new(small(), 2);
     drop(with_writes(&rig, 40).0);
     rig
@@ -170,47 +170,6 @@ fn another_cluster_node_or_log_is_refused_by_name() {
     Log::create_in(&other, LogIdentity { log: 9, ..IDENTITY }, &small(), &[]).unwrap();
     rig.disk.replace("slot-003.seg", other.content("slot-001.seg").unwrap());
     assert!(matches!(rig.refused(), LogError::OtherLog { file, part: "log", .. } if file == "slot-003.seg"));
-}
-
-/// Puts another run kind into the group written last, with right checksums.
-fn with_kind(kind: u8, flags: u16) -> Rig {
-    let rig = Rig::new(small(), 2);
-    let (mut log, _) = with_writes(&rig, 3);
-    rig.commit(&mut log, 4, &[vote(2, 9, 1)]);
-    drop(log);
-    rig.damage("slot-001.seg", |bytes| {
-        let (at, header) = *groups_in(bytes).last().unwrap();
-        let start = at + GROUP_HEADER_BYTES;
-        let run = Runs::new(&bytes[start..start + header.dir_len as usize]).next().unwrap().head;
-        let changed = RunHead { kind, ..run }.encode();
-        bytes[start..start + changed.len()].copy_from_slice(&changed);
-        let dir_crc = crc32fast::hash(&bytes[start..start + header.dir_len as usize]);
-        let (encoded, _) = GroupHeader { dir_crc, flags, ..header }.encode(IDENTITY.log, at as u64);
-        bytes[at..start].copy_from_slice(&encoded);
-    });
-    rig
-}
-
-#[test]
-fn case_48_unknown_records_are_skipped_or_refused_by_their_kind() {
-    let skipped = with_kind(0x91, 0).open().1;
-    assert_eq!(skipped.groups[&pontoon_types::GroupId(2)].hard_state.term.0, 0, "the record means nothing here");
-    assert_eq!(skipped.groups[&pontoon_types::GroupId(2)].entries.len(), 3);
-    for (kind, flags, what) in [(0x41, 0, "record kind 65"), (2, 0x8000, "feature flags 0x8000")] {
-        let LogError::UnknownFormat { file, offset, what: found } = with_kind(kind, flags).refused() else {
-            panic!("opened with {what}")
-        };
-        assert_eq!((file.as_str(), offset, found.as_str()), ("slot-001.seg", 5 * 4096, what));
-    }
-}
-
-#[test]
-fn case_48_an_unknown_version_is_refused_unchanged() {
-    for (file, what) in [("slot-002.seg", "format version 2"), ("ctl", "format version 2")] {
-        let rig = long();
-        rig.damage(file, |bytes| bytes[8] = 2);
-        assert!(matches!(rig.refused(), LogError::UnknownFormat { what: found, .. } if found == what));
-    }
 }
 
 /// A log that was closed with group `seq` in segment `segment`, written by hand.

@@ -25,3 +25,4 @@ mod room;
 mod rotting;
 mod space;
 mod transplant;
+mod unknown;
