@@ -1,6 +1,6 @@
 //! Damage to what was durable, by case number: refused, named, and nothing changed.
 
-use pontoon_types::{ClusterId, CoreWriteNumber, NodeId};
+use pontoon_types::{ClusterId, CoreWriteNumber, GroupId, Index, NodeId};
 use pontoon_wal::format::control::Control;
 use pontoon_wal::format::group::{GROUP_HEADER_BYTES, GroupHeader};
 use pontoon_wal::format::record::RunHead;
@@ -10,7 +10,7 @@ use pontoon_wal::memory::MemoryDisk;
 use pontoon_wal::{Log, LogError, LogIdentity, Preparation};
 
 use crate::cases::with_writes;
-use crate::common::{IDENTITY, Rig, entries, entry, groups_in, small, vote};
+use crate::common::{IDENTITY, Rig, apply, entries, entry, groups_in, small, vote};
 
 fn corruption(rig: &Rig) -> (String, u64) {
     match rig.refused() {
@@ -45,10 +45,10 @@ fn case_5_a_flipped_bit_in_a_durable_group_is_named() {
             let rig = long();
             rig.damage(slot, |bytes| bytes[at + inside] ^= 4);
             let found = rig.open().1.groups;
-            let group = &found[&pontoon_types::GroupId(2)];
+            let group = &found[&GroupId(2)];
             let [index] = group.lost[..] else { panic!("{:?}", group.lost) };
             let mut expected = whole.clone();
-            let expected_group = expected.get_mut(&pontoon_types::GroupId(2)).unwrap();
+            let expected_group = expected.get_mut(&GroupId(2)).unwrap();
             expected_group.entries[index.0 as usize - 1].payload = bytes::Bytes::new();
             expected_group.lost = vec![index];
             assert_eq!(found, expected, "one payload is lost, and it is known which");
@@ -65,8 +65,8 @@ fn case_6_a_zeroed_block_in_the_middle_is_corruption_and_not_the_end() {
         let rig = long();
         rig.damage("slot-001.seg", |bytes| bytes[block * 4096..(block + 1) * 4096].fill(0));
         let (_, recovered) = rig.open();
-        assert_eq!(recovered.groups[&pontoon_types::GroupId(2)].lost.len(), 1, "named by the footer");
-        assert_eq!(recovered.groups[&pontoon_types::GroupId(2)].entries.len(), 40);
+        assert_eq!(recovered.groups[&GroupId(2)].lost.len(), 1, "named by the footer");
+        assert_eq!(recovered.groups[&GroupId(2)].entries.len(), 40);
         rig.damage("slot-001.seg", |bytes| bytes[8 * 4096..].fill(0));
         assert_eq!(corruption(&rig), ("slot-001.seg".to_string(), block as u64 * 4096));
     }
@@ -77,6 +77,44 @@ fn case_6_a_zeroed_block_in_the_middle_is_corruption_and_not_the_end() {
     let rig = long();
     rig.damage("slot-003.seg", |bytes| bytes[40] ^= 1);
     assert_eq!(corruption(&rig), ("slot-003.seg".to_string(), 0));
+}
+
+#[test]
+fn case_6_a_zeroed_block_of_the_live_segment_is_corruption_and_not_the_end() {
+    let newest = long().newest();
+    let starts: Vec<usize> = groups_in(&long().disk.content(&newest).unwrap()).iter().map(|(at, _)| *at).collect();
+    let [durable @ .., _] = &starts[..] else { panic!("no groups") };
+    assert!(durable.len() >= 2, "the first of the segment and one in its middle: {starts:?}");
+    for at in durable {
+        let rig = long();
+        rig.damage(&newest, |bytes| bytes[*at..at + BLOCK_BYTES].fill(0));
+        assert_eq!(corruption(&rig), (newest.clone(), *at as u64), "the groups behind it prove it");
+    }
+}
+
+#[test]
+fn case_6_a_zeroed_block_of_a_payload_is_named_in_the_live_segment_and_in_a_closed_one() {
+    for is_closed in [false, true] {
+        let rig = Rig::new(small(), 2);
+        let (mut log, mut model) = with_writes(&rig, 2);
+        // Three blocks, of which the one in the middle holds nothing but payload.
+        let mut commit = |number: u64, payload_bytes: usize| {
+            let writes = [entries(2, vec![entry(number, 1, vec![number as u8; payload_bytes])])];
+            rig.commit(&mut log, number, &writes);
+            apply(&mut model, &writes);
+        };
+        commit(3, 9000);
+        commit(4, 100);
+        if is_closed {
+            commit(5, 20_000);
+        }
+        drop(log);
+        assert_eq!(rig.newest() == "slot-001.seg", !is_closed);
+        rig.damage("slot-001.seg", |bytes| bytes[5 * BLOCK_BYTES..6 * BLOCK_BYTES].fill(0));
+        let of = model.get_mut(&GroupId(2)).unwrap();
+        (of.entries[2].payload, of.lost) = (bytes::Bytes::new(), vec![Index(3)]);
+        assert_eq!(rig.open().1.groups, model, "one payload is lost, and all that follows is there");
+    }
 }
 
 #[test]
@@ -188,9 +226,7 @@ fn at_numbers(seq: u64, segment: u64) -> Rig {
         segment_bytes: options.segment_bytes,
         previous,
     };
-    let directory =
-        [RunHead::create(pontoon_types::GroupId(2), pontoon_types::ReplicaId(7)).encode().to_vec(), vec![0; 12]]
-            .concat();
+    let directory = [RunHead::create(GroupId(2), pontoon_types::ReplicaId(7)).encode().to_vec(), vec![0; 12]].concat();
     let group = GroupHeader {
         dir_len: directory.len() as u32,
         dir_crc: crc32fast::hash(&directory),
@@ -235,7 +271,7 @@ fn case_51_numbers_near_their_ends() {
     drop(log);
     let (_, recovered) = beyond_32_bits.open();
     assert!(recovered.segments > 2);
-    assert_eq!(recovered.groups[&pontoon_types::GroupId(2)].entries.len(), 20);
+    assert_eq!(recovered.groups[&GroupId(2)].entries.len(), 20);
 
     let last_seq = at_numbers(u64::MAX - 1, 7);
     let (mut log, _) = last_seq.open();
@@ -243,7 +279,7 @@ fn case_51_numbers_near_their_ends() {
     log.append(CoreWriteNumber(2), &[vote(2, 2, 1)]);
     assert!(log.begin_sync().unwrap_err().to_string().contains("used up"));
     let (mut log, recovered) = last_seq.open();
-    assert_eq!(recovered.groups[&pontoon_types::GroupId(2)].hard_state.term.0, 1, "the last number was used, not lost");
+    assert_eq!(recovered.groups[&GroupId(2)].hard_state.term.0, 1, "the last number was used, not lost");
     log.append(CoreWriteNumber(1), &[vote(2, 2, 1)]);
     assert!(log.begin_sync().unwrap_err().to_string().contains("used up"));
 
@@ -305,7 +341,7 @@ fn a_history_cannot_be_spliced() {
         let (at, header) = groups_in(bytes)[3];
         let start = at + GROUP_HEADER_BYTES;
         let (_, other) = vote(2, 3, 2);
-        let other = RunHead::hard_state(pontoon_types::GroupId(2), other.hard_state.unwrap()).encode();
+        let other = RunHead::hard_state(GroupId(2), other.hard_state.unwrap()).encode();
         bytes[start..start + other.len()].copy_from_slice(&other);
         let directory = &bytes[start..start + header.dir_len as usize];
         let forged = GroupHeader { dir_crc: crc32fast::hash(directory), ..header };
