@@ -1,9 +1,12 @@
 //! Ends of logs, by case number: what is cut, what is kept, what is written again.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use pontoon_types::{CoreWriteNumber, GroupId, Index, Write};
 use pontoon_wal::format::group::GroupHeader;
-use pontoon_wal::{Log, LogError};
+use pontoon_wal::memory::MemoryDisk;
+use pontoon_wal::{Log, LogError, LogIdentity, Preparation};
 
 use crate::common::{IDENTITY, Model, Random, Rig, apply, created, entries, entry, groups_in, model_of, small, vote};
 
@@ -163,6 +166,43 @@ fn case_12_a_block_of_another_log_or_place_is_rejected() {
     let (_, recovered) = rig.open();
     assert_eq!(recovered.groups, model);
     assert_eq!(recovered.torn_tail.as_ref().unwrap().offset, 5 * 4096);
+}
+
+/// The bytes of the first segment of a log with another uuid that wrote the same and then something of its own.
+fn of_another_log(writes: u64) -> Vec<u8> {
+    let rig = Rig { disk: MemoryDisk::new(), options: small() };
+    let identity = LogIdentity { log: IDENTITY.log ^ 1, ..IDENTITY };
+    Log::create_in(&rig.disk, identity, &rig.options, &created(2)).unwrap();
+    let disk = Arc::new(rig.disk.clone());
+    let (mut log, _) = Log::open_in(disk, identity, &rig.options, Preparation::Inline).unwrap();
+    for number in 1..writes {
+        rig.commit(&mut log, number, &[entries(2, vec![entry(number, 1, vec![number as u8; 300])])]);
+    }
+    rig.commit(&mut log, writes, &[entries(2, vec![entry(writes, 1, "of the other log")])]);
+    drop(log);
+    rig.disk.content("slot-001.seg").unwrap()
+}
+
+#[test]
+fn case_12_a_group_of_another_log_is_no_group_of_this_one() {
+    let copied = |at: usize, writes: u64| {
+        let rig = Rig::new(small(), 2);
+        let (log, model) = with_writes(&rig, 3);
+        drop(log);
+        let block = of_another_log(writes)[at..at + 4096].to_vec();
+        assert!(GroupHeader::decode(&block, IDENTITY.log ^ 1, at as u64).is_ok(), "at its own place");
+        rig.damage("slot-001.seg", |bytes| bytes[at..at + 4096].copy_from_slice(&block));
+        (rig, model)
+    };
+    // Behind the end, with the number that comes next and the salt of the segment.
+    let (rig, model) = copied(5 * 4096, 4);
+    let (_, recovered) = rig.open();
+    assert_eq!(recovered.groups, model);
+    assert_eq!(recovered.torn_tail.as_ref().unwrap().offset, 5 * 4096);
+    // In the place of a durable one.
+    let (rig, _) = copied(3 * 4096, 2);
+    let LogError::Corruption { file, offset, .. } = rig.refused() else { panic!("not a corruption") };
+    assert_eq!((file.as_str(), offset), ("slot-001.seg", 3 * 4096));
 }
 
 #[test]
