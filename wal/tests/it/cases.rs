@@ -128,6 +128,42 @@ fn case_9_a_damaged_seal_costs_nothing() {
 }
 
 #[test]
+fn case_9_a_damaged_seal_costs_nothing_when_the_log_has_gone_on() {
+    // The log goes on in the same segment, or in the next one, of which the first may or may not have its footer.
+    for (goes_on, has_footer) in [("behind it", true), ("elsewhere", true), ("elsewhere", false)] {
+        let rig = Rig::new(small(), 2);
+        let (mut log, mut model) = with_writes(&rig, 2);
+        // What the SEAL echoes, and what nobody echoes any more once that is gone.
+        let mut commit = |log: &mut Log, number: u64, writes: Vec<(GroupId, Write)>| {
+            rig.commit(log, number, &writes);
+            apply(&mut model, &writes);
+        };
+        commit(&mut log, 3, vec![vote(3, 7, 1)]);
+        rig.seal(&mut log);
+        let payload_bytes = if goes_on == "behind it" { 100 } else { 20_000 };
+        commit(&mut log, 4, vec![entries(2, vec![entry(3, 1, vec![3; payload_bytes])])]);
+        commit(&mut log, 5, vec![vote(2, 8, 2)]);
+        drop(log);
+        assert_eq!(rig.newest() == "slot-001.seg", goes_on == "behind it");
+        let seal_at = 5 * 4096;
+        rig.damage("slot-001.seg", |bytes| {
+            assert!(groups_in(bytes).iter().any(|(at, header)| *at == seal_at && header.is_seal()));
+            bytes[seal_at + 20] ^= 1;
+            if !has_footer {
+                bytes[seal_at + 4096..].fill(0);
+            }
+        });
+        if has_footer {
+            assert_eq!(rig.open().1.groups, model, "the log went on {goes_on}");
+        } else {
+            // Only the group behind it in its own segment could tell that it said nothing.
+            let LogError::Corruption { file, offset, .. } = rig.refused() else { panic!("not a corruption") };
+            assert_eq!((file.as_str(), offset), ("slot-001.seg", seal_at as u64));
+        }
+    }
+}
+
+#[test]
 fn case_10_11_groups_of_an_earlier_use_behind_the_end_are_ignored() {
     for old_seq in [5, 900] {
         let rig = Rig::new(small(), 2);
