@@ -27,9 +27,10 @@
 //! | `COMMITTED` | the commit index | 0 | none |
 //!
 //! An echo repeats the hard states of the group of records before, so that there are two copies of each vote: no peer
-//! can give a lost one back. It counts only where the first copy cannot be read. The four kinds from `CHECKPOINT` on
-//! stand in checkpoints only ([`super::checkpoint`]). The commit index is a hint, which a peer can give back: the last one
-//! counts, and in a checkpoint it follows its group.
+//! can give a lost one back. It counts only where the first copy cannot be read and its group of records held nothing
+//! else: otherwise more is lost than it repeats. The four kinds from `CHECKPOINT` on stand in checkpoints only
+//! ([`super::checkpoint`]). The commit index is a hint, which a peer can give back: the last one counts, and in a
+//! checkpoint it follows its group.
 //!
 //! A reader skips unknown kinds from 0x80 on, and refuses the log for an unknown kind below.
 

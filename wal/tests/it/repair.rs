@@ -9,7 +9,7 @@ use pontoon_wal::format::BLOCK_BYTES;
 use pontoon_wal::inspect::{Loss, verify};
 use pontoon_wal::memory::MemoryDisk;
 use pontoon_wal::repair::{Plan, plan, rebuild_into};
-use pontoon_wal::{Log, Options, Preparation};
+use pontoon_wal::{Log, LogError, Options, Preparation};
 
 use crate::common::{
     IDENTITY, Model, Opened, Random, Rig, apply, created, entries, entry, groups_in, model_of, opened, small, vote,
@@ -107,6 +107,30 @@ fn an_entry_of_another_term_does_not_connect() {
     let kept: Vec<LogId> = found.groups[&GroupId(2)].entries.iter().map(|entry| entry.id).collect();
     assert_eq!(kept, [1, 2, 3].map(|index| LogId::new(Index(index), Term(1))));
     assert_eq!((planned.groups[0].cut_from, planned.groups[0].vote_lost), (Some(Index(4)), true));
+}
+
+/// An echo counts for a group of records that held hard states only: of any other, more is lost than it repeats.
+#[test]
+fn case_36_a_vote_that_is_lost_with_entries_is_not_taken_from_its_echo() {
+    let rig = Rig::new(small(), 2);
+    let (mut log, _) = rig.open();
+    rig.commit(&mut log, 1, &[vote(2, 1, 1)]);
+    rig.commit(&mut log, 2, &[vote(2, 7, 3), entries(3, vec![entry(1, 1, "lost with the vote")])]);
+    rig.commit(&mut log, 3, &[entries(3, vec![entry(2, 1, "behind it")])]);
+    drop(log);
+    let [.., (at, _), (_, behind)] = groups_in(&rig.disk.content("slot-001.seg").unwrap())[..] else {
+        panic!("two groups")
+    };
+    assert_eq!((behind.runs, behind.is_echo_whole()), (2, false), "an entry and the echo, which is not all");
+    rig.damage("slot-001.seg", |bytes| bytes[at + 9] ^= 1);
+    let error = rig.refused();
+    assert!(matches!(error, LogError::Corruption { offset, .. } if offset == at as u64), "{error}");
+    let (planned, found) = repaired(&rig);
+    assert_eq!(planned.unreadable.len(), 1);
+    let known = HardState { term: Term(1), vote: Some(ReplicaId(1)) };
+    assert_eq!(found.groups[&GroupId(2)].hard_state, known, "the last that is known otherwise");
+    assert_eq!(marked(&found), [GroupId(2), GroupId(3)], "so it must not vote, in term 7 or in any other");
+    assert!(found.groups[&GroupId(3)].entries.is_empty());
 }
 
 #[test]
