@@ -1,6 +1,6 @@
 //! How much space a log takes: what starts may take, when they are refused, and how a full log stops.
 
-use pontoon_types::{CoreWriteNumber, GroupId, ReplicaId, Write};
+use pontoon_types::{CoreWriteNumber, GroupId, Index, ReplicaId, Write};
 use pontoon_wal::format::segment_header::Stream;
 use pontoon_wal::{CompactHint, Log, LogError, Options};
 
@@ -225,7 +225,7 @@ fn case_43_laggards_that_ignore_their_hints_are_copied_in_the_end() {
         hinted.extend(log.compact_hints());
         assert!(log.bytes() <= max_log_bytes, "the bound holds");
     }
-    let hint = CompactHint { group: GroupId(3), up_to: pontoon_types::Index(40) };
+    let hint = CompactHint { group: GroupId(3), up_to: Index(40) };
     assert!(hinted.contains(&hint), "{hinted:?}");
     let stats = log.stats();
     assert!(stats.moved_runs >= 4 && stats.freed_segments > 150, "{stats:?}");
@@ -330,6 +330,41 @@ fn the_reserve_carries_compaction_votes_and_removal_with_nothing_left_on_the_dis
             drop(recovered);
             rig.commit(&mut log, 1, &[vote(3, 6 + start, 1)]);
         }
+    }
+}
+
+#[test]
+fn the_reserve_carries_a_truncation_with_nothing_left_on_the_disk() {
+    // Full because of its maximum, and because of the disk long before.
+    for segments in [6, 8, 12, 40] {
+        let max_log_bytes = segments * SEGMENT_BYTES;
+        let rig = Rig::new(Options { max_log_bytes, checkpoint_segments: 4, ready_segments: 4, ..small() }, 3);
+        let (mut log, last) = fill_until_busy(&rig);
+        let freed_before = log.stats().freed_segments;
+        let mut number = last + 1;
+        let cut = Write { truncate_from: Some(Index(3)), entries: vec![entry(3, 2, "anew")], ..Write::default() };
+        rig.commit(&mut log, number, &[vote(2, 2, 1), (GroupId(2), cut)]);
+        idle(&rig, &mut log);
+        assert!(log.stats().freed_segments > freed_before, "{segments}: what was cut holds nothing");
+        if segments == 6 {
+            // The smallest log has no segment to spare for the copies of the two entries before the cut.
+            assert_eq!(log.compact_hints(), [CompactHint { group: GroupId(2), up_to: Index(2) }]);
+            number += 1;
+            rig.commit(&mut log, number, &[compact(2, 2, 1)]);
+            idle(&rig, &mut log);
+        }
+        assert!(!log.is_full(), "{segments}: {:?}", log.stats());
+        for index in 4..40 {
+            number += 1;
+            rig.commit(&mut log, number, &[entries(2, vec![entry(index, 2, vec![2; 3000])]), compact(2, index - 1, 2)]);
+            idle(&rig, &mut log);
+            assert!(!log.is_full(), "{segments}: entry {index}: {:?}", log.stats());
+        }
+        drop(log);
+        let (_, recovered) = rig.open();
+        let of = &recovered.groups[&GroupId(2)];
+        assert_eq!(of.hard_state.term.0, 2, "no free space is needed");
+        assert_eq!(of.entries, [entry(39, 2, vec![2; 3000])]);
     }
 }
 
