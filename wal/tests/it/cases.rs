@@ -80,11 +80,13 @@ fn case_3_a_group_cut_at_each_sector_is_torn_off() {
 fn case_4_any_part_of_a_group_survives_as_a_whole_or_not_at_all() {
     let mut random = Random(4);
     for _ in 0..200 {
-        torn(|_| random.below(5) > 0);
+        let (kept, recovered) = torn(|_| random.below(5) > 0);
+        assert_eq!(recovered.torn_tail.is_some(), !kept, "some of it is left always");
     }
     let mut seen = (0, 0);
     for survivors in 0..8_u32 {
-        let (kept, _) = torn(|sector| survivors & (1 << (sector / 8 % 3)) != 0);
+        let (kept, recovered) = torn(|sector| survivors & (1 << (sector / 8 % 3)) != 0);
+        assert_eq!(recovered.torn_tail.is_some(), !kept && survivors != 0, "blocks {survivors:#b} survived");
         if kept { seen.0 += 1 } else { seen.1 += 1 }
     }
     assert_eq!(seen, (1, 7), "only all three blocks make the group");
@@ -256,6 +258,9 @@ fn case_15_a_torn_rotation_leaves_the_previous_segment_as_the_tail() {
         log.append(CoreWriteNumber(5), &[entries(2, vec![entry(4, 1, vec![7; 6000])])]);
         log.begin_sync().unwrap().unwrap();
         drop(log);
+        let whole = Rig { disk: rig.disk.copy(), options: small() };
+        whole.disk.crash(|_| true);
+        assert_eq!(whole.header("slot-002.seg").map(|header| header.segment.0), Some(2), "it was a rotation");
         rig.disk.crash(survives);
         let (mut log, recovered) = rig.open();
         assert_eq!(recovered.groups, model, "the torn segment does not exist");

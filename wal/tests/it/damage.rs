@@ -1,6 +1,6 @@
 //! Damage to what was durable, by case number: refused, named, and nothing changed.
 
-use pontoon_types::{ClusterId, CoreWriteNumber, GroupId, Index, NodeId};
+use pontoon_types::{ClusterId, CoreWriteNumber, GroupId, Index, NodeId, Write};
 use pontoon_wal::format::control::Control;
 use pontoon_wal::format::group::{GROUP_HEADER_BYTES, GroupHeader};
 use pontoon_wal::format::record::RunHead;
@@ -11,6 +11,7 @@ use pontoon_wal::{Log, LogError, LogIdentity, Preparation};
 
 use crate::cases::with_writes;
 use crate::common::{IDENTITY, Rig, apply, entries, entry, groups_in, small, vote};
+use crate::keeping::{busy, create, with_laggard};
 
 fn corruption(rig: &Rig) -> (String, u64) {
     match rig.refused() {
@@ -287,6 +288,38 @@ fn case_51_numbers_near_their_ends() {
     let (mut log, _) = last_segment.open();
     log.append(CoreWriteNumber(1), &[entries(2, vec![entry(1, 1, vec![1; 28_000])])]);
     assert!(log.begin_sync().unwrap_err().to_string().contains("used up"));
+}
+
+#[test]
+fn case_51_checkpoints_copies_and_footers_across_the_end_of_32_bits() {
+    let wrap = 1 << 32;
+    let mut beyond_by_stream = [0; 3];
+    for before in 1..=12 {
+        let rig = Rig { options: busy(), ..at_numbers(7, wrap - before) };
+        let (mut log, opened) = rig.open();
+        let mut model = opened.groups.clone();
+        let mut commit = |log: &mut Log, number: u64, writes: &[(GroupId, Write)]| {
+            rig.commit(log, number, writes);
+            apply(&mut model, writes);
+            model.clone()
+        };
+        commit(&mut log, 1, &[create(3, 1)]);
+        for (number, writes) in with_laggard().iter().enumerate() {
+            let expected = commit(&mut log, number as u64 + 2, writes);
+            let beyond = |header: &SegmentHeader| header.segment.0 >= wrap;
+            for header in rig.slots().iter().filter_map(|name| rig.header(name)).filter(beyond) {
+                beyond_by_stream[usize::from(header.stream.number())] += 1;
+            }
+            // A start of a copy after each write, so that the log itself goes on.
+            let copy = Rig { disk: rig.disk.copy(), options: busy() };
+            let (_, opened) = copy.open();
+            assert!(opened.checkpoint_unreadable.is_none() && opened.footers + 1 >= opened.segments);
+            assert_eq!(opened.groups, expected, "{before} segments before the wrap, write {number}");
+        }
+        let stats = log.stats();
+        assert!(stats.moved_runs >= 2 && stats.checkpoints > 5 && stats.freed_segments > 5, "{stats:?}");
+    }
+    assert!(beyond_by_stream.iter().all(|segments| *segments > 20), "all streams are there: {beyond_by_stream:?}");
 }
 
 #[test]
