@@ -41,9 +41,9 @@
 //! # What proves that a group was durable
 //!
 //! The next group (it is started only after the sync), a SEAL ([`Log::begin_seal`]), the next segment, or the control
-//! file. Only the very last group of a log that was not closed may be without a proof. If such a group rots between
-//! its acknowledgement and the SEAL a few milliseconds later, and the machine crashes in those milliseconds, it looks
-//! like a torn write and is cut.
+//! file, which takes the place of a SEAL that its segment has no room for. Only the very last group of a log that was
+//! not closed may be without a proof. If such a group rots between its acknowledgement and the SEAL a few milliseconds
+//! later, and the machine crashes in those milliseconds, it looks like a torn write and is cut.
 //!
 //! # What it leaves out
 //!

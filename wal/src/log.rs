@@ -303,6 +303,9 @@ impl Log {
     /// Writes a SEAL, when the log is idle and has none yet: a group that says nothing new and proves everything before
     /// it durable. One more is written when it begins a segment that lets a full log free others. Nobody's
     /// acknowledgement depends on it; a group that is gathered meanwhile is written after its sync.
+    ///
+    /// When the segment has no room for it, the proof is left to the control file, which is written off the core, and a
+    /// segment is not taken for that.
     pub fn begin_seal(&mut self) -> Result<Option<Sync>, LogError> {
         self.tend()?;
         let idle = self.flight.is_none() && self.gathered.is_empty();
@@ -311,7 +314,12 @@ impl Log {
         }
         let slot = self.slot_to_free_others(true);
         let starts_segment = slot.is_some();
-        if !starts_segment && (self.sealed || !self.writer.fits(Room::default())) {
+        if !starts_segment && self.sealed {
+            return Ok(None);
+        }
+        if !starts_segment && !self.writer.fits(Room::default()) {
+            self.note_end();
+            self.sealed = true;
             return Ok(None);
         }
         let closes = self.start_segment(slot)?;
@@ -390,8 +398,7 @@ impl Log {
         self.durable = flight.through;
         self.marks.1 = self.marks.0;
         if flight.starts_segment {
-            let end = self.writer.end();
-            self.supply.note(Note { durable_seq: end.seq, newest_segment: end.place.segment });
+            self.note_end();
         }
         if let Some(closed) = flight.closes {
             let log = self.writer.origin().identity.log;
@@ -399,6 +406,12 @@ impl Log {
             self.keeping.closed(closed);
         }
         Ok(self.durable)
+    }
+
+    /// Has the last group noted as durable in the control file, some time soon. It is durable: nothing is in flight.
+    fn note_end(&mut self) {
+        let end = self.writer.end();
+        self.supply.note(Note { durable_seq: end.seq, newest_segment: end.place.segment });
     }
 
     /// How far the log is durable. At first what it held before it was opened: opening writes too, and says nothing.

@@ -1,8 +1,8 @@
 //! The control file: two blocks written in turn, of which the newer intact one counts.
 //!
 //! It is never written on the way of a commit. Opening writes both blocks (so that one rotten block cannot bring an
-//! old incarnation back), the first sync of each new segment is noted later by the background thread, and a clean
-//! stop is marked last. `durable_seq` and `newest_segment` are lower bounds: what they name was durable, whatever the
+//! old incarnation back), the first sync of each new segment is noted later by the background thread, as is the end of
+//! an idle log whose segment has no room for a SEAL, and a clean stop is marked last. `durable_seq` and `newest_segment` are lower bounds: what they name was durable, whatever the
 //! segments look like now.
 //!
 //! ```text

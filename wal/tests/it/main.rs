@@ -9,6 +9,7 @@ mod cold;
 mod common;
 mod damage;
 mod device;
+mod ends;
 mod faults;
 mod files;
 mod fuzz;
