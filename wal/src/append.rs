@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use pontoon_types::{CoreWriteNumber, Creation, Entry, GroupId, Write};
 
 use crate::format::footer::{footer_part, footer_room};
-use crate::format::group::{GROUP_HEADER_BYTES, Group, GroupHeader, group_len, payloads_start};
+use crate::format::group::{FLAG_ECHO_WHOLE, GROUP_HEADER_BYTES, Group, GroupHeader, group_len, payloads_start};
 use crate::format::record::{
     KIND_COMPACT, KIND_HARD_STATE, KIND_HARD_STATE_ECHO, KIND_RESTORED, KIND_TOMBSTONE, KIND_TRUNCATE, RECORD_BYTES,
     RUN_BYTES, Record, RunHead,
@@ -83,19 +83,63 @@ fn one_run(one: &Entry, next: &Entry) -> bool {
     one.kind == next.kind && one.id.term == next.id.term && one.id.index.next() == next.id.index
 }
 
+/// What a group repeats of the one before it. By default of one that is not known: nothing, and that is not all.
+#[derive(Debug, Default)]
+pub(crate) struct Echo {
+    /// The hard states of that group.
+    pub(crate) hard_states: Vec<RunHead>,
+    /// They are all that it says, echoes not counted.
+    pub(crate) is_whole: bool,
+}
+
+impl Echo {
+    /// Of a group that says nothing.
+    fn of_empty() -> Echo {
+        Echo { hard_states: Vec::new(), is_whole: true }
+    }
+
+    /// Of a group that was read.
+    pub(crate) fn of(group: &Group<'_>) -> Echo {
+        let mut echo = Echo::of_empty();
+        group.runs().for_each(|run| echo.see(&run.head));
+        echo
+    }
+
+    fn see(&mut self, head: &RunHead) {
+        match head.kind {
+            KIND_HARD_STATE => self.hard_states.push(*head),
+            KIND_HARD_STATE_ECHO => {}
+            _ => self.is_whole = false,
+        }
+    }
+
+    fn clear(&mut self) {
+        self.hard_states.clear();
+        self.is_whole = true;
+    }
+
+    /// What it takes in a group.
+    pub(crate) fn room(&self) -> Room {
+        Room { directory: self.hard_states.len() * RUN_BYTES, payloads: 0 }
+    }
+
+    /// The flags of a group that carries it.
+    pub(crate) fn flags(&self) -> u16 {
+        if self.is_whole { FLAG_ECHO_WHOLE } else { 0 }
+    }
+}
+
 /// One group of records while it is gathered.
 ///
 /// Invariants: `head` starts with room for the group header, followed by the directory; `payloads` is padded to 16
-/// bytes; `hard_states` are the runs of that kind in the directory, and all of its runs if `only_hard_states`, echoes
-/// not counted.
+/// bytes; `echo` is what the next group will repeat of the directory.
 #[derive(Debug)]
 pub(crate) struct GroupBuffer {
     head: Vec<u8>,
     payloads: Vec<u8>,
     runs: u32,
     dir_len: usize,
-    hard_states: Vec<RunHead>,
-    only_hard_states: bool,
+    echo: Echo,
     /// It cuts, compacts or removes something.
     pub(crate) gives_up: bool,
     pub(crate) entries: usize,
@@ -112,8 +156,7 @@ impl GroupBuffer {
             payloads: Vec::new(),
             runs: 0,
             dir_len: 0,
-            hard_states: Vec::new(),
-            only_hard_states: true,
+            echo: Echo::of_empty(),
             gives_up: false,
             entries: 0,
             writes: 0,
@@ -138,8 +181,8 @@ impl GroupBuffer {
         self.head.clear();
         self.head.resize(GROUP_HEADER_BYTES, 0);
         self.payloads.clear();
-        self.hard_states.clear();
-        (self.only_hard_states, self.gives_up) = (true, false);
+        self.echo.clear();
+        self.gives_up = false;
         (self.runs, self.dir_len, self.entries, self.writes, self.through) = (0, 0, 0, 0, None);
     }
 
@@ -213,17 +256,16 @@ impl GroupBuffer {
     }
 
     /// Repeats the hard states of the group before.
-    pub(crate) fn put_echoes(&mut self, hard_states: &[RunHead]) {
-        for head in hard_states {
+    pub(crate) fn put_echo(&mut self, echo: &Echo) {
+        for head in &echo.hard_states {
             self.put_run(head.echo());
         }
     }
 
-    /// Hands out the hard states in it, for the echoes of the next group, and whether they are all that it says.
-    pub(crate) fn swap_hard_states(&mut self, into: &mut Vec<RunHead>) -> bool {
+    /// Hands out what the next group repeats of it.
+    pub(crate) fn swap_echo(&mut self, into: &mut Echo) {
         into.clear();
-        std::mem::swap(&mut self.hard_states, into);
-        self.only_hard_states
+        std::mem::swap(&mut self.echo, into);
     }
 
     /// A run; its records must follow.
@@ -235,14 +277,8 @@ impl GroupBuffer {
     }
 
     fn remember(&mut self, head: &RunHead) {
-        match head.kind {
-            KIND_HARD_STATE => self.hard_states.push(*head),
-            KIND_HARD_STATE_ECHO => {}
-            kind => {
-                self.only_hard_states = false;
-                self.gives_up |= matches!(kind, KIND_COMPACT | KIND_TOMBSTONE | KIND_TRUNCATE);
-            }
-        }
+        self.echo.see(head);
+        self.gives_up |= matches!(head.kind, KIND_COMPACT | KIND_TOMBSTONE | KIND_TRUNCATE);
     }
 
     /// The next record of the run put last.
@@ -313,7 +349,7 @@ impl Gathered {
                 return (packing, room.plus(echoes).in_segment());
             }
             packing.put(room, echoes);
-            echoes = Room { directory: group.hard_states.len() * RUN_BYTES, payloads: 0 };
+            echoes = group.echo.room();
         }
         (packing, 0)
     }

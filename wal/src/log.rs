@@ -12,12 +12,11 @@ use std::time::Duration;
 
 use pontoon_types::{CoreWriteNumber, GroupId, Incarnation, LogMark, Write};
 
-use crate::append::{Gathered, GroupBuffer, Room, segment_room};
+use crate::append::{Echo, Gathered, GroupBuffer, Room, segment_room};
 use crate::cold::Warming;
 use crate::control::Note;
 use crate::format::SegmentKey;
-use crate::format::group::{FLAG_ECHO_WHOLE, FLAG_SEAL};
-use crate::format::record::{RUN_BYTES, RunHead};
+use crate::format::group::FLAG_SEAL;
 use crate::keeper::scrub::{Found, Rot};
 use crate::keeper::thread::Keeping;
 use crate::keeper::{Closed, CompactHint, Report};
@@ -84,6 +83,8 @@ pub(crate) struct Parts {
     pub(crate) state: LogState,
     pub(crate) segments: Segments,
     pub(crate) warming: Warming,
+    /// Of the last group that was written before.
+    pub(crate) echo: Echo,
     /// Where the log stood when it was opened.
     pub(crate) mark: LogMark,
 }
@@ -107,9 +108,8 @@ pub struct Log {
     pub(crate) state: LogState,
     pub(crate) segments: Segments,
     pub(crate) warming: Warming,
-    /// The hard states of the group written last, and whether they are all that it says.
-    echoes: Vec<RunHead>,
-    echo_whole: bool,
+    /// Of the group written last, also before the log was opened.
+    echo: Echo,
     hints: Vec<CompactHint>,
     rot: Vec<Rot>,
     pub(crate) segment_bytes: u64,
@@ -134,7 +134,7 @@ pub struct Log {
 impl Log {
     /// A log whose writer stands behind a durable end.
     pub(crate) fn ready(parts: Parts, options: &Options) -> Log {
-        let Parts { storage, control, supply, keeping, writer, state, segments, warming, mark } = parts;
+        let Parts { storage, control, supply, keeping, writer, state, segments, warming, echo, mark } = parts;
         let (segment_bytes, incarnation) = (writer.origin().segment_bytes, writer.origin().incarnation);
         Log {
             keeping,
@@ -149,8 +149,7 @@ impl Log {
             state,
             segments,
             warming,
-            echoes: Vec::new(),
-            echo_whole: false,
+            echo,
             hints: Vec::new(),
             rot: Vec::new(),
             segment_bytes,
@@ -259,7 +258,9 @@ impl Log {
         Ok(self.fence_on_error("segment", started)?.map(|open| Closed { open, end }))
     }
 
-    /// Whether the next group, which takes `room`, can carry the echoes as well.
+    /// Whether the next group, which takes `room`, can carry the echoes as well. If not they are left out, since an echo in
+    /// a later group would be taken for that of another one. The segment is nearly full then, and once the log has gone
+    /// on to the next one its footer is the second copy.
     fn repeats(&self, room: Room, starts_segment: bool) -> bool {
         let with_echoes = room.plus(self.echo_room());
         if starts_segment {
@@ -277,15 +278,15 @@ impl Log {
 
     /// What the echoes for the next group take.
     pub(crate) fn echo_room(&self) -> Room {
-        Room { directory: self.echoes.len() * RUN_BYTES, payloads: 0 }
+        self.echo.room()
     }
 
     /// Writes one group, with the echoes of the group before if `repeats`, and takes it into the state.
     fn write(&mut self, buffer: &mut GroupBuffer, flags: u16, repeats: bool) -> Result<(), LogError> {
         let mut flags = flags;
         if repeats {
-            buffer.put_echoes(&self.echoes);
-            flags |= if self.echo_whole { FLAG_ECHO_WHOLE } else { 0 };
+            buffer.put_echo(&self.echo);
+            flags |= self.echo.flags();
         }
         let place = self.writer.next_place(buffer.room().directory);
         let lawful = self.state.apply(buffer.directory(), place);
@@ -296,7 +297,7 @@ impl Log {
         if flags & FLAG_SEAL == 0 {
             self.marks.0 = LogMark(self.writer.end().seq.0);
         }
-        self.echo_whole = buffer.swap_hard_states(&mut self.echoes);
+        buffer.swap_echo(&mut self.echo);
         Ok(())
     }
 

@@ -165,7 +165,8 @@ impl Log {
         };
         let (keeping, report) = Keeping::start(start, preparation).map_err(LogError::io("starting the keeper"))?;
         let warming = Warming::new(preparation);
-        let parts = Parts { storage, control, supply, keeping, writer, state: found.state, segments, warming, mark };
+        let (state, echo) = (found.state, found.echo);
+        let parts = Parts { storage, control, supply, keeping, writer, state, segments, warming, echo, mark };
         let mut log = Log::ready(parts, options);
         let groups = log.recovered(descriptors)?;
         log.take_over(report);
@@ -328,7 +329,8 @@ fn free_slot(storage: &dyn Storage, found: &mut Found, segment_bytes: u64) -> Re
     }
 }
 
-/// Starts a segment behind the recovered end, with the kept group or an empty one, and makes both durable.
+/// Starts a segment behind the recovered end, with the kept group or an empty one, and makes both durable. That group is
+/// the one which the next repeats.
 fn go_on_in_fresh_segment(slot: Slot, writer: &mut Writer, found: &mut Found) -> Result<(), LogError> {
     let file = slot.file.clone();
     let mut buffer = found.kept.take().unwrap_or_else(GroupBuffer::new);
@@ -336,6 +338,7 @@ fn go_on_in_fresh_segment(slot: Slot, writer: &mut Writer, found: &mut Found) ->
     let place: GroupPlace = writer.next_place(buffer.room().directory);
     let written = started.and_then(|_| writer.write(&mut buffer, 0)).and_then(|_| file.sync());
     written.map_err(LogError::io("starting a segment after the recovered end"))?;
+    buffer.swap_echo(&mut found.echo);
     found.state.apply(buffer.directory(), place).map_err(|why| LogError::Corruption {
         file: crate::format::slot_name(0),
         offset: BLOCK_BYTES as u64,

@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use pontoon_types::{HardState, Index, LogId, ReplicaId};
 
-use crate::append::GroupBuffer;
+use crate::append::{Echo, GroupBuffer};
 use crate::format::checkpoint::SegmentFact;
 use crate::format::control::{CheckpointRef, Control};
 use crate::format::footer::{FOOTER_HEADER_BYTES, claimed_length, decode as decode_footer};
@@ -127,6 +127,8 @@ pub(crate) struct Found {
     pub(crate) kept: Option<GroupBuffer>,
     /// An intact group stands behind the end, kept or without records, and nothing proves it durable.
     pub(crate) unproven: bool,
+    /// Of the last group, unless it is one that stands behind the end.
+    pub(crate) echo: Echo,
     pub(crate) state: LogState,
     pub(crate) checkpoints: [Option<FoundCheckpoint>; 2],
     pub(crate) checkpoint_unreadable: Option<String>,
@@ -204,6 +206,8 @@ impl Recovery<'_> {
         self.survey.load(&last.name, &mut self.buffer)?;
         let tail = self.image(&last).scan_tail(&end, self.survey.proven, &mut state)?;
         let kept = self.kept_group(&last, &tail)?;
+        let image = self.image(&last);
+        let echo = tail.last.and_then(|offset| image.group(offset).ok()).map(|group| Echo::of(&group));
         let first = chain.first().cloned().unwrap_or_else(|| last.clone());
         if tail.unproven == Some(BLOCK_BYTES) {
             chain.pop();
@@ -223,6 +227,7 @@ impl Recovery<'_> {
             footer_parts,
             kept,
             unproven,
+            echo: echo.unwrap_or_default(),
             state,
             checkpoints,
             checkpoint_unreadable,

@@ -32,6 +32,8 @@ pub(crate) struct Tail {
     pub(crate) last_seq: Seq,
     /// The last group, when nothing proves it durable: its offset. The end lies before it.
     pub(crate) unproven: Option<usize>,
+    /// The offset of the last group otherwise.
+    pub(crate) last: Option<usize>,
     /// A write that was torn behind the end.
     pub(crate) torn: Option<TornTail>,
     /// Only zeros lie behind the end.
@@ -182,18 +184,19 @@ impl Image<'_> {
         let torn =
             self.is_torn(offset, is_clear).then(|| TornTail { file: self.name.to_string(), offset: offset as u64 });
         let last_seq = end.seq;
-        let mut unproven = None;
+        let (mut unproven, mut last) = (None, None);
         if let Some((mut start, held)) = pending {
+            let offset = start.place.offset as usize;
             if held.header.seq <= durable_seq {
                 self.accept(&held, &mut start, state)?;
+                last = Some(offset);
             } else {
-                let offset = start.place.offset as usize;
                 unproven = Some(offset);
                 // The header was made durable together with the first group, so it is as unproven: the log ends before.
                 end = if offset == BLOCK_BYTES { *before } else { start };
             }
         }
-        Ok(Tail { end, last_seq, unproven, torn, is_clear, footer_parts })
+        Ok(Tail { end, last_seq, unproven, last, torn, is_clear, footer_parts })
     }
 
     /// Whether something was begun behind the end. In a file that was used before, what lies there is old as long as

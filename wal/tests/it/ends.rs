@@ -1,10 +1,11 @@
 //! The last group of a log: what proves it durable, and where its votes stand a second time.
 
-use pontoon_types::{GroupId, Index};
+use pontoon_types::{GroupId, HardState, Index, ReplicaId, Term};
 use pontoon_wal::LogError;
+use pontoon_wal::format::group::GroupHeader;
 
 use crate::cases::with_writes;
-use crate::common::{Model, Rig, apply, created, entries, entry, groups_in, model_of, small};
+use crate::common::{Model, Rig, apply, created, entries, entry, groups_in, model_of, small, vote};
 
 /// A log whose last group, the one at 8192, fills its segment up to the footer, and which then goes idle.
 fn filled() -> (Rig, Model) {
@@ -58,4 +59,84 @@ fn what_is_noted_for_want_of_a_seal_is_noted_anew_for_the_next_group() {
     let before = rig.control();
     rig.seal(&mut log);
     assert_eq!(rig.control(), before);
+}
+
+/// Makes the directory of a group unreadable whose only record is a hard state.
+fn rot_vote(rig: &Rig) {
+    let name = rig.newest();
+    let is_vote = |header: &GroupHeader| header.dir_len == 32 && header.runs == 1;
+    let groups = groups_in(&rig.disk.content(&name).unwrap());
+    let votes: Vec<usize> = groups.iter().filter(|(_, header)| is_vote(header)).map(|(at, _)| *at).collect();
+    let [at] = votes[..] else { panic!("votes at {votes:?}") };
+    rig.damage(&name, |bytes| bytes[at + 9] ^= 1);
+}
+
+/// How a log that ends with a vote was stopped.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stop {
+    Clean,
+    /// Nothing proves the vote, which is written again.
+    Killed,
+    /// The control file proves the vote.
+    KilledIdle,
+    KilledTwice,
+}
+
+#[test]
+fn the_first_group_after_a_start_repeats_the_last_vote_before_it() {
+    for stop in [Stop::Clean, Stop::Killed, Stop::KilledIdle, Stop::KilledTwice] {
+        let rig = Rig::new(small(), 2);
+        let (mut log, _) = rig.open();
+        rig.commit(&mut log, 1, &[vote(2, 7, 3)]);
+        match stop {
+            Stop::Clean => log.close().unwrap(),
+            Stop::Killed => drop(log),
+            Stop::KilledIdle => {
+                log.close().unwrap();
+                drop(rig.open());
+            }
+            Stop::KilledTwice => {
+                drop(log);
+                drop(rig.open());
+            }
+        }
+        let (mut log, recovered) = rig.open();
+        assert_eq!((recovered.resumed, recovered.rewritten), (stop != Stop::Killed, stop == Stop::Killed), "{stop:?}");
+        rig.commit(&mut log, 1, &[entries(2, vec![entry(1, 7, "one")])]);
+        rig.seal(&mut log);
+        drop(log);
+        rot_vote(&rig);
+        let (_, recovered) = rig.open();
+        let group = &recovered.groups[&GroupId(2)];
+        let voted = HardState { term: Term(7), vote: Some(ReplicaId(3)) };
+        assert_eq!(group.hard_state, voted, "{stop:?}: no second vote in term 7");
+        assert!(!recovered.recovered_vote_lost(GroupId(2)), "{stop:?}");
+        assert_eq!(group.entries, [entry(1, 7, "one")], "{stop:?}");
+    }
+}
+
+#[test]
+fn a_start_claims_no_whole_echo_of_a_group_that_said_more() {
+    for killed in [false, true] {
+        let rig = Rig::new(small(), 2);
+        let (mut log, _) = rig.open();
+        rig.commit(&mut log, 1, &[vote(2, 7, 3), entries(2, vec![entry(1, 7, "one")])]);
+        if killed {
+            drop(log)
+        } else {
+            log.close().unwrap()
+        }
+        let (mut log, _) = rig.open();
+        rig.commit(&mut log, 1, &[vote(3, 7, 3)]);
+        rig.seal(&mut log);
+        drop(log);
+        let name = rig.newest();
+        let groups = groups_in(&rig.disk.content(&name).unwrap());
+        let (at, header) = groups[groups.len() - 3];
+        assert_eq!((header.runs, header.is_echo_whole()), (2, false), "the vote and the entry");
+        assert!(!groups[groups.len() - 2].1.is_echo_whole(), "killed: {killed}");
+        rig.damage(&name, |bytes| bytes[at + 9] ^= 1);
+        let LogError::Corruption { offset, .. } = rig.refused() else { panic!("not a corruption") };
+        assert_eq!(offset, at as u64, "the entry stands nowhere else");
+    }
 }
