@@ -118,7 +118,7 @@ impl Control {
         block
     }
 
-    /// Reads one block.
+    /// Reads one block. Another version is rotten only if the checksum is that of this one.
     pub fn decode(block: &[u8]) -> Result<Control, Fault> {
         if block.len() < BLOCK_BYTES {
             return Err(Fault::Bad("the control block is cut short"));
@@ -128,7 +128,7 @@ impl Control {
         }
         let version = u16_at(block, VERSION_AT);
         if version != FORMAT_VERSION {
-            return Err(Fault::UnknownVersion(version));
+            return Err(super::version_fault(block, VERSION_AT, CRC_AT));
         }
         if crc32fast::hash(&block[..CRC_AT]) != u32_at(block, CRC_AT) {
             return Err(Fault::Bad("the checksum of the control block is wrong"));

@@ -177,6 +177,18 @@ pub(crate) fn round_up(length: usize, unit: usize) -> usize {
     (length + unit - 1) & !(unit - 1)
 }
 
+/// What another version in a block means. Whoever wrote this version took the checksum over its number: if that still
+/// matches, only the number has changed since, and the block is as rotten as with any other bit. Otherwise a newer version
+/// wrote the block, or may have.
+pub(crate) fn version_fault(block: &[u8], version_at: usize, crc_at: usize) -> Fault {
+    let mut summed = block[..crc_at].to_vec();
+    summed[version_at..version_at + 2].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    if crc32fast::hash(&summed) == u32_at(block, crc_at) {
+        return Fault::Bad("the format version is not what was written");
+    }
+    Fault::UnknownVersion(u16_at(block, version_at))
+}
+
 /// Whether nothing was ever written into `bytes`.
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     const ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];

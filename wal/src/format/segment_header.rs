@@ -121,7 +121,8 @@ impl SegmentHeader {
         block
     }
 
-    /// Reads the block. The version is looked at before the checksum, because a newer version may sum differently.
+    /// Reads the block. The version is looked at before the checksum, because a newer version may sum differently: it is
+    /// rotten only if the checksum is that of this version.
     pub fn decode(block: &[u8]) -> Result<SegmentHeader, Fault> {
         if block.len() < BLOCK_BYTES {
             return Err(Fault::Bad("the segment header is cut short"));
@@ -132,7 +133,7 @@ impl SegmentHeader {
         }
         let version = u16_at(block, VERSION_AT);
         if version != FORMAT_VERSION {
-            return Err(Fault::UnknownVersion(version));
+            return Err(super::version_fault(block, VERSION_AT, CRC_AT));
         }
         if crc32fast::hash(&block[..CRC_AT]) != u32_at(block, CRC_AT) {
             return Err(Fault::Bad("the checksum of the segment header is wrong"));

@@ -1,11 +1,14 @@
-//! The last group of a log: what proves it durable, and where its votes stand a second time.
+//! The last group of a log: what proves it durable, and where its votes stand a second time. And versions that rot.
 
 use pontoon_types::{GroupId, HardState, Index, ReplicaId, Term};
 use pontoon_wal::LogError;
+use pontoon_wal::format::BLOCK_BYTES;
 use pontoon_wal::format::group::GroupHeader;
+use pontoon_wal::format::segment_header::SegmentHeader;
 
 use crate::cases::with_writes;
-use crate::common::{Model, Rig, apply, created, entries, entry, groups_in, model_of, small, vote};
+use crate::common::{Model, Rig, apply, compact, created, entries, entry, groups_in, model_of, small, vote};
+use crate::keeping::busy;
 
 /// A log whose last group, the one at 8192, fills its segment up to the footer, and which then goes idle.
 fn filled() -> (Rig, Model) {
@@ -138,5 +141,84 @@ fn a_start_claims_no_whole_echo_of_a_group_that_said_more() {
         rig.damage(&name, |bytes| bytes[at + 9] ^= 1);
         let LogError::Corruption { offset, .. } = rig.refused() else { panic!("not a corruption") };
         assert_eq!(offset, at as u64, "the entry stands nowhere else");
+    }
+}
+
+/// What a later version would have written: with its own number and a checksum over it.
+fn of_later_version(block: &mut [u8], crc_at: usize) {
+    block[8] = 2;
+    let crc = crc32fast::hash(&block[..crc_at]);
+    block[crc_at..crc_at + 4].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Where the checksums of the two structures with a version stand.
+const CONTROL_CRC_AT: usize = 256;
+const SEGMENT_CRC_AT: usize = 128;
+
+#[test]
+fn a_rotten_version_in_the_control_file_is_damage_like_any_other() {
+    for bit in 0..16 {
+        for block in [0, BLOCK_BYTES] {
+            let rig = Rig::new(small(), 2);
+            let (log, model) = with_writes(&rig, 3);
+            drop(log);
+            rig.damage("ctl", |bytes| bytes[block + 8 + bit / 8] ^= 1 << (bit % 8));
+            assert_eq!(rig.open().1.groups, model, "bit {bit} of the block at {block}: the other block counts");
+        }
+        let rig = Rig::new(small(), 2);
+        rig.damage("ctl", |bytes| {
+            bytes[8 + bit / 8] ^= 1 << (bit % 8);
+            bytes[BLOCK_BYTES + 8 + bit / 8] ^= 1 << (bit % 8);
+        });
+        assert!(matches!(rig.refused(), LogError::Corruption { file, .. } if file == "ctl"), "bit {bit} of both");
+    }
+}
+
+#[test]
+fn a_rotten_version_in_a_segment_header_is_damage_like_any_other() {
+    // The segments that were closed are free again, behind the checkpoints.
+    let rig = Rig::new(busy(), 2);
+    let (mut log, _) = rig.open();
+    for index in 1..=20 {
+        let mut writes = vec![entries(3, vec![entry(index, 1, vec![index as u8; 9000])])];
+        writes.extend((index > 2).then(|| compact(3, index - 2, 1)));
+        rig.commit(&mut log, index, &writes);
+    }
+    log.close().unwrap();
+    let (whole, image) = (rig.disk.copy(), rig.disk.image());
+    let groups = rig.open().1.groups;
+    let (mut opened, mut refused) = (0, 0);
+    for name in rig.slots().into_iter().filter(|name| SegmentHeader::decode(&image[name]).is_ok()) {
+        let rig = Rig { disk: whole.copy(), options: busy() };
+        rig.damage(&name, |bytes| bytes[8] ^= 4);
+        match rig.try_open() {
+            Ok((_, found)) => {
+                assert_eq!(found.groups, groups, "{name}");
+                opened += 1;
+            }
+            // The segment that both checkpoints stand in is missed by the control file, which names them.
+            Err(LogError::Corruption { file, offset: 0, .. }) if file == name || file == "ctl" => refused += 1,
+            Err(error) => panic!("{name}: {error}"),
+        }
+    }
+    assert!(opened > 0 && refused > 0, "{opened} opened, {refused} refused");
+}
+
+#[test]
+fn a_later_version_with_its_own_checksum_is_refused_as_that() {
+    for (file, crc_at) in [("ctl", CONTROL_CRC_AT), ("slot-001.seg", SEGMENT_CRC_AT)] {
+        let rig = Rig::new(small(), 2);
+        drop(with_writes(&rig, 3));
+        rig.damage(file, |bytes| of_later_version(bytes, crc_at));
+        let LogError::UnknownFormat { what, .. } = rig.refused() else { panic!("{file}: not refused as too new") };
+        assert_eq!(what, "format version 2", "{file}");
+        // One that sums otherwise cannot be told from damage to more than the version, and is believed.
+        let rig = Rig::new(small(), 2);
+        drop(with_writes(&rig, 3));
+        rig.damage(file, |bytes| {
+            of_later_version(bytes, crc_at);
+            bytes[crc_at] ^= 1;
+        });
+        assert!(matches!(rig.refused(), LogError::UnknownFormat { .. }), "{file}");
     }
 }

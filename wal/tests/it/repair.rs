@@ -408,8 +408,6 @@ fn damage(rig: &Rig, random: &mut Random) {
         _ => {
             let block = random.below((end / BLOCK_BYTES) as u64) as usize;
             let at = block * BLOCK_BYTES + random.below(200) as usize;
-            // The version is the one thing that is believed without a checksum.
-            let at = if at < 16 { 16 } else { at };
             rig.damage(name, |bytes| bytes[at] ^= 1 << random.below(8));
         }
     }
