@@ -35,8 +35,9 @@
 //!   [`Log::room`] says how many bytes of entries have a place for sure; who gathers no more than that can always write what
 //!   it has gathered. When the room that is kept for votes and truncations is used up too, [`Log::begin_sync`] answers
 //!   [`LogError::Full`] and nothing is lost.
-//! - A stop that left nothing behind what is proven durable costs no segment, so an idle log does not grow by being
-//!   killed.
+//! - A stop that left nothing behind what is proven durable costs no segment as long as the newest segment's file is in
+//!   its first use: an idle log that is killed then does not grow. Once files are used again, what lies behind the end
+//!   is old and cannot be told from the rest of a torn write, and each such stop costs a segment until it is freed again.
 //!
 //! # What proves that a group was durable
 //!

@@ -6,9 +6,12 @@
 //! either no new segment, and the next open finds what this one found, or one that says the same.
 //!
 //! One unclean stop leaves no tail at all: nothing was written since the control file noted the last group as durable,
-//! and the disk, read past the cache, holds only zeros behind it. An idle log that is killed looks like that. Then
-//! nothing has to be pinned out or written again, and the log goes on in the same segment, in blocks that were never
-//! written. So starts of an idle log take no space, however many there are.
+//! and the disk, read past the cache, holds only zeros behind it. An idle log that is killed looks like that, if the file
+//! of its newest segment is in its first use. Then nothing has to be pinned out or written again, and the log goes on in
+//! the same segment, in blocks that were never written. So starts of such a log take no space, however many there are.
+//!
+//! In a file that is used again old bytes lie behind the end, and payload blocks of a torn write without their header
+//! look just the same. Rather than to tell them apart, such a start takes a segment like any other.
 //!
 //! Any other unclean start takes a segment, a free one first. It may take the log over `max_log_bytes` by
 //! [`START_RESERVE_SEGMENTS`] and is refused beyond that, before anything is changed. A log above its maximum answers

@@ -222,3 +222,22 @@ fn a_later_version_with_its_own_checksum_is_refused_as_that() {
         assert!(matches!(rig.refused(), LogError::UnknownFormat { .. }), "{file}");
     }
 }
+
+#[test]
+fn each_kill_of_an_idle_log_whose_segments_are_used_again_takes_one_and_others_become_free() {
+    let rig = Rig::new(busy(), 2);
+    let (mut log, _) = rig.open();
+    for index in 1..=40 {
+        let mut writes = vec![entries(3, vec![entry(index, 1, vec![index as u8; 9000])])];
+        writes.extend((index > 2).then(|| compact(3, index - 2, 1)));
+        rig.commit(&mut log, index, &writes);
+    }
+    drop(log);
+    let groups = rig.open().1.groups;
+    for start in 0..100 {
+        let (log, recovered) = rig.open();
+        assert_eq!(recovered.groups, groups, "start {start}");
+        assert!(!recovered.resumed && !recovered.rewritten, "start {start}: what lies behind the end is old");
+        assert!(log.bytes() <= busy().max_log_bytes, "start {start}");
+    }
+}
