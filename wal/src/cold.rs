@@ -10,11 +10,15 @@
 //! seconds when it makes a checkpoint, would keep readers waiting. With [`Preparation::Inline`] there is none, and the
 //! caller does the work with [`Log::warm`].
 //!
-//! A piece that the disk cannot give is *unreadable*: the entries in it are rotten, and are reported as such.
+//! A reader of a start may wait: it brings each piece in itself before it touches it.
+//!
+//! A block that the disk refuses to read is *unreadable*: the entries in it are rotten, and are reported as such. Those
+//! beside it are read.
 //!
 //! # Laws
 //!
 //! - A reader of a core touches no byte of a segment that was not resident a moment ago.
+//! - No reader touches a block that the disk has refused: that would end the process.
 //! - Orders under way are bounded, and a piece is ordered once at a time.
 //!
 //! # Left out
@@ -35,6 +39,7 @@ use pontoon_types::limits::COLD_ORDERS_MAX;
 use crate::format::{BLOCK_BYTES, SegmentKey};
 use crate::segments::Segment;
 use crate::storage::SegmentFile;
+use crate::unreadable::bring_in;
 use crate::{Log, Preparation};
 
 /// The unit of all questions and orders. Small against what one fetch reads, large against the price of a question.
@@ -43,8 +48,8 @@ const PIECE_BYTES: usize = 64 << 10;
 /// Pieces that are brought in with the one that was missing.
 const AHEAD_PIECES: usize = 3;
 
-/// Unreadable pieces that are remembered. A disk with more of them is read in vain again.
-const UNREADABLE_MAX: usize = 1024;
+/// Unreadable blocks that are remembered, 64 MiB of them. A disk with more is read in vain again.
+const UNREADABLE_MAX: usize = 16 << 10;
 
 type Piece = (SegmentKey, usize);
 
@@ -65,9 +70,16 @@ struct Order {
     span: Range<usize>,
 }
 
+/// An order that was carried out.
+struct Answer {
+    piece: Piece,
+    /// Offsets of the blocks that the disk refused.
+    refused: Vec<usize>,
+}
+
 impl Order {
-    fn carry_out(self) -> (Piece, io::Result<()>) {
-        (self.piece, self.file.bring_in(&self.mapping, self.span))
+    fn carry_out(self) -> Answer {
+        Answer { piece: self.piece, refused: bring_in(self.file.as_ref(), &self.mapping, self.span) }
     }
 }
 
@@ -76,7 +88,7 @@ enum Mode {
     Idle,
     Thread {
         orders: Sender<Order>,
-        done: Receiver<(Piece, io::Result<()>)>,
+        done: Receiver<Answer>,
         worker: JoinHandle<()>,
     },
     Inline(VecDeque<Order>),
@@ -88,7 +100,8 @@ enum Mode {
 pub(crate) struct Warming {
     mode: Mode,
     ordered: BTreeSet<Piece>,
-    unreadable: BTreeSet<Piece>,
+    /// By the offset of the block.
+    unreadable: BTreeSet<(SegmentKey, usize)>,
 }
 
 impl Warming {
@@ -125,11 +138,37 @@ impl Warming {
         }
     }
 
-    fn answered(&mut self, piece: Piece, result: &io::Result<()>) {
-        self.ordered.remove(&piece);
-        if result.is_err() && self.unreadable.len() < UNREADABLE_MAX {
-            self.unreadable.insert(piece);
+    fn answered(&mut self, answer: &Answer) {
+        self.ordered.remove(&answer.piece);
+        self.remember(answer.piece.0, &answer.refused);
+    }
+
+    fn remember(&mut self, key: SegmentKey, refused: &[usize]) {
+        let left = UNREADABLE_MAX.saturating_sub(self.unreadable.len());
+        self.unreadable.extend(refused.iter().take(left).map(|at| (key, *at)));
+    }
+
+    /// Whether a block of `range`, which starts at one, is known to be unreadable.
+    fn has_unreadable(&self, key: SegmentKey, range: &Range<usize>) -> bool {
+        self.unreadable.range((key, range.start)..(key, range.end)).next().is_some()
+    }
+
+    /// Waits until `wanted` is in memory, and with it the rest of its piece. Says whether all of the piece is.
+    fn wait_for(
+        &mut self,
+        (key, file): (SegmentKey, &dyn SegmentFile),
+        mapping: &Bytes,
+        piece: Range<usize>,
+        wanted: &Range<usize>,
+    ) -> Result<bool, Untouchable> {
+        // A disk takes long to refuse a block, so none is asked for twice.
+        let is_damaged = self.has_unreadable(key, &piece);
+        let refused = bring_in(file, mapping, if is_damaged { wanted.clone() } else { piece });
+        self.remember(key, &refused);
+        if refused.iter().any(|at| wanted.contains(at)) {
+            return Err(Untouchable::Unreadable);
         }
+        Ok(!is_damaged && refused.is_empty())
     }
 }
 
@@ -160,8 +199,9 @@ fn start() -> io::Result<Mode> {
 
 /// One read: what was found to be resident in it.
 pub(crate) struct Looking<'a> {
-    /// None: this reader may wait for the disk.
-    warming: Option<&'a mut Warming>,
+    warming: &'a mut Warming,
+    /// This reader may wait for the disk.
+    is_patient: bool,
     /// The end of what is written in the segment that is appended to: what follows is nobody's business.
     written: Option<(SegmentKey, usize)>,
     resident: Vec<Piece>,
@@ -169,13 +209,13 @@ pub(crate) struct Looking<'a> {
 
 impl<'a> Looking<'a> {
     /// A reader that may wait.
-    pub(crate) fn patient() -> Looking<'static> {
-        Looking { warming: None, written: None, resident: Vec::new() }
+    pub(crate) fn patient(warming: &'a mut Warming) -> Looking<'a> {
+        Looking { warming, is_patient: true, written: None, resident: Vec::new() }
     }
 
     /// A reader that may not.
     pub(crate) fn impatient(warming: &'a mut Warming, written: Option<(SegmentKey, usize)>) -> Looking<'a> {
-        Looking { warming: Some(warming), written, resident: Vec::new() }
+        Looking { warming, is_patient: false, written, resident: Vec::new() }
     }
 
     /// Whether these bytes of a segment may be touched. Orders what is missing.
@@ -185,7 +225,7 @@ impl<'a> Looking<'a> {
         mapping: &Bytes,
         range: Range<usize>,
     ) -> Result<(), Untouchable> {
-        let Some(warming) = &mut self.warming else { return Ok(()) };
+        let warming = &mut *self.warming;
         let (key, file) = (segment.segment.key(), &segment.slot.file);
         let end = self.written.filter(|(open, _)| *open == key).map_or(mapping.len(), |(_, end)| end);
         // A system that does not answer the question leaves the reader to its luck.
@@ -196,17 +236,26 @@ impl<'a> Looking<'a> {
             if self.resident.contains(&piece) {
                 continue;
             }
+            let wanted = range.start.max(start) / BLOCK_BYTES * BLOCK_BYTES..range.end.min(piece_end);
+            if wanted.is_empty() {
+                continue;
+            }
+            if warming.has_unreadable(key, &wanted) {
+                return Err(Untouchable::Unreadable);
+            }
+            if self.is_patient {
+                if warming.wait_for((key, file.as_ref()), mapping, start..piece_end, &wanted)? {
+                    self.resident.push(piece);
+                }
+                continue;
+            }
             if is_resident(start..piece_end) {
                 self.resident.push(piece);
                 continue;
             }
             // Of the rest of a piece somebody may never have read or written anything.
-            let first = range.start.max(start) / BLOCK_BYTES * BLOCK_BYTES;
-            if is_resident(first..range.end.min(piece_end)) {
+            if is_resident(wanted) {
                 continue;
-            }
-            if warming.unreadable.contains(&piece) {
-                return Err(Untouchable::Unreadable);
             }
             let span = start..end.min(start + (1 + AHEAD_PIECES) * PIECE_BYTES);
             warming.order(Order { piece, file: file.clone(), mapping: mapping.clone(), span });
@@ -224,7 +273,7 @@ impl Log {
         if let Mode::Thread { done, .. } = &self.warming.mode {
             answers.extend(done.try_iter());
         }
-        answers.iter().for_each(|(piece, result)| self.warming.answered(*piece, result));
+        answers.iter().for_each(|answer| self.warming.answered(answer));
         !answers.is_empty()
     }
 
@@ -232,7 +281,7 @@ impl Log {
     pub fn warm(&mut self) -> usize {
         let Mode::Inline(orders) = &mut self.warming.mode else { return 0 };
         let answers: Vec<_> = std::mem::take(orders).into_iter().map(Order::carry_out).collect();
-        answers.iter().for_each(|(piece, result)| self.warming.answered(*piece, result));
+        answers.iter().for_each(|answer| self.warming.answered(answer));
         answers.len()
     }
 

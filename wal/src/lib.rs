@@ -74,6 +74,7 @@ mod recover;
 mod room;
 mod segments;
 mod state;
+mod unreadable;
 mod write;
 
 pub use error::LogError;

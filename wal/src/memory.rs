@@ -14,7 +14,8 @@
 //! A sector of zeros takes no memory and no time, so a disk full of prepared segments costs little.
 //!
 //! What a reader sees through the cache may also be *cold*, as if the cache had dropped it ([`MemoryDisk::chill`]): its
-//! bytes are there all the same, but a reader that asks is told that they are not.
+//! bytes are there all the same, but a reader that asks is told that they are not. The disk may refuse to read a block
+//! ([`MemoryDisk::refuse_block`]); a mapping shows it all the same, because in memory nothing can fail that is touched.
 //!
 //! Left out: timing.
 
@@ -58,6 +59,8 @@ struct MemoryFile {
     mapped: Option<Bytes>,
     /// The blocks that the cache holds, if it does not hold all.
     warm: Option<BTreeSet<usize>>,
+    /// The blocks that the disk refuses to read, until they are written again.
+    refused: BTreeSet<usize>,
     /// Mappings that were handed out, as long as somebody is watched.
     readers: Vec<Weak<()>>,
     writes: u64,
@@ -83,6 +86,7 @@ impl MemoryFile {
         self.mapped = None;
         let bytes = parts.iter().map(|part| part.len()).sum::<usize>();
         self.warm_up(offset..offset + bytes);
+        self.refused.retain(|block| !blocks(offset..offset + bytes).contains(block));
         for part in parts {
             let mut rest = &part[..part.len().min(limit)];
             limit -= rest.len();
@@ -95,6 +99,14 @@ impl MemoryFile {
                 (offset, rest) = (offset + piece.len(), behind);
             }
         }
+    }
+
+    /// Fails when a block is refused that the cache does not hold.
+    fn bring_in(&mut self, span: Range<usize>) -> io::Result<()> {
+        let is_warm = |block: &usize| self.warm.as_ref().is_none_or(|warm| warm.contains(block));
+        let refused = self.refused.range(blocks(span.clone())).find(|block| !is_warm(block)).copied();
+        self.warm_up(span.start..refused.map_or(span.end, |block| span.end.min(block * BLOCK_BYTES)));
+        refused.map_or(Ok(()), |_| Err(io::Error::from_raw_os_error(5)))
     }
 
     fn warm_up(&mut self, span: Range<usize>) {
@@ -337,6 +349,15 @@ impl MemoryDisk {
         self.disk().fail_reads = count;
     }
 
+    /// The disk refuses to read a block of a file, which no cache holds any more, until it is written again.
+    pub fn refuse_block(&self, name: &str, block: usize) {
+        let disk = &mut *self.disk();
+        let file = disk.names.get(name).map(|number| &mut disk.files[*number]).expect("the refused file is there");
+        let all = || (0..file.bytes / BLOCK_BYTES).collect();
+        file.warm.get_or_insert_with(all).remove(&block);
+        file.refused.insert(block);
+    }
+
     /// The cache drops everything that it holds.
     pub fn chill(&self) {
         self.disk().files.iter_mut().for_each(|file| file.warm = Some(BTreeSet::new()));
@@ -365,6 +386,7 @@ impl MemoryDisk {
     /// No fault that was set waits any more. What has happened stays.
     pub fn heal(&self) {
         let mut disk = self.disk();
+        disk.files.iter_mut().for_each(|file| file.refused.clear());
         (disk.fail_syncs, disk.fail_writes, disk.free_bytes, disk.operations_left) = (0, 0, None, None);
         disk.fail_reads = 0;
     }
@@ -609,6 +631,9 @@ impl SegmentFile for Handle {
         if offset as usize + into.len() > file.bytes {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        if file.refused.range(blocks(offset as usize..offset as usize + into.len())).next().is_some() {
+            return Err(io::Error::from_raw_os_error(5));
+        }
         file.copy_disk(offset as usize, into);
         Ok(())
     }
@@ -660,8 +685,7 @@ impl SegmentFile for Handle {
             disk.fail_reads -= 1;
             return Err(io::Error::from_raw_os_error(5));
         }
-        disk.files[self.number].warm_up(span);
-        Ok(())
+        disk.files[self.number].bring_in(span)
     }
 
     fn descriptor(&self) -> RawFd {

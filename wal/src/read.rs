@@ -2,7 +2,8 @@
 //! one, and what it reads again may have rotted meanwhile.
 //!
 //! [`Log::read`] is for a core and never waits for the disk; what is not in memory is ordered, and asked for again
-//! (`cold`). [`Log::read_patiently`], [`Log::survey`] and [`Log::load`] are for a start, and wait.
+//! (`cold`). [`Log::read_patiently`], [`Log::survey`] and [`Log::load`] are for a start, and wait. For all of them a
+//! payload that the disk refuses to read is a rotten one.
 
 use bytes::Bytes;
 use pontoon_types::{Entry, EntryKind, GroupId, Index, LogId, Term};
@@ -11,7 +12,7 @@ use crate::cold::{Looking, Untouchable, Warming};
 use crate::format::checkpoint::RunPlace;
 use crate::format::record::{RECORD_BYTES, RUN_BYTES};
 use crate::format::slot_name;
-use crate::segments::Segments;
+use crate::segments::{Segments, readable};
 use crate::state::PlacedRun;
 use crate::state::runs::end;
 use crate::{Log, Preparation};
@@ -142,7 +143,10 @@ impl Log {
         through: Index,
         bytes_max: usize,
     ) -> Result<Vec<Entry>, ReadError> {
-        self.read_looking(&mut Looking::patient(), group, from, through, bytes_max)
+        let mut warming = std::mem::replace(&mut self.warming, Warming::new(Preparation::Inline));
+        let result = self.read_looking(&mut Looking::patient(&mut warming), group, from, through, bytes_max);
+        self.warming = warming;
+        result
     }
 
     fn read_looking(
@@ -200,7 +204,8 @@ impl Log {
         let state = self.state.group(group).ok_or(ReadError::NoGroup { group })?;
         let mut surveyed = SurveyedGroup::default();
         for run in state.runs.as_slice() {
-            walk(&mut self.segments, &mut Looking::patient(), group, run, run.first, &mut |found| {
+            let mut looking = Looking::patient(&mut self.warming);
+            walk(&mut self.segments, &mut looking, group, run, run.first, &mut |found| {
                 let Found { mut entry, intact, .. } = found;
                 let id = entry.id;
                 if surveyed.starts.last().is_none_or(|start| start.term < id.term) {
@@ -224,7 +229,8 @@ impl Log {
         let state = self.state.group(group).ok_or(ReadError::NoGroup { group })?;
         let mut loaded = LoadedGroup::default();
         for run in state.runs.as_slice() {
-            walk(&mut self.segments, &mut Looking::patient(), group, run, run.first, &mut |found| {
+            let mut looking = Looking::patient(&mut self.warming);
+            walk(&mut self.segments, &mut looking, group, run, run.first, &mut |found| {
                 let Found { entry, intact, .. } = found;
                 if !intact {
                     loaded.lost.push(entry.id.index);
@@ -245,7 +251,8 @@ impl Log {
             return Ok(LogId::new(end(run).previous(), state.last_term));
         }
         let (bytes, file) = mapped(&mut self.segments, group, run)?;
-        let run = &intact_copy(&mut self.segments, &mut Looking::patient(), group, run, &bytes, &file)?;
+        let looking = &mut Looking::patient(&mut self.warming);
+        let run = &intact_copy(&mut self.segments, looking, group, run, &bytes, &file)?;
         let placed = PlacedRun::find(&bytes, run).ok_or_else(|| rotten_directory(group, run, file))?;
         Ok(LogId::new(end(run).previous(), Term(placed.head.term)))
     }
@@ -300,19 +307,13 @@ fn intact_copy(
     bytes: &Bytes,
     file: &str,
 ) -> Result<RunPlace, ReadError> {
-    let touched = |touched: Result<(), Untouchable>| match touched {
-        Err(Untouchable::Cold) => Err(ReadError::Cold { group, index: run.first }),
-        Err(Untouchable::Unreadable) => Ok(false),
-        Ok(()) => Ok(true),
-    };
-    if touched(segments.may_touch_directory(looking, bytes, run))? && segments.has_intact_directory(bytes, run) {
+    let cold = |_| ReadError::Cold { group, index: run.first };
+    let is_readable = readable(segments.may_touch_directory(looking, bytes, run)).map_err(cold)?;
+    if is_readable && segments.has_intact_directory(bytes, run) {
         return Ok(*run);
     }
-    // To find the other copy is to look through the segment.
-    if !touched(segments.may_touch(looking, run.segment, bytes, 0..bytes.len()))? {
-        return Err(rotten_directory(group, run, file.to_string()));
-    }
-    segments.other_copy(bytes, group, run).ok_or_else(|| rotten_directory(group, run, file.to_string()))
+    let other = segments.other_copy(looking, bytes, group, run).map_err(cold)?;
+    other.ok_or_else(|| rotten_directory(group, run, file.to_string()))
 }
 
 /// The bytes of a run's segment, and the name of its file.

@@ -93,6 +93,48 @@ impl Segment {
         Ok(())
     }
 
+    /// The group of records at `at`, if its directory can be read.
+    fn own_group<'a>(
+        &self,
+        looking: &mut Looking<'_>,
+        bytes: &'a Bytes,
+        log: u128,
+        at: usize,
+    ) -> Result<Option<Group<'a>>, Untouchable> {
+        if !readable(looking.may_touch(self, bytes, at..at + GROUP_HEADER_BYTES))? {
+            return Ok(None);
+        }
+        let Ok((header, _)) = GroupHeader::decode(&bytes[at..], log, at as u64) else { return Ok(None) };
+        let end = at + payloads_start(header.dir_len as usize);
+        if !readable(looking.may_touch(self, bytes, at..end))? {
+            return Ok(None);
+        }
+        Ok(Group::identify(bytes, log, at).ok())
+    }
+
+    /// The copy in the footer of the directory of the group whose first payload is at `payloads_at`, and its place.
+    fn footer_directory<'a>(
+        &self,
+        looking: &mut Looking<'_>,
+        bytes: &'a Bytes,
+        footer: FooterPlace,
+        payloads_at: usize,
+    ) -> Result<Option<(&'a [u8], usize)>, Untouchable> {
+        let start = footer.offset as usize;
+        if !readable(looking.may_touch(self, bytes, start..start + FOOTER_HEADER_BYTES))? {
+            return Ok(None);
+        }
+        let stored = bytes.get(start..).unwrap_or_default();
+        let Ok(length) = footer::claimed_length(stored, stored.len()) else { return Ok(None) };
+        if !readable(looking.may_touch(self, bytes, start..start + length))? {
+            return Ok(None);
+        }
+        let is_of = |group: &FooterGroup<'_>| group.offset + payloads_start(group.directory.len()) == payloads_at;
+        let groups = footer::decode(stored, footer).unwrap_or_default();
+        let found = groups.into_iter().find(is_of);
+        Ok(found.map(|group| (group.directory, start + group.directory_at)))
+    }
+
     /// Whether the directory in which the head of a run stands is what was written.
     pub(crate) fn has_intact_directory(&mut self, bytes: &[u8], log: u128, head_at: u32) -> bool {
         let head_at = head_at as usize;
@@ -115,21 +157,30 @@ impl Segment {
         intact
     }
 
-    fn other_copy(&self, bytes: &[u8], log: u128, group: GroupId, run: &RunPlace) -> Option<RunPlace> {
-        let footer = self.footer?;
-        let (directory, directory_at) = if u64::from(run.head_at) >= footer.offset {
-            let starts = (BLOCK_BYTES..footer.offset as usize).step_by(BLOCK_BYTES);
-            let own = |at: usize| Group::identify(bytes, log, at).ok();
-            let found =
-                starts.into_iter().filter_map(own).find(|group| group.payloads_at() == run.payloads_at as usize)?;
-            (found.directory, found.offset + GROUP_HEADER_BYTES)
+    /// An unreadable block is no copy; the search goes on beside it.
+    fn other_copy(
+        &self,
+        looking: &mut Looking<'_>,
+        bytes: &Bytes,
+        log: u128,
+        group: GroupId,
+        run: &RunPlace,
+    ) -> Result<Option<RunPlace>, Untouchable> {
+        let Some(footer) = self.footer else { return Ok(None) };
+        let payloads_at = run.payloads_at as usize;
+        let mut found = None;
+        if u64::from(run.head_at) >= footer.offset {
+            for at in (BLOCK_BYTES..footer.offset as usize).step_by(BLOCK_BYTES) {
+                let group = self.own_group(looking, bytes, log, at)?;
+                if let Some(group) = group.filter(|group| group.payloads_at() == payloads_at) {
+                    found = Some((group.directory, at + GROUP_HEADER_BYTES));
+                    break;
+                }
+            }
         } else {
-            let footer_at = footer.offset as usize;
-            let groups = footer::decode(bytes.get(footer_at..)?, footer).ok()?;
-            let payloads_at = |group: &FooterGroup<'_>| group.offset + payloads_start(group.directory.len());
-            let found = groups.into_iter().find(|group| payloads_at(group) == run.payloads_at as usize)?;
-            (found.directory, footer_at + found.directory_at)
-        };
+            found = self.footer_directory(looking, bytes, footer, payloads_at)?;
+        }
+        let Some((directory, directory_at)) = found else { return Ok(None) };
         let holds = |found: &record::Run<'_>| {
             let head = found.head;
             let last = run.first.0 + u64::from(run.count);
@@ -140,8 +191,17 @@ impl Segment {
                 && last <= head.index + u64::from(head.count)
         };
         // One that was written over in the same group of records stands before the one that took its place.
-        let found = record::Runs::new(directory).filter(holds).last()?;
-        Some(RunPlace { head_at: (directory_at + found.at) as u32, ..*run })
+        let found = record::Runs::new(directory).filter(holds).last();
+        Ok(found.map(|found| RunPlace { head_at: (directory_at + found.at) as u32, ..*run }))
+    }
+}
+
+/// Whether bytes can be read; what is cold is asked for again.
+pub(crate) fn readable(touched: Result<(), Untouchable>) -> Result<bool, Untouchable> {
+    match touched {
+        Ok(()) => Ok(true),
+        Err(Untouchable::Unreadable) => Ok(false),
+        Err(Untouchable::Cold) => Err(Untouchable::Cold),
     }
 }
 
@@ -173,8 +233,15 @@ impl Segments {
     }
 
     /// Where the other copy of a run's directory says the same: in the footer, or in the group itself.
-    pub(crate) fn other_copy(&self, bytes: &[u8], group: GroupId, run: &RunPlace) -> Option<RunPlace> {
-        self.by_key.get(&run.segment)?.other_copy(bytes, self.log, group, run)
+    pub(crate) fn other_copy(
+        &self,
+        looking: &mut Looking<'_>,
+        bytes: &Bytes,
+        group: GroupId,
+        run: &RunPlace,
+    ) -> Result<Option<RunPlace>, Untouchable> {
+        let segment = self.by_key.get(&run.segment);
+        segment.map_or(Ok(None), |segment| segment.other_copy(looking, bytes, self.log, group, run))
     }
 
     /// Whether these bytes of a segment may be touched.

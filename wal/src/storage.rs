@@ -126,3 +126,9 @@ impl AlignedBuffer {
         &mut self.memory[self.start..self.start + self.length]
     }
 }
+
+impl AsRef<[u8]> for AlignedBuffer {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
+    }
+}

@@ -39,7 +39,12 @@ pub(super) fn bring_in(file: &File, mapping: &[u8], span: Range<usize>) -> io::R
         return Ok(());
     }
     let error = io::Error::last_os_error();
-    if error.raw_os_error() == Some(libc::EINVAL) { read_through(file, span) } else { Err(error) }
+    match error.raw_os_error() {
+        Some(libc::EINVAL) => read_through(file, span),
+        // The kernel's word for a page whose touching would raise SIGBUS.
+        Some(libc::EFAULT) => Err(io::Error::from_raw_os_error(libc::EIO)),
+        _ => Err(error),
+    }
 }
 
 fn read_through(file: &File, span: Range<usize>) -> io::Result<()> {
