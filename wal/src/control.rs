@@ -8,6 +8,7 @@ use pontoon_types::Incarnation;
 use crate::format::control::{CONTROL_BYTES, CheckpointRef, Control};
 use crate::format::{BLOCK_BYTES, CONTROL_NAME, Fault, LogEnd, SegmentId, Seq, unfinished_name};
 use crate::storage::{Access, AlignedBuffer, SegmentFile, Storage};
+use crate::unreadable::{REFUSED, read_blocks, refuse_all};
 use crate::{LogError, LogIdentity};
 
 /// Something that became durable.
@@ -51,12 +52,14 @@ impl ControlFile {
             return Err(not_a_log());
         }
         file.drop_cache().map_err(LogError::io("dropping the cache of ctl"))?;
-        file.read_disk(0, buffer.bytes_mut()).map_err(LogError::io("reading ctl"))?;
+        let refused = read_blocks(file.as_ref(), 0, buffer.bytes_mut()).map_err(LogError::io("reading ctl"))?;
+        refuse_all(&refused, CONTROL_BYTES).map_err(LogError::io("reading ctl"))?;
         let mut newest: Option<Control> = None;
         let mut unreadable = None;
         for (number, block) in buffer.bytes().chunks(BLOCK_BYTES).enumerate() {
             let offset = (number * BLOCK_BYTES) as u64;
-            match Control::decode(block) {
+            let found = if refused.contains(&offset) { Err(Fault::Bad(REFUSED)) } else { Control::decode(block) };
+            match found {
                 Ok(control) if newest.is_none_or(|best| best.generation < control.generation) => newest = Some(control),
                 Ok(_) => {}
                 Err(fault) if fault.is_unknown() => return Err(unknown(offset, fault)),

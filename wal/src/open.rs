@@ -44,6 +44,7 @@ use crate::recover::{Found, FoundCheckpoint, Link, Recovered, RecoveredGroup, fa
 use crate::segments::{Segment, Segments};
 use crate::state::{GroupPlace, LogState, Place};
 use crate::storage::{Access, Storage};
+use crate::unreadable::Mended;
 use crate::write::{OpenSegment, Origin, SegmentIds, Writer};
 use crate::{Log, LogError, LogIdentity, Options};
 
@@ -123,7 +124,7 @@ impl Log {
         let mut slots = take_slots(storage.as_ref(), &found)?;
         let mut descriptors = read_descriptors(&found.state, &slots, identity.log)?;
         let mut fresh = None;
-        let resumed = before.clean_end.is_some() || found.has_no_tail(&before);
+        let resumed = before.clean_end.is_some() && !found.has_refused || found.has_no_tail(&before);
         match found.chain.last().filter(|_| resumed) {
             Some(tail) => {
                 let (segment, salt) = (tail.header.segment, tail.header.salt);
@@ -437,17 +438,20 @@ fn read_descriptors(
     slots: &BTreeMap<SegmentKey, Slot>,
     log: u128,
 ) -> Result<BTreeMap<GroupId, Bytes>, LogError> {
-    let mut mappings: BTreeMap<SegmentKey, Bytes> = BTreeMap::new();
+    let mut mappings: BTreeMap<SegmentKey, Mended> = BTreeMap::new();
     let mut intact_groups = BTreeSet::new();
     let mut read = |group: GroupId, place: Place| {
         let gone = || LogError::Unreadable { why: format!("the descriptor of {group} is not where it should be") };
         let slot = slots.get(&place.segment).ok_or_else(gone)?;
-        let bytes: &Bytes = match mappings.entry(place.segment) {
+        let mended = match mappings.entry(place.segment) {
             Entry::Occupied(mapped) => mapped.into_mut(),
-            Entry::Vacant(vacant) => vacant.insert(slot.file.map().map_err(LogError::io("mapping a segment"))?),
+            Entry::Vacant(vacant) => {
+                vacant.insert(Mended::new(slot.file.clone()).map_err(LogError::io("mapping a segment"))?)
+            }
         };
         let (start, length) = (place.offset as usize, place.length as usize);
-        if !is_intact(bytes, log, place, &mut intact_groups) {
+        let bytes = mended.touch_group(log, start).map_err(LogError::io("reading a segment"))?;
+        if !is_intact(&bytes, log, place, &mut intact_groups) {
             let why = format!("the descriptor of {group} is not what was written");
             return Err(LogError::Corruption { file: slot_name(slot.slot), offset: start as u64, why });
         }

@@ -272,11 +272,6 @@ impl Segments {
         self.by_key.get_mut(&run.segment).is_some_and(|segment| segment.has_intact_directory(bytes, log, run.head_at))
     }
 
-    /// The same run as an intact directory knows it: the one that is named, or its other copy.
-    pub(crate) fn intact_copy(&mut self, bytes: &[u8], group: GroupId, run: &RunPlace) -> Option<RunPlace> {
-        if self.has_intact_directory(bytes, run) { Some(*run) } else { self.other_copy(bytes, group, run) }
-    }
-
     pub(crate) fn insert(&mut self, segment: Segment) {
         self.by_key.insert(segment.segment.key(), segment);
     }

@@ -8,9 +8,7 @@ use std::sync::Arc;
 use crate::LogError;
 use crate::format::BLOCK_BYTES;
 use crate::storage::{Access, AlignedBuffer, SegmentFile, Storage};
-
-/// Read at once.
-const PIECE_BYTES: usize = 1 << 20;
+use crate::unreadable::read_blocks;
 
 /// Opens a file for reading.
 pub(crate) fn open(storage: &dyn Storage, name: &str) -> Result<Arc<dyn SegmentFile>, LogError> {
@@ -18,32 +16,18 @@ pub(crate) fn open(storage: &dyn Storage, name: &str) -> Result<Arc<dyn SegmentF
 }
 
 /// Fills `into`, whose length is a multiple of a block, from `offset` on. What lies behind the end of the file, and what
-/// cannot be read, is zeros. Returns the offsets of the blocks that could not be read.
-pub(crate) fn load(file: &dyn SegmentFile, offset: u64, into: &mut [u8]) -> Vec<u64> {
+/// the disk refuses to read, is zeros. Returns the offsets of the blocks that it refuses.
+pub(crate) fn load(file: &dyn SegmentFile, offset: u64, into: &mut [u8]) -> Result<Vec<u64>, LogError> {
     let there = file.bytes().saturating_sub(offset).min(into.len() as u64) as usize / BLOCK_BYTES * BLOCK_BYTES;
-    let (readable, behind) = into.split_at_mut(there);
+    let (stored, behind) = into.split_at_mut(there);
     behind.fill(0);
-    let mut unreadable = Vec::new();
-    let mut at = offset;
-    for piece in readable.chunks_mut(PIECE_BYTES) {
-        if file.read_disk(at, piece).is_err() {
-            for (number, block) in piece.chunks_mut(BLOCK_BYTES).enumerate() {
-                let block_at = at + (number * BLOCK_BYTES) as u64;
-                if file.read_disk(block_at, block).is_err() {
-                    block.fill(0);
-                    unreadable.push(block_at);
-                }
-            }
-        }
-        at += piece.len() as u64;
-    }
-    unreadable
+    read_blocks(file, offset, stored).map_err(LogError::io("reading a file of the log"))
 }
 
 /// The bytes `[start, start + length)` of a file.
-pub(crate) fn load_range(file: &dyn SegmentFile, start: usize, length: usize) -> Vec<u8> {
+pub(crate) fn load_range(file: &dyn SegmentFile, start: usize, length: usize) -> Result<Vec<u8>, LogError> {
     let from = start / BLOCK_BYTES * BLOCK_BYTES;
     let mut buffer = AlignedBuffer::new((start + length - from).next_multiple_of(BLOCK_BYTES));
-    load(file, from as u64, buffer.bytes_mut());
-    buffer.bytes()[start - from..start - from + length].to_vec()
+    load(file, from as u64, buffer.bytes_mut())?;
+    Ok(buffer.bytes()[start - from..start - from + length].to_vec())
 }

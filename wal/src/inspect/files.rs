@@ -8,6 +8,7 @@ use crate::format::control::{CONTROL_BYTES, Control};
 use crate::format::segment_header::SegmentHeader;
 use crate::format::{BLOCK_BYTES, CONTROL_NAME, Fault, SegmentId, Seq, slot_of};
 use crate::storage::{Access, AlignedBuffer, Storage};
+use crate::unreadable::REFUSED;
 
 /// The newest block of the control file that can be read, and the faults of the others by their offsets.
 pub(crate) type ControlRead = (Option<Control>, Vec<(u64, Fault)>);
@@ -39,11 +40,12 @@ pub(crate) fn read_control(storage: &dyn Storage) -> Result<ControlRead, LogErro
         return Err(not_a_log());
     }
     let mut buffer = AlignedBuffer::new(CONTROL_BYTES);
-    disk::load(file.as_ref(), 0, buffer.bytes_mut());
+    let refused = disk::load(file.as_ref(), 0, buffer.bytes_mut())?;
     let (mut newest, mut faults) = (None, Vec::new());
     for (number, block) in buffer.bytes().chunks(BLOCK_BYTES).enumerate() {
         let offset = (number * BLOCK_BYTES) as u64;
-        match Control::decode(block) {
+        let found = if refused.contains(&offset) { Err(Fault::Bad(REFUSED)) } else { Control::decode(block) };
+        match found {
             Ok(control) if newest.is_none_or(|best: Control| best.generation < control.generation) => {
                 newest = Some(control);
             }
@@ -66,8 +68,9 @@ pub(crate) fn read_slots(storage: &dyn Storage) -> Result<Vec<SlotFile>, LogErro
     for name in names {
         let Some(slot) = slot_of(&name, ".seg") else { continue };
         let file = disk::open(storage, &name)?;
-        disk::load(file.as_ref(), 0, block.bytes_mut());
+        let refused = disk::load(file.as_ref(), 0, block.bytes_mut())?;
         let content = match SegmentHeader::decode(block.bytes()) {
+            _ if !refused.is_empty() => Content::Unreadable(Fault::Bad(REFUSED)),
             Ok(header) => Content::Segment(header),
             Err(Fault::Unwritten) => Content::Unused,
             Err(fault) if fault.is_unknown() => {

@@ -190,7 +190,7 @@ impl<'a> Layout<'a> {
 
     /// Reads a whole segment file.
     pub(crate) fn load(&self, name: &str, into: &mut AlignedBuffer) -> Result<Vec<u64>, LogError> {
-        Ok(disk::load(disk::open(self.storage, name)?.as_ref(), 0, into.bytes_mut()))
+        disk::load(disk::open(self.storage, name)?.as_ref(), 0, into.bytes_mut())
     }
 
     /// The planned segment of that key.
@@ -234,8 +234,8 @@ impl<'a> Layout<'a> {
         let mut buffer = self.buffer();
         let mut found = Vec::new();
         for (file, header) in segments {
-            self.load(&file.name, &mut buffer)?;
-            let image = Image { name: &file.name, header: *header, bytes: buffer.bytes() };
+            let refused = self.load(&file.name, &mut buffer)?;
+            let image = Image { name: &file.name, header: *header, bytes: buffer.bytes(), refused: &refused };
             let mut ends = vec![header.previous];
             let mut starts = Vec::new();
             let mut offset = BLOCK_BYTES;
@@ -396,8 +396,8 @@ impl<'a> Layout<'a> {
     /// Whether anything in a log segment was ever acknowledged, or may have been.
     fn exists(&mut self, name: &str, header: &SegmentHeader, rebuilt: bool) -> Result<bool, LogError> {
         let mut buffer = self.buffer();
-        self.load(name, &mut buffer)?;
-        let image = Image { name, header: *header, bytes: buffer.bytes() };
+        let refused = self.load(name, &mut buffer)?;
+        let image = Image { name, header: *header, bytes: buffer.bytes(), refused: &refused };
         let first = image.group(BLOCK_BYTES).and_then(|group| group.check_payloads().map(|()| group));
         if let Err(fault) = &first
             && fault.is_unknown()

@@ -20,6 +20,7 @@ use crate::recover::recover;
 use crate::state::LogState;
 use crate::state::runs::end;
 use crate::storage::Storage;
+use crate::unreadable::is_hit;
 use crate::{LogError, TornTail};
 
 /// What is lost by damage.
@@ -102,6 +103,7 @@ struct Rotten {
     group: GroupId,
     id: LogId,
     kind: u8,
+    what: &'static str,
 }
 
 /// Reads the whole log in a directory. Damage of a running log counts only when a second look has found it too
@@ -288,7 +290,7 @@ impl<'a> Looking<'a> {
 
     fn judge_payloads(&mut self) {
         for found in std::mem::take(&mut self.rotten) {
-            let Rotten { file, offset, group, id, kind, .. } = &found;
+            let Rotten { file, offset, group, id, kind, what, .. } = &found;
             let loss = match *kind {
                 KIND_ENTRIES | KIND_RESTORED if self.is_needed(&found) => Loss::Payload(*group, *id),
                 KIND_GROUP_CREATE if self.is_descriptor(&found) => Loss::Descriptor(*group),
@@ -299,7 +301,7 @@ impl<'a> Looking<'a> {
                     continue;
                 }
             };
-            self.damage(file, *offset as u64, "the checksum of a payload is wrong", loss);
+            self.damage(file, *offset as u64, *what, loss);
         }
     }
 
@@ -378,13 +380,17 @@ impl<'a> Looking<'a> {
 }
 
 fn rotten(seen: &Seen<'_>, run: &Run<'_>, position: usize, record: &Record) -> Rotten {
+    let offset = seen.payload_at(record);
+    let is_refused = is_hit(seen.refused, offset..offset + record.length);
+    let what = if is_refused { "the disk refuses to read a payload" } else { "the checksum of a payload is wrong" };
     Rotten {
         file: seen.planned.name.clone(),
         segment: seen.place.segment,
         payloads_at: seen.place.payloads_at,
-        offset: seen.payload_at(record),
+        offset,
         group: run.head.group,
         id: LogId::new(Index(run.head.index + position as u64), Term(run.head.term)),
         kind: run.head.kind,
+        what,
     }
 }

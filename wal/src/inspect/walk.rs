@@ -16,6 +16,7 @@ use crate::keeper::footer_place;
 use crate::recover::fact_of;
 use crate::recover::scan::{Image, headers};
 use crate::state::GroupPlace;
+use crate::unreadable::{REFUSED, is_hit};
 
 /// A group of records that is known.
 #[derive(Clone, Copy)]
@@ -27,6 +28,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) place: GroupPlace,
     /// The bytes of its segment.
     pub(crate) bytes: &'a [u8],
+    /// The blocks of its segment that the disk refuses to read.
+    pub(crate) refused: &'a [u64],
     /// What is wrong with the group in its place, when the footer's copy of it is shown.
     pub(crate) fault: Option<Fault>,
     /// Its echoes are all that the group before it said, which is lost.
@@ -107,7 +110,7 @@ impl Layout<'_> {
         for planned in &self.planned {
             let unreadable = self.load(&planned.name, &mut buffer)?;
             if !unreadable.is_empty() {
-                see(Step::Unreadable(planned, unreadable))?;
+                see(Step::Unreadable(planned, unreadable.clone()))?;
             }
             let on_chain = matches!(planned.role, Role::Open | Role::Covered);
             let before = (!planned.rebuilt).then_some(planned.header.previous);
@@ -121,7 +124,7 @@ impl Layout<'_> {
             } else {
                 before
             };
-            let mut walk = SegmentWalk::new(planned, buffer.bytes(), start, proven);
+            let mut walk = SegmentWalk::new(planned, (buffer.bytes(), &unreadable), start, proven);
             let reached = walk.run(see)?;
             if on_chain {
                 (end, proven) = (reached, walk.proven);
@@ -207,9 +210,14 @@ struct Found<'a> {
 }
 
 impl<'a> SegmentWalk<'a> {
-    fn new(planned: &'a Planned, bytes: &'a [u8], start: Option<LogEnd>, proven: Seq) -> SegmentWalk<'a> {
-        let image = Image { name: &planned.name, header: planned.header, bytes };
-        let (footer, footer_found) = read_footer(planned, bytes);
+    fn new(
+        planned: &'a Planned,
+        (bytes, refused): (&'a [u8], &'a [u64]),
+        start: Option<LogEnd>,
+        proven: Seq,
+    ) -> SegmentWalk<'a> {
+        let image = Image { name: &planned.name, header: planned.header, bytes, refused };
+        let (footer, footer_found) = read_footer(planned, bytes, refused);
         let end = start.map(|before| {
             let place = Lsn { segment: planned.header.segment, offset: BLOCK_BYTES as u64 };
             LogEnd { place, ..before }
@@ -221,7 +229,8 @@ impl<'a> SegmentWalk<'a> {
     fn torn(&self, end: &LogEnd) -> Option<TornTail> {
         let offset = end.place.offset as usize;
         let is_clear = is_zero(self.image.bytes.get(offset..).unwrap_or_default());
-        let is_torn = self.image.is_torn(offset, is_clear);
+        let is_readable = self.image.refuse_if_refused(offset, end.seq).is_ok();
+        let is_torn = is_readable && self.image.is_torn(offset, is_clear);
         is_torn.then(|| TornTail { file: self.planned.name.clone(), offset: offset as u64 })
     }
 
@@ -293,7 +302,9 @@ impl<'a> SegmentWalk<'a> {
     }
 
     fn own(&self, offset: usize) -> Result<Group<'a>, Fault> {
-        let group = Group::identify(self.image.bytes, self.image.header.identity.log, offset)?;
+        let is_refused = is_hit(self.image.refused, offset..offset + 1);
+        let group = Group::identify(self.image.bytes, self.image.header.identity.log, offset)
+            .map_err(|fault| if is_refused { Fault::Bad(REFUSED) } else { fault })?;
         let is_lawful = group.header.durable_seq < group.header.seq;
         if self.image.is_own(&group.header) && is_lawful {
             Ok(group)
@@ -310,7 +321,8 @@ impl<'a> SegmentWalk<'a> {
             payloads_at: offset + payloads_start(directory.len()),
         };
         let repeats_lost = std::mem::take(&mut self.repeats_lost);
-        Seen { planned: self.planned, offset, header, directory, place, bytes: self.image.bytes, fault, repeats_lost }
+        let Image { bytes, refused, .. } = self.image;
+        Seen { planned: self.planned, offset, header, directory, place, bytes, refused, fault, repeats_lost }
     }
 
     fn advance(&mut self, offset: usize, found: &Found<'a>) -> usize {
@@ -389,12 +401,15 @@ impl<'a> SegmentWalk<'a> {
 }
 
 /// The groups that the footer of a closed segment knows.
-fn read_footer<'a>(planned: &Planned, bytes: &'a [u8]) -> (Vec<FooterGroup<'a>>, FooterFound) {
+fn read_footer<'a>(planned: &Planned, bytes: &'a [u8], refused: &[u64]) -> (Vec<FooterGroup<'a>>, FooterFound) {
     let Some(limit) = planned.limit else { return (Vec::new(), FooterFound::None) };
     let place = footer_place(&fact_of(&planned.header, limit), planned.header.identity.log);
     let start = bytes.get(limit as usize..).unwrap_or_default();
     match footer::decode(start, place) {
         Ok(groups) => (groups, FooterFound::Intact),
+        Err(_) if is_hit(refused, limit as usize..bytes.len()) => {
+            (Vec::new(), FooterFound::Damaged(Fault::Bad(REFUSED)))
+        }
         Err(fault) if footer::is_like(start, place) => (Vec::new(), FooterFound::Damaged(fault)),
         Err(_) => (Vec::new(), FooterFound::None),
     }

@@ -2,9 +2,7 @@
 
 use std::io;
 
-use bytes::Bytes;
-
-use super::{Kept, rotten};
+use super::{Kept, Mappings, rotten};
 use crate::LogError;
 use crate::format::checkpoint::SegmentFact;
 use crate::format::footer::{self, FooterPlace};
@@ -13,13 +11,15 @@ use crate::format::segment_header::SegmentHeader;
 use crate::format::{BLOCK_BYTES, LogEnd, slot_name};
 use crate::recover::scan::Image;
 use crate::state::{GroupPlace, LogState};
+use crate::unreadable::Mended;
 
 /// Writes the footer. False when a group cannot be read, or the segment has no room for it, as in one that was not written
 /// here: recovery and the next fold know what to do about it.
 pub(crate) fn write_footer(kept: &Kept, log: u128) -> io::Result<bool> {
-    let bytes = kept.slot.file.map()?;
+    let mut mended = Mended::new(kept.slot.file.clone())?;
     let (mut parts, mut groups, mut offset) = (Vec::new(), 0, BLOCK_BYTES);
     while (offset as u64) < kept.fact.end_offset {
+        let bytes = mended.touch_directory(log, offset)?;
         let Ok(group) = Group::identify(&bytes, log, offset) else { return Ok(false) };
         parts.extend_from_slice(&bytes[offset..offset + GROUP_HEADER_BYTES]);
         parts.extend_from_slice(group.directory);
@@ -27,7 +27,7 @@ pub(crate) fn write_footer(kept: &Kept, log: u128) -> io::Result<bool> {
         offset += group.header.group_len();
     }
     let footer = footer::encode(footer_place(&kept.fact, log), groups, &parts);
-    if kept.fact.end_offset as usize + footer.len() > bytes.len() {
+    if kept.fact.end_offset + footer.len() as u64 > kept.slot.file.bytes() {
         return Ok(false);
     }
     // Not synced: nothing waits for it, nothing rests on it, and a flush more would be felt by the commits beside it.
@@ -45,13 +45,15 @@ pub(crate) fn footer_place(fact: &SegmentFact, log: u128) -> FooterPlace {
 pub(crate) fn fold_segment(
     state: &mut LogState,
     kept: &Kept,
-    bytes: &Bytes,
+    mappings: &Mappings,
     end: &LogEnd,
     log: u128,
 ) -> io::Result<()> {
     let broken = |why: String| rotten(format!("segment {}: {why}", kept.fact.segment));
     let key = kept.fact.segment.key();
     let footer_at = kept.fact.end_offset as usize;
+    let read = |range| mappings.get(key, range)?.ok_or_else(|| broken("it is missing".to_string()));
+    let bytes = read(footer_at..usize::MAX)?;
     let footer = footer::decode(bytes.get(footer_at..).unwrap_or_default(), footer_place(&kept.fact, log));
     if let Ok(groups) = footer {
         for group in groups {
@@ -62,10 +64,11 @@ pub(crate) fn fold_segment(
         return Ok(());
     }
     let name = slot_name(kept.fact.slot);
-    let header = SegmentHeader::decode(bytes).map_err(|fault| {
+    let bytes = read(0..usize::MAX)?;
+    let header = SegmentHeader::decode(&bytes).map_err(|fault| {
         io::Error::other(LogError::Corruption { file: name.clone(), offset: 0, why: fault.to_string() })
     })?;
-    let image = Image { name: &name, header, bytes };
+    let image = Image { name: &name, header, bytes: &bytes, refused: &mappings.refused(key) };
     image.scan_closed(&header.previous, end, state).map_err(io::Error::other)?;
     Ok(())
 }

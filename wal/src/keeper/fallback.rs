@@ -20,6 +20,7 @@ use crate::format::{BLOCK_BYTES, LogEnd, SegmentId, SegmentKey, slot_name};
 use crate::prepare::lock_control;
 use crate::state::LogState;
 use crate::state::runs::end;
+use crate::unreadable::Mended;
 
 impl Keeper {
     /// What the newest checkpoint says that can be read. One that cannot is forgotten, and what it covered is folded again.
@@ -63,7 +64,9 @@ impl Keeper {
         ids.sort_unstable();
         let end = |at: usize| match ids.get(at + 1) {
             Some(next) => {
-                let bytes = mappings.get(next.key())?.ok_or_else(|| rotten(format!("segment {next} is missing")))?;
+                let bytes = mappings
+                    .get(next.key(), 0..BLOCK_BYTES)?
+                    .ok_or_else(|| rotten(format!("segment {next} is missing")))?;
                 let header = SegmentHeader::decode(&bytes[..BLOCK_BYTES]);
                 header.map(|header| header.previous).map_err(|fault| rotten(format!("segment {next}: {fault}")))
             }
@@ -73,12 +76,12 @@ impl Keeper {
     }
 
     /// Where the entries lie now that cold segments hold and the state does not look for there.
-    pub(super) fn moved_back(&self, state: &LogState, mappings: &Mappings) -> io::Result<Vec<Moved>> {
+    pub(super) fn moved_back(&self, state: &LogState) -> io::Result<Vec<Moved>> {
         let mut moved = Vec::new();
         for kept in self.start.kept.values().filter(|kept| kept.fact.stream == Stream::Cold) {
             let key = kept.fact.segment.key();
-            // One that was begun since then holds nothing that the log was told of before.
-            let Some(bytes) = mappings.get(key)? else { continue };
+            // It may have grown since it was mapped for the checkpoint.
+            let bytes = Mended::new(kept.slot.file.clone())?.touch(0..kept.fact.end_offset as usize)?;
             let mut offset = BLOCK_BYTES;
             while (offset as u64) < kept.fact.end_offset {
                 let unreadable = |fault| rotten(format!("the copies at {offset} of segment {}: {fault}", key.0));

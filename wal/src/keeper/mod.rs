@@ -257,7 +257,7 @@ impl Keeper {
             self.give_up_new(&before, report);
         }
         if self.has_forgotten {
-            report.moved.extend(self.moved_back(&state, mappings)?);
+            report.moved.extend(self.moved_back(&state)?);
             self.has_forgotten = false;
         }
         self.free(report);
@@ -290,17 +290,15 @@ impl Keeper {
         let mut state = self.begin(mappings, report)?;
         for (key, end) in &self.start.uncovered {
             let missing = || rotten(format!("segment {} is missing", key.0));
-            let (Some(kept), Some(bytes)) = (self.start.kept.get(key), mappings.get(*key)?) else {
-                return Err(missing());
-            };
-            fold_segment(&mut state, kept, &bytes, end, self.start.origin.identity.log)?;
+            let kept = self.start.kept.get(key).ok_or_else(missing)?;
+            fold_segment(&mut state, kept, mappings, end, self.start.origin.identity.log)?;
         }
         Ok(state)
     }
 
     fn load(&self, reference: &CheckpointRef, mappings: &Mappings) -> io::Result<Loaded> {
         let mut image = |segment: SegmentId| {
-            let bytes = mappings.get(segment.key()).map_err(|error| error.to_string())?;
+            let bytes = mappings.of_checkpoint(segment, reference).map_err(|error| error.to_string())?;
             let bytes = bytes.ok_or_else(|| format!("segment {segment} is missing"))?;
             let header = SegmentHeader::decode(&bytes[..BLOCK_BYTES]).map_err(|fault| fault.to_string())?;
             Ok(CheckpointImage { header, bytes })
@@ -378,7 +376,7 @@ impl Keeper {
         // The copy gets a checksum of its own, and nobody would see any more what it was made of.
         let descriptor = |place: crate::state::Place| {
             let (start, length) = (place.offset as usize, place.length as usize);
-            let mapped = mappings.get(place.segment)?;
+            let mapped = mappings.of_group(place.segment, start, log)?;
             let intact = mapped.filter(|bytes| is_intact(bytes, log, place, &mut intact_groups.borrow_mut()));
             let found = intact.map(|bytes| bytes.slice(start..start + length));
             found.ok_or_else(|| rotten(format!("a descriptor in segment {} is not what was written", place.segment.0)))

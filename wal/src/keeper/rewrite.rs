@@ -13,10 +13,12 @@ use pontoon_types::{GroupId, Index, LogId, ReplicaId, Term};
 use super::scrub::{Found, Rot, RottenEntry};
 use super::{Keeper, Mappings, Moved, Report, footer_place, ready_for};
 use crate::append::{GroupBuffer, Room, segment_room};
+use crate::cold::{Looking, Warming};
 use crate::format::checkpoint::RunPlace;
 use crate::format::record::RunHead;
 use crate::format::segment_header::Stream;
 use crate::format::{LogEnd, SegmentKey, slot_name};
+use crate::prepare::Preparation;
 use crate::segments::{Segment, Segments};
 use crate::state::runs::end;
 use crate::state::{LogState, PlacedRun};
@@ -60,15 +62,24 @@ pub(crate) fn rewrite(
     let mut copying = Copying { keeper, writer, buffer: GroupBuffer::new(), waiting: Vec::new(), moved: Vec::new() };
     let mut has_room = true;
     let mut sources = sources(copying.keeper, victims);
+    let (log, mut warming) = (copying.keeper.start.origin.identity.log, Warming::new(Preparation::Inline));
     for group in state.ids() {
         let Some(of) = state.group(group).filter(|_| has_room) else { continue };
         for run in of.runs.as_slice().iter().filter(|run| victims.contains(&run.segment)) {
-            let Some(bytes) = mappings.get(run.segment)? else { continue };
-            let Some(run) = &sources.intact_copy(&bytes, group, run) else {
+            let Some(bytes) = mappings.of_group(run.segment, run.head_at as usize, log)? else { continue };
+            let mut intact = sources.has_intact_directory(&bytes, run).then_some(*run);
+            if intact.is_none()
+                && let Some(bytes) = mappings.get(run.segment, 0..usize::MAX)?
+            {
+                // To find the other copy is to look through the segment.
+                intact = sources.other_copy(&mut Looking::patient(&mut warming), &bytes, group, run).ok().flatten();
+            }
+            let Some(run) = &intact else {
                 let rot = copying.rotten(run, None);
                 report.rot.extend(rot.map(|rot| Found { rot, segment: run.segment, payloads_at: run.payloads_at }));
                 continue;
             };
+            let Some(bytes) = mappings.of_run(run)? else { continue };
             match PlacedRun::find(&bytes, run).map(|placed| copying.check(group, run, &placed)) {
                 Some(None) => {}
                 Some(Some(rot)) => {

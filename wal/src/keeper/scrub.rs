@@ -2,7 +2,8 @@
 //!
 //! Disks lose sectors that nobody reads, and the copy that could repair them may be gone when it is noticed. So every
 //! closed segment is read from the disk, past the cache, once after the log has become quiet and then once a day, and each checksum
-//! is verified. What is found is reported with the name of the entry, so that it can be fetched from a peer.
+//! is verified. What is found is reported with the name of the entry, so that it can be fetched from a peer. A block that
+//! the disk refuses to read is such a find; a segment of which it refuses every block is a disk that has failed.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,6 +18,7 @@ use crate::format::record::{KIND_ENTRIES, KIND_RESTORED, Run};
 use crate::format::segment_header::Stream;
 use crate::format::{BLOCK_BYTES, SegmentKey, slot_name};
 use crate::storage::AlignedBuffer;
+use crate::unreadable::{read_blocks, refuse_all};
 
 /// The whole log is read once in this time.
 pub(crate) const SCRUB_CYCLE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -102,15 +104,22 @@ impl Keeper {
     pub(crate) fn scrub(&self, key: SegmentKey, go_on: &mut dyn FnMut(u64) -> bool) -> io::Result<Vec<Found>> {
         let Some(kept) = self.start.kept.get(&key) else { return Ok(Vec::new()) };
         let mut buffer = AlignedBuffer::new(self.start.origin.segment_bytes as usize);
-        let mut offset = 0;
+        let (mut offset, mut refused) = (0, Vec::new());
         for piece in buffer.bytes_mut().chunks_mut(1 << 20) {
-            kept.slot.file.read_disk(offset, piece)?;
+            refused.extend(read_blocks(kept.slot.file.as_ref(), offset, piece)?);
             offset += piece.len() as u64;
             if !go_on(piece.len() as u64) {
                 return Ok(Vec::new());
             }
         }
-        Ok(rot_in(kept, buffer.bytes(), self.start.origin.identity.log))
+        refuse_all(&refused, buffer.bytes().len())?;
+        let mut rot = rot_in(kept, buffer.bytes(), self.start.origin.identity.log);
+        if refused.first() == Some(&0) {
+            // Nothing is lost while the log runs, and the next start will be refused.
+            let header = Rot { file: slot_name(kept.slot.slot), offset: 0, entry: None };
+            rot.push(Found { rot: header, segment: key, payloads_at: 0 });
+        }
+        Ok(rot)
     }
 
     /// Reads every segment from the disk.

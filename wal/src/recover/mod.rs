@@ -16,6 +16,9 @@
 //! written again elsewhere. Payloads of closed segments are verified when they are read, not here: how long an open
 //! takes depends on the directories behind the last checkpoint and on one segment.
 //!
+//! A block that the disk refuses to read counts as zeros, and the checksums say what is lost by it. Only a segment of
+//! which not even the header can be read ends the recovery with the disk's error.
+//!
 //! A log with damage outside of payloads, that neither a footer, an echo nor the older checkpoint makes good, is refused
 //! as a whole; [`crate::repair`] builds a new one from the rest when an operator asks for it.
 
@@ -134,6 +137,8 @@ pub(crate) struct Found {
     pub(crate) checkpoint_unreadable: Option<String>,
     pub(crate) footers: usize,
     pub(crate) torn: Option<TornTail>,
+    /// The disk refuses to read a block behind the end: nothing is appended over it.
+    pub(crate) has_refused: bool,
     /// Only zeros lie behind the end.
     pub(crate) is_clear: bool,
     /// All segments that are needed, by what is known of them.
@@ -166,7 +171,8 @@ pub(crate) fn recover(storage: &dyn Storage, identity: LogIdentity, control: Con
         return Err(LogError::Corruption { file: CONTROL_NAME.to_string(), offset: 0, why });
     }
     let survey = Survey::of(storage, identity, control)?;
-    Recovery { survey, buffer: AlignedBuffer::new(control.segment_bytes as usize), control }.run()
+    let buffer = AlignedBuffer::new(control.segment_bytes as usize);
+    Recovery { survey, buffer, refused: Vec::new(), control }.run()
 }
 
 /// Where recovery begins: the state, the checkpoints that can be read, and why the newest cannot.
@@ -174,7 +180,9 @@ type Beginning = (LogState, [Option<FoundCheckpoint>; 2], Option<String>);
 
 struct Recovery<'a> {
     survey: Survey<'a>,
+    /// The segment that was loaded last, and the blocks of it that the disk refused.
     buffer: AlignedBuffer,
+    refused: Vec<u64>,
     control: Control,
 }
 
@@ -196,20 +204,24 @@ impl Recovery<'_> {
                     end
                 }
                 None => {
-                    self.survey.load(&pair[0].name, &mut self.buffer)?;
+                    self.refused = self.survey.load(&pair[0].name, &mut self.buffer)?;
                     self.image(&pair[0]).scan_closed(&end, &until, &mut state)?
                 }
             };
             ends.push(end);
         }
         let Some(last) = chain.last().cloned() else { return Err(self.survey.missing(SegmentId(1), "the log")) };
-        self.survey.load(&last.name, &mut self.buffer)?;
+        self.refused = self.survey.load(&last.name, &mut self.buffer)?;
         let tail = self.image(&last).scan_tail(&end, self.survey.proven, &mut state)?;
         let kept = self.kept_group(&last, &tail)?;
+        let Tail { end, unproven, last: proven, torn, doubt, has_refused, is_clear, footer_parts, last_seq } = tail;
+        if let Some(doubt) = doubt.filter(|_| self.control.clean_end != Some(end)) {
+            return Err(doubt);
+        }
         let image = self.image(&last);
-        let echo = tail.last.and_then(|offset| image.group(offset).ok()).map(|group| Echo::of(&group));
+        let echo = proven.and_then(|offset| image.group(offset).ok()).map(|group| Echo::of(&group));
         let first = chain.first().cloned().unwrap_or_else(|| last.clone());
-        if tail.unproven == Some(BLOCK_BYTES) {
+        if unproven == Some(BLOCK_BYTES) {
             chain.pop();
             ends.pop();
         }
@@ -217,8 +229,7 @@ impl Recovery<'_> {
         let newest_seen = self.survey.newest_seen();
         let next_slot = self.survey.next_slot();
         let read_past_cache = self.survey.read_past_cache;
-        let rest = self.survey.sort_out(&needed, last.header.segment, tail.last_seq, &mut self.buffer)?;
-        let Tail { end, unproven, torn, is_clear, footer_parts, .. } = tail;
+        let rest = self.survey.sort_out(&needed, last.header.segment, last_seq, &mut self.buffer)?;
         let unproven = unproven.is_some();
         Ok(Found {
             chain,
@@ -233,6 +244,7 @@ impl Recovery<'_> {
             checkpoint_unreadable,
             footers,
             torn,
+            has_refused,
             is_clear,
             needed,
             rest,
@@ -243,7 +255,7 @@ impl Recovery<'_> {
     }
 
     fn image<'a>(&'a self, link: &'a Link) -> Image<'a> {
-        Image { name: &link.name, header: link.header, bytes: self.buffer.bytes() }
+        Image { name: &link.name, header: link.header, bytes: self.buffer.bytes(), refused: &self.refused }
     }
 
     /// The last group, if it has records and must be written again; after a clean stop there is none.
@@ -306,6 +318,7 @@ impl Recovery<'_> {
         let (survey, buffer) = (&mut self.survey, &mut self.buffer);
         let mut image = |segment: SegmentId| {
             let link = survey.segment(segment).ok_or_else(|| format!("segment {segment} is missing"))?;
+            // The checksums say whether a refused block is part of the checkpoint.
             if let Err(error) = survey.load(&link.name, buffer) {
                 let why = error.to_string();
                 failed = Some(error);

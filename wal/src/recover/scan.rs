@@ -7,6 +7,9 @@
 //! Not all corruption stops a recovery. A durable group whose directory is intact still says which entries it held, so
 //! rotten payloads are found lost when they are read, and peers give them back. And if a group held nothing but hard
 //! states, the next one repeats them.
+//!
+//! A block that the disk refuses to read counts as zeros, so all this holds for it too, but for one thing: at the end of
+//! the log it is never taken for a torn write. It may have held a group that was acknowledged, and only the disk knows.
 
 use crate::format::footer::{FOOTER_MAGIC, footer_part};
 use crate::format::group::{Group, GroupHeader};
@@ -14,6 +17,7 @@ use crate::format::record::{KIND_HARD_STATE_ECHO, RunHead};
 use crate::format::segment_header::SegmentHeader;
 use crate::format::{BLOCK_BYTES, Fault, LogEnd, Lsn, Seq, is_zero};
 use crate::state::{GroupPlace, LogState};
+use crate::unreadable::{REFUSED, is_hit};
 use crate::{LogError, TornTail};
 
 /// One segment of the log with its bytes.
@@ -21,6 +25,8 @@ pub(crate) struct Image<'a> {
     pub(crate) name: &'a str,
     pub(crate) header: SegmentHeader,
     pub(crate) bytes: &'a [u8],
+    /// The offsets of the blocks that the disk refused to read. They are zeros in `bytes`.
+    pub(crate) refused: &'a [u64],
 }
 
 /// What the newest segment ended with.
@@ -36,7 +42,11 @@ pub(crate) struct Tail {
     pub(crate) last: Option<usize>,
     /// A write that was torn behind the end.
     pub(crate) torn: Option<TornTail>,
-    /// Only zeros lie behind the end.
+    /// Why it is not sure that the log ends here, unless it was closed here.
+    pub(crate) doubt: Option<LogError>,
+    /// The disk refuses to read a block behind the end: nothing is appended over it.
+    pub(crate) has_refused: bool,
+    /// Only zeros lie behind the end, and all of them can be read.
     pub(crate) is_clear: bool,
     /// What the footer of the segment will hold of the groups so far.
     pub(crate) footer_parts: usize,
@@ -44,7 +54,12 @@ pub(crate) struct Tail {
 
 impl Image<'_> {
     pub(crate) fn corruption(&self, offset: usize, why: impl Into<String>) -> LogError {
-        LogError::Corruption { file: self.name.to_string(), offset: offset as u64, why: why.into() }
+        let mut why = why.into();
+        if is_hit(self.refused, offset..offset + 1) {
+            why.push_str("; ");
+            why.push_str(REFUSED);
+        }
+        LogError::Corruption { file: self.name.to_string(), offset: offset as u64, why }
     }
 
     /// The group at `offset`, if it is known what it says and it belongs to this use of the file.
@@ -99,6 +114,18 @@ impl Image<'_> {
             return Err(self.corruption(offset, why));
         }
         Ok(())
+    }
+
+    /// Refuses to take a group for a torn write that the disk refuses to read, in part at least.
+    pub(crate) fn refuse_if_refused(&self, offset: usize, seq: Seq) -> Result<(), LogError> {
+        let found =
+            GroupHeader::decode(self.bytes.get(offset..).unwrap_or_default(), self.header.identity.log, offset as u64);
+        let length = found.ok().filter(|(header, _)| self.is_own(header)).map_or(1, |(header, _)| header.group_len());
+        if !is_hit(self.refused, offset..offset + length) {
+            return Ok(());
+        }
+        let why = format!("the disk refuses to read what may be group {seq}, and nothing says that it was not durable");
+        Err(LogError::Corruption { file: self.name.to_string(), offset: offset as u64, why })
     }
 
     /// Where the first group must start, and what it must follow.
@@ -180,9 +207,12 @@ impl Image<'_> {
         let offset = end.place.offset as usize;
         let next_seq = Seq(end.seq.0.saturating_add(1));
         self.refuse_if_proven(fault, offset, next_seq, durable_seq)?;
-        let is_clear = is_zero(self.bytes.get(offset..).unwrap_or_default());
+        let doubt = self.refuse_if_refused(offset, next_seq).err();
+        let is_zero = is_zero(self.bytes.get(offset..).unwrap_or_default());
         let torn =
-            self.is_torn(offset, is_clear).then(|| TornTail { file: self.name.to_string(), offset: offset as u64 });
+            self.is_torn(offset, is_zero).then(|| TornTail { file: self.name.to_string(), offset: offset as u64 });
+        let has_refused = is_hit(self.refused, offset..self.bytes.len());
+        let is_clear = is_zero && !has_refused;
         let last_seq = end.seq;
         let (mut unproven, mut last) = (None, None);
         if let Some((mut start, held)) = pending {
@@ -196,7 +226,7 @@ impl Image<'_> {
                 end = if offset == BLOCK_BYTES { *before } else { start };
             }
         }
-        Ok(Tail { end, last_seq, unproven, last, torn, is_clear, footer_parts })
+        Ok(Tail { end, last_seq, unproven, last, torn, doubt, has_refused, is_clear, footer_parts })
     }
 
     /// Whether something was begun behind the end. In a file that was used before, what lies there is old as long as

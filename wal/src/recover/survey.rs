@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use rustix::io::Errno;
+
 use crate::control::check_identity;
 use crate::format::control::Control;
 use crate::format::segment_header::{SegmentHeader, Stream};
@@ -9,6 +11,7 @@ use crate::format::{BLOCK_BYTES, Fault, LogEnd, SegmentId, SegmentKey, Seq, is_z
 use crate::recover::scan::{Image, headers};
 use crate::recover::{Link, TornTail};
 use crate::storage::{Access, AlignedBuffer, SegmentFile, Storage};
+use crate::unreadable::read_blocks;
 use crate::{LogError, LogIdentity};
 
 /// The files that are not part of the log.
@@ -96,19 +99,25 @@ impl<'a> Survey<'a> {
         self.storage.open(name, Access::Read).map_err(LogError::io(format!("opening {name}")))
     }
 
-    /// Reads a whole slot file into the buffer.
-    pub(crate) fn load(&mut self, name: &str, into: &mut AlignedBuffer) -> Result<(), LogError> {
-        self.load_part(name, 0, into.bytes_mut())
+    /// Reads a whole slot file into the buffer, and returns the offsets of the blocks that the disk refuses; they are
+    /// zeros. The first block was read before: a disk that refuses it now has failed, and its file is not empty.
+    pub(crate) fn load(&mut self, name: &str, into: &mut AlignedBuffer) -> Result<Vec<u64>, LogError> {
+        let refused = self.load_part(name, 0, into.bytes_mut())?;
+        if refused.first() == Some(&0) {
+            return Err(LogError::io(format!("reading {name}"))(Errno::IO.into()));
+        }
+        Ok(refused)
     }
 
-    /// Reads a part of a slot file that starts and ends at a block.
-    pub(crate) fn load_part(&mut self, name: &str, offset: usize, into: &mut [u8]) -> Result<(), LogError> {
+    /// Reads a part of a slot file that starts and ends at a block, in the same way.
+    pub(crate) fn load_part(&mut self, name: &str, offset: usize, into: &mut [u8]) -> Result<Vec<u64>, LogError> {
         let file = self.open(name)?;
         let what = || format!("reading {name}");
-        file.read_disk(offset as u64, into).map_err(LogError::io(what()))?;
+        let refused = read_blocks(file.as_ref(), offset as u64, into).map_err(LogError::io(what()))?;
         self.read_past_cache &= file.reads_past_cache();
         // What was read ahead for others is forgotten again: the mapping made later shows the disk.
-        file.drop_cache().map_err(LogError::io(what()))
+        file.drop_cache().map_err(LogError::io(what()))?;
+        Ok(refused)
     }
 
     /// All segments.
@@ -197,8 +206,8 @@ impl<'a> Survey<'a> {
 
     /// Whether a segment's first group survived. If not it must be a torn rotation, of which nothing was acknowledged.
     fn exists(&mut self, link: &Link, buffer: &mut AlignedBuffer) -> Result<bool, LogError> {
-        self.load(&link.name, buffer)?;
-        let image = Image { name: &link.name, header: link.header, bytes: buffer.bytes() };
+        let refused = self.load(&link.name, buffer)?;
+        let image = Image { name: &link.name, header: link.header, bytes: buffer.bytes(), refused: &refused };
         let group = image.group(BLOCK_BYTES).and_then(|group| group.check_payloads().map(|()| group));
         let fault = match group {
             Ok(group) if group.header.seq == link.header.base_seq => return Ok(true),
@@ -217,6 +226,7 @@ impl<'a> Survey<'a> {
             return Ok(true);
         }
         image.refuse_if_proven(fault, BLOCK_BYTES, link.header.base_seq, proven)?;
+        image.refuse_if_refused(BLOCK_BYTES, link.header.base_seq)?;
         Ok(false)
     }
 

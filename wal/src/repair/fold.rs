@@ -227,7 +227,7 @@ impl Fold {
             let place = of.descriptor;
             let Some(planned) = layout.segment(place.segment) else { continue };
             let file = disk::open(layout.storage, &planned.name)?;
-            let descriptor = disk::load_range(file.as_ref(), place.offset as usize, place.length as usize);
+            let descriptor = disk::load_range(file.as_ref(), place.offset as usize, place.length as usize)?;
             let mut kept = KeptGroup::new(of.replica, Bytes::from(descriptor));
             (kept.hard_state, kept.compacted, kept.vote_lost) = (of.hard_state, of.compacted, of.vote_lost);
             kept.committed = of.committed;

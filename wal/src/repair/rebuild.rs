@@ -225,13 +225,13 @@ impl Source {
         run: &RunPlace,
     ) -> Result<Source, LogError> {
         let file: Arc<dyn SegmentFile> = disk::open(storage, name)?;
-        let head = RunHead::decode(&disk::load_range(file.as_ref(), run.head_at as usize, RUN_BYTES));
+        let head = RunHead::decode(&disk::load_range(file.as_ref(), run.head_at as usize, RUN_BYTES)?);
         let skipped = run.first.0.checked_sub(head.index).ok_or_else(|| gone(run))?;
         if end(run).0 > head.index + u64::from(head.count) {
             return Err(gone(run));
         }
         let records_at = run.head_at as usize + RUN_BYTES + skipped as usize * RECORD_BYTES;
-        let directory = disk::load_range(file.as_ref(), records_at, run.count as usize * RECORD_BYTES);
+        let directory = disk::load_range(file.as_ref(), records_at, run.count as usize * RECORD_BYTES)?;
         let records: Vec<Record> = directory.chunks_exact(RECORD_BYTES).map(Record::decode).collect();
         let from = records.iter().map(|record| record.offset).min().unwrap_or(0);
         let until = records.iter().map(|record| record.offset + record.length).max().unwrap_or(0);
@@ -239,7 +239,7 @@ impl Source {
         if (start + until - from) as u64 > segment_bytes {
             return Err(gone(run));
         }
-        let bytes = disk::load_range(file.as_ref(), start, until - from);
+        let bytes = disk::load_range(file.as_ref(), start, until - from)?;
         Ok(Source { term: Term(head.term), kind: head.entry_kind(), records, bytes, from })
     }
 

@@ -27,3 +27,4 @@ mod rotting;
 mod space;
 mod transplant;
 mod unknown;
+mod unreadable;
