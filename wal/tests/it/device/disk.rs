@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,6 +15,8 @@ use super::shut_down::shut_down;
 /// Where images and mount points are made, so that the script can take away what a killed test left there.
 const PLACE: &str = "PONTOON_TEST_DIR";
 const DISK_BYTES: u64 = 512 << 20;
+/// The unit of what a disk refuses to read.
+const BLOCK_BYTES: usize = 4096;
 /// How long a file may still be in use after it was closed.
 const UNMOUNT_WAIT: Duration = Duration::from_secs(10);
 /// How long nbdfuse may take to show its file, and to end.
@@ -72,19 +74,55 @@ impl Disk {
     /// On memory whose writes fail while [`Disk::fail_writes`] says so, and that stalls while [`Disk::freeze`] does.
     pub fn failing(file_system: FileSystem) -> Result<Disk, String> {
         check_machine(file_system, &["nbdkit", "nbdfuse", "fusermount3"])?;
+        let place = place();
+        let trigger = place.path().join("trigger");
+        let served = [
+            "--filter=error".to_string(),
+            "memory".to_string(),
+            DISK_BYTES.to_string(),
+            "error-pwrite=EIO".to_string(),
+            "error-pwrite-rate=100%".to_string(),
+            format!("error-pwrite-file={}", trigger.display()),
+        ];
+        Disk::served(file_system, place, &served)
+    }
+
+    /// On a file of which [`Disk::refuse`] makes single blocks unreadable. The error filter knows no places.
+    pub fn refusing(file_system: FileSystem) -> Result<Disk, String> {
+        check_machine(file_system, &["nbdkit", "nbdfuse", "fusermount3", "dd"])?;
+        let place = place();
+        let (image, refused) = (place.path().join("image"), place.path().join("refused"));
+        File::create(&image).unwrap().set_len(DISK_BYTES).unwrap();
+        let (image, refused) = (image.display(), refused.display());
+        let refuse = format!(
+            "if [ -e {refused} ]; then while read -r at; do \
+             if [ $4 -lt $((at + {BLOCK_BYTES})) ] && [ $(($4 + $3)) -gt $at ]; then echo EIO refused >&2; exit 1; fi; \
+             done <{refused}; fi;"
+        );
+        let served = [
+            "eval".to_string(),
+            format!("get_size=echo {DISK_BYTES}"),
+            format!("pread={refuse} dd if={image} iflag=skip_bytes,count_bytes skip=$4 count=$3 bs=1M status=none"),
+            format!("pwrite=dd of={image} oflag=seek_bytes seek=$4 conv=notrunc bs=1M status=none"),
+            "can_write=exit 0".to_string(),
+            "can_flush=exit 0".to_string(),
+            "flush=exit 0".to_string(),
+        ];
+        Disk::served(file_system, place, &served)
+    }
+
+    /// On what a server shows that fails as it is told.
+    fn served(file_system: FileSystem, place: TempDir, served: &[String]) -> Result<Disk, String> {
         if !Path::new("/dev/fuse").exists() {
             return Err("this machine has no /dev/fuse".to_string());
         }
-        let place = place();
-        let (fuse, trigger) = (place.path().join("fuse"), place.path().join("trigger"));
+        let fuse = place.path().join("fuse");
         fs::create_dir(&fuse).unwrap();
         let image = fuse.join("image");
         let mut child = Command::new("nbdfuse")
             .arg(&image)
-            .args(["--command", "nbdkit", "--single", "--exit-with-parent", "--filter=error", "memory"])
-            .arg(DISK_BYTES.to_string())
-            .args(["error-pwrite=EIO", "error-pwrite-rate=100%"])
-            .arg(format!("error-pwrite-file={}", trigger.display()))
+            .args(["--command", "nbdkit", "--single", "--exit-with-parent"])
+            .args(served)
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -153,6 +191,26 @@ impl Disk {
         assert!(self.failing.is_some(), "this disk cannot fail");
         let trigger = self.place.path().join("trigger");
         if fail { fs::write(trigger, "") } else { fs::remove_file(trigger) }.unwrap();
+    }
+
+    /// The device refuses to read the one block with this content from now on, and nobody has it in a cache.
+    pub fn refuse(&mut self, block: &[u8]) {
+        assert_eq!(block.len(), BLOCK_BYTES);
+        self.settle();
+        self.unmount();
+        let mut image = File::open(self.place.path().join("image")).unwrap();
+        let (mut stored, mut found) = (vec![0; BLOCK_BYTES], Vec::new());
+        for at in (0..DISK_BYTES).step_by(BLOCK_BYTES) {
+            image.read_exact(&mut stored).unwrap();
+            if stored == block {
+                found.push(at);
+            }
+        }
+        let [at] = found[..] else { panic!("the block stands in {} places", found.len()) };
+        fs::write(self.place.path().join("refused"), format!("{at}\n")).unwrap();
+        let served = File::open(self.place.path().join("fuse/image")).unwrap();
+        rustix::fs::fadvise(&served, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        self.mount();
     }
 
     /// Whether the device answers nothing from now on.

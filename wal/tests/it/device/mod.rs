@@ -12,6 +12,7 @@ mod eio;
 mod full;
 mod power;
 mod shut_down;
+mod unreadable;
 
 use std::fs;
 use std::path::Path;
