@@ -183,6 +183,16 @@ pub fn compact(group: u64, index: u64, term: u64) -> (GroupId, Write) {
     (GroupId(group), Write { compact: Some(Compaction { to, reset: false }), ..Write::default() })
 }
 
+/// The last index that is given up where the newest entry is `last` and each fifth one gives up all but twenty.
+pub fn given_up(last: u64) -> u64 {
+    (last - last % 5).saturating_sub(20)
+}
+
+/// The compaction that goes with an entry of a group in term 1, if one does.
+pub fn gives_up(group: u64, index: u64) -> Option<(GroupId, Write)> {
+    (index > 20 && index.is_multiple_of(5)).then(|| compact(group, given_up(index), 1))
+}
+
 /// An entry. Now and then one that holds a configuration, so that every test has runs of both kinds.
 pub fn entry(index: u64, term: u64, payload: impl Into<Bytes>) -> Entry {
     let kind = if index % 100 == 17 { EntryKind::Configuration } else { EntryKind::Command };

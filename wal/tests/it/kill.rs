@@ -9,10 +9,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use pontoon_types::{CoreWriteNumber, GroupId};
-use pontoon_wal::{AppendPath, Log, Options};
+use pontoon_wal::{AppendPath, Log, LogError, Options};
 
 use crate::append_path::over_both;
-use crate::common::{IDENTITY, Opened, Random, created, entries, entry, vote};
+use crate::common::{IDENTITY, Opened, Random, created, entries, entry, given_up, gives_up, vote};
 use crate::files::{fdatasync, open_with};
 
 const DIRECTORY: &str = "PONTOON_WAL_CHILD";
@@ -22,9 +22,9 @@ const ROUNDS: u64 = 14;
 
 fn options(append_path: AppendPath) -> Options {
     Options {
-        segment_bytes: 1 << 20,
-        max_log_bytes: 256 << 20,
-        group_bytes_max: 128 << 10,
+        segment_bytes: 64 << 10,
+        max_log_bytes: 1 << 20,
+        group_bytes_max: 16 << 10,
         ready_segments: 2,
         checkpoint_segments: 3,
         append_path,
@@ -38,24 +38,28 @@ fn payload(index: u64) -> Vec<u8> {
     vec![random.next() as u8; length]
 }
 
-/// Opens the log and appends, one report for each durable entry count, until there are `enough` entries.
-fn live(path: &Path, append_path: AppendPath, enough: u64, mut report: impl FnMut(u64)) {
+/// Opens the log and appends until there are `enough` entries, of which it gives up the old ones. Reports each durable
+/// entry count, with how many segments became free in this life.
+fn live(path: &Path, append_path: AppendPath, enough: u64, mut report: impl FnMut(u64, u64)) {
     let (mut log, recovered) = open_with(path, &options(append_path));
-    let mut next = recovered.groups[&GroupId(2)].entries.len() as u64;
+    let mut next = recovered.groups[&GroupId(2)].next() - 1;
     let first = next;
     let mut random = Random(next);
     while next < enough {
         for _ in 0..1 + random.below(4) {
             next += 1;
-            let writes = [entries(2, vec![entry(next, 1, payload(next))]), vote(3, next, 1)];
+            let mut writes = vec![entries(2, vec![entry(next, 1, payload(next))]), vote(3, next, 1)];
+            writes.extend(gives_up(2, next));
             log.append(CoreWriteNumber(next - first), &writes);
         }
-        match log.begin_sync().unwrap() {
-            Some(sync) => {
+        match log.begin_sync() {
+            Ok(Some(sync)) => {
                 let durable = log.finish_sync(fdatasync(sync.fd)).unwrap();
-                report(first + durable.0);
+                report(first + durable.0, log.stats().freed_segments);
             }
-            None => std::thread::sleep(Duration::from_millis(1)),
+            // The next segment is being prepared, or becomes free.
+            Ok(None) | Err(LogError::Full { .. }) => std::thread::sleep(Duration::from_millis(1)),
+            Err(error) => panic!("{error}"),
         }
         if random.below(20) == 0
             && let Some(sync) = log.begin_seal().unwrap()
@@ -65,14 +69,16 @@ fn live(path: &Path, append_path: AppendPath, enough: u64, mut report: impl FnMu
     }
 }
 
-/// Whether a recovered log holds whole core writes with the right payloads; how many.
+/// Whether a recovered log holds whole core writes with the right payloads, but for what was given up; how many.
 fn check(recovered: &Opened, what: &str) -> u64 {
-    let found = &recovered.groups[&GroupId(2)].entries;
-    assert_eq!(recovered.groups[&GroupId(3)].hard_state.term.0, found.len() as u64, "{what}: core writes are whole");
-    for entry in found {
-        assert!(entry.payload == payload(entry.id.index.0), "{what}: entry {}", entry.id);
+    let found = &recovered.groups[&GroupId(2)];
+    let last = found.next() - 1;
+    assert_eq!(recovered.groups[&GroupId(3)].hard_state.term.0, last, "{what}: core writes are whole");
+    assert_eq!(found.compacted.index.0, given_up(last), "{what}: no more and no less was given up");
+    for (index, entry) in (found.first()..).zip(&found.entries) {
+        assert!(entry.id.index.0 == index && entry.payload == payload(index), "{what}: entry {}", entry.id);
     }
-    found.len() as u64
+    last
 }
 
 /// With a directory in the environment this is the child of the test below, and lives until it is killed. Without one
@@ -82,8 +88,8 @@ fn one_life() {
     if let Ok(directory) = std::env::var(DIRECTORY) {
         let mut out = std::io::stdout();
         let append_path = if std::env::var_os(MAPS).is_some() { AppendPath::Mmap } else { AppendPath::Write };
-        live(directory.as_ref(), append_path, u64::MAX, |durable| {
-            writeln!(out, "durable {durable}").unwrap();
+        live(directory.as_ref(), append_path, u64::MAX, |durable, freed| {
+            writeln!(out, "durable {durable} {freed}").unwrap();
             out.flush().unwrap();
         });
         unreachable!("the parent kills this process");
@@ -93,7 +99,7 @@ fn one_life() {
         let path = directory.path().join("log");
         Log::create(&path, IDENTITY, &options(append_path), &created(2)).unwrap();
         let mut reports = Vec::new();
-        live(&path, append_path, 200, |durable| reports.push(durable));
+        live(&path, append_path, 200, |durable, _| reports.push(durable));
         assert!(reports.len() > 20 && reports.is_sorted(), "{reports:?}");
         let (log, recovered) = open_with(&path, &options(append_path));
         assert!(!recovered.clean);
@@ -112,8 +118,13 @@ fn kill_again_and_again(append_path: AppendPath) {
     let path = directory.path().join("log");
     Log::create(&path, IDENTITY, &options(append_path), &created(2)).unwrap();
     let mut random = Random(std::process::id().into());
-    let mut rewritten = 0;
+    let (mut rewritten, mut freed) = (0, 0);
     let mut last = 0;
+    // How many entries are durable in a line, and how many segments became free.
+    let numbers = |line: &str| {
+        let (durable, freed) = line.strip_prefix("durable ")?.split_once(' ')?;
+        Some((durable.parse::<u64>().ok()?, freed.parse::<u64>().ok()?))
+    };
     for round in 0..ROUNDS {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "kill::one_life", "--nocapture", "--test-threads=1"]).env(DIRECTORY, &path);
@@ -122,24 +133,16 @@ fn kill_again_and_again(append_path: AppendPath) {
         }
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut printed = last;
         // The clock of the kill starts with the first durable write, so that each round writes something.
-        let number = |line: &str| line.strip_prefix("durable ").map(|number| number.parse::<u64>().unwrap());
-        for line in lines.by_ref() {
-            if let Some(number) = number(&line.unwrap()) {
-                printed = number;
-                break;
-            }
-        }
+        let first = lines.by_ref().find_map(|line| numbers(&line.unwrap()));
         std::thread::sleep(Duration::from_micros(random.below(60_000)));
         child.kill().unwrap();
         child.wait().unwrap();
-        for line in lines {
-            // The last line may be cut in the middle, but only a whole one ends in a newline and reaches the reader
-            // before the next; a cut number is smaller, which asks for less.
-            printed = number(&line.unwrap()).unwrap_or(printed).max(printed);
-        }
+        // The last line may be cut in the middle: without its end it counts for nothing, or for fewer segments.
+        let reported = lines.filter_map(|line| numbers(&line.unwrap())).last().or(first);
+        let (printed, freed_here) = reported.unwrap_or((last, 0));
         assert!(printed > last, "round {round}: the child wrote something");
+        freed += freed_here;
         let (log, recovered) = open_with(&path, &options(append_path));
         let found = check(&recovered, &format!("round {round}"));
         assert!(found >= printed, "round {round}: {printed} printed, {found} found");
@@ -149,4 +152,5 @@ fn kill_again_and_again(append_path: AppendPath) {
         drop(log);
     }
     assert!(rewritten > 0, "some round ended with a group that only the next open made durable");
+    assert!(freed > ROUNDS, "kills meet segments that are freed and used again: {freed}");
 }

@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pontoon_types::{CoreWriteNumber, GroupId, Write};
-use pontoon_wal::{AppendPath, Log, Options, Sync};
+use pontoon_wal::{AppendPath, Log, LogError, Options, Sync};
 
-use crate::common::{IDENTITY, Random, created, entries, entry, vote};
+use crate::common::{IDENTITY, Random, created, entries, entry, given_up, gives_up, vote};
 use crate::files::fdatasync;
 use disk::{Disk, FileSystem};
 
@@ -85,6 +85,8 @@ struct Life {
     appended: u64,
     /// Core writes of this life.
     number: CoreWriteNumber,
+    /// Whether old entries are given up on the way, so that segments become free and are used again.
+    compacts: bool,
 }
 
 impl Life {
@@ -100,23 +102,26 @@ impl Life {
         let (mut log, recovered) = Log::open(path, IDENTITY, options).unwrap();
         assert!(recovered.read_past_cache, "both file systems can read past the cache");
         let found = payloads(&mut log, GroupId(2));
-        let count = found.len() as u64;
+        let compacted = recovered.groups[&GroupId(2)].compacted.index.0;
+        let count = compacted + found.len() as u64;
         assert!(
             (acknowledged..=appended).contains(&count),
             "{count} entries found, {acknowledged} acknowledged, {appended} appended"
         );
-        for (index, found) in (1..).zip(found) {
+        assert!([0, given_up(count)].contains(&compacted), "of {count} entries {compacted} are given up");
+        for (index, found) in (compacted + 1..).zip(found) {
             assert!(found == payload(index), "entry {index}");
         }
         assert_eq!(recovered.groups[&GroupId(3)].hard_state.term.0, count, "core writes are whole");
-        Life { log, acknowledged: count, appended: count, number: CoreWriteNumber(0) }
+        Life { log, acknowledged: count, appended: count, number: CoreWriteNumber(0), compacts: false }
     }
 
     /// Hands one core write to the log: an entry of one group, and a vote of another that names it.
     fn append(&mut self) {
         self.appended += 1;
         let index = self.appended;
-        let writes = [entries(2, vec![entry(index, 1, payload(index))]), vote(3, index, 1)];
+        let mut writes = vec![entries(2, vec![entry(index, 1, payload(index))]), vote(3, index, 1)];
+        writes.extend(gives_up(2, index).filter(|_| self.compacts));
         self.put(&writes);
     }
 
@@ -125,13 +130,16 @@ impl Life {
         self.log.append(self.number, writes);
     }
 
-    /// Writes one group; waits for the segment it needs.
+    /// Writes one group; waits for the segment it needs, which is prepared or becomes free.
     fn write(&mut self) -> Sync {
+        let until = Instant::now() + Duration::from_secs(60);
         loop {
-            if let Some(sync) = self.log.begin_sync().unwrap() {
-                return sync;
+            match self.log.begin_sync() {
+                Ok(Some(sync)) => return sync,
+                Ok(None) | Err(LogError::Full { .. }) => std::thread::sleep(Duration::from_millis(1)),
+                Err(error) => panic!("{error}"),
             }
-            std::thread::sleep(Duration::from_millis(1));
+            assert!(Instant::now() < until, "a segment comes: {:?}", self.log.stats());
         }
     }
 
