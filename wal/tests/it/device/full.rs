@@ -5,6 +5,8 @@ use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use pontoon_types::{GroupId, Index, Write};
+
 use super::disk::Disk;
 use super::{Life, on_each, options, wait_until_prepared};
 use crate::common::vote;
@@ -50,7 +52,7 @@ fn cases_25_26_27_a_full_disk_stops_neither_what_is_prepared_nor_a_start() {
         drop(log);
         let mut life = Life::open(&path, &options, acknowledged, acknowledged);
 
-        // All that proposals may take, then votes.
+        // All that proposals may take, then votes and a cut, which takes nothing in, and a crash behind them.
         while !life.log.is_full() {
             life.commit();
         }
@@ -58,12 +60,27 @@ fn cases_25_26_27_a_full_disk_stops_neither_what_is_prepared_nor_a_start() {
             life.put(&[vote(2, term, 1)]);
             life.flush();
         }
+        let left = life.acknowledged - 1;
+        let cut = Write { truncate_from: Some(Index(left + 1)), ..Write::default() };
+        life.put(&[(GroupId(2), cut), vote(3, left, 1)]);
+        life.flush();
         assert_full(&disk.directory());
+        drop(life);
+        let mut life = Life::open(&path, &options, left, left);
+        assert_eq!(life.found_term, 50, "what a full disk acknowledged is there after a crash");
+
+        // The same behind a clean stop, which needs no segment.
+        while !life.log.is_full() {
+            life.commit();
+        }
+        life.put(&[vote(2, 51, 1)]);
+        life.flush();
         let Life { log, acknowledged, .. } = life;
         log.close().unwrap();
         let mut life = Life::open(&path, &options, acknowledged, acknowledged);
         assert!(life.log.is_full());
-        life.put(&[vote(2, 51, 1)]);
+        assert_eq!(life.found_term, 51);
+        life.put(&[vote(2, 52, 1)]);
         life.flush();
         assert_full(&disk.directory());
 

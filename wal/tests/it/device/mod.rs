@@ -83,6 +83,8 @@ struct Life {
     acknowledged: u64,
     /// Entries that were handed to the log.
     appended: u64,
+    /// The term of the group with the entries at its start.
+    found_term: u64,
     /// Core writes of this life.
     number: CoreWriteNumber,
     /// Whether old entries are given up on the way, so that segments become free and are used again.
@@ -113,7 +115,8 @@ impl Life {
             assert!(found == payload(index), "entry {index}");
         }
         assert_eq!(recovered.groups[&GroupId(3)].hard_state.term.0, count, "core writes are whole");
-        Life { log, acknowledged: count, appended: count, number: CoreWriteNumber(0), compacts: false }
+        let found_term = recovered.groups[&GroupId(2)].hard_state.term.0;
+        Life { log, acknowledged: count, appended: count, found_term, number: CoreWriteNumber(0), compacts: false }
     }
 
     /// Hands one core write to the log: an entry of one group, and a vote of another that names it.
