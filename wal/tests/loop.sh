@@ -32,6 +32,11 @@ if $install && [ "$(id -u)" = 0 ] && [ -n "$(missing)" ]; then
     fetch || echo "could not install: $(missing | tr '\n' ' ')" >&2
 fi
 
+# A file system whose module is not loaded is not in /proc/filesystems, by which the tests decide.
+for module in ext4 xfs; do
+    modprobe -q "$module" 2>/dev/null || true
+done
+
 place=$(mktemp -d "${TMPDIR:-/tmp}/pontoon-loop.XXXXXX")
 # The tests take away what they made. This is for those that were killed: file systems, devices, then what is below.
 clean_up() {
