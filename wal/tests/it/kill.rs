@@ -45,8 +45,11 @@ fn live(path: &Path, append_path: AppendPath, enough: u64, mut report: impl FnMu
     let mut next = recovered.groups[&GroupId(2)].next() - 1;
     let first = next;
     let mut random = Random(next);
+    let mut waits = 0;
     while next < enough {
-        for _ in 0..1 + random.below(4) {
+        // While it waits for a segment nothing more is gathered, so that the lives stay many small groups.
+        let gathers = if log.is_gathered() { 0 } else { 1 + random.below(4) };
+        for _ in 0..gathers {
             next += 1;
             let mut writes = vec![entries(2, vec![entry(next, 1, payload(next))]), vote(3, next, 1)];
             writes.extend(gives_up(2, next));
@@ -56,9 +59,14 @@ fn live(path: &Path, append_path: AppendPath, enough: u64, mut report: impl FnMu
             Ok(Some(sync)) => {
                 let durable = log.finish_sync(fdatasync(sync.fd)).unwrap();
                 report(first + durable.0, log.stats().freed_segments);
+                waits = 0;
             }
             // The next segment is being prepared, or becomes free.
-            Ok(None) | Err(LogError::Full { .. }) => std::thread::sleep(Duration::from_millis(1)),
+            Ok(None) | Err(LogError::Full { .. }) => {
+                waits += 1;
+                assert!(waits < 60_000, "a segment comes: {:?}", log.stats());
+                std::thread::sleep(Duration::from_millis(1));
+            }
             Err(error) => panic!("{error}"),
         }
         if random.below(20) == 0
@@ -133,15 +141,18 @@ fn kill_again_and_again(append_path: AppendPath) {
         }
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        // The clock of the kill starts with the first durable write, so that each round writes something.
-        let first = lines.by_ref().find_map(|line| numbers(&line.unwrap()));
-        std::thread::sleep(Duration::from_micros(random.below(60_000)));
+        // The clock of the kill starts with the first durable write, with the first segment that became free, or with the
+        // process, so that it meets its start; only that life may write nothing.
+        let meets_start = round % 3 == 2;
+        let mut heard = lines.by_ref().filter_map(|line| numbers(&line.unwrap()));
+        let first = if meets_start { None } else { heard.find(|(_, freed)| round % 3 == 0 || *freed > 0) };
+        std::thread::sleep(Duration::from_micros(random.below(if meets_start { 20_000 } else { 60_000 })));
         child.kill().unwrap();
         child.wait().unwrap();
         // The last line may be cut in the middle: without its end it counts for nothing, or for fewer segments.
         let reported = lines.filter_map(|line| numbers(&line.unwrap())).last().or(first);
         let (printed, freed_here) = reported.unwrap_or((last, 0));
-        assert!(printed > last, "round {round}: the child wrote something");
+        assert!(meets_start || printed > last, "round {round}: the child wrote something");
         freed += freed_here;
         let (log, recovered) = open_with(&path, &options(append_path));
         let found = check(&recovered, &format!("round {round}"));
@@ -152,5 +163,5 @@ fn kill_again_and_again(append_path: AppendPath) {
         drop(log);
     }
     assert!(rewritten > 0, "some round ended with a group that only the next open made durable");
-    assert!(freed > ROUNDS, "kills meet segments that are freed and used again: {freed}");
+    assert!(freed >= ROUNDS / 3, "kills meet segments that are freed and used again: {freed}");
 }
