@@ -8,15 +8,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::scrub::{Found, SCRUB_BYTES_PER_SECOND, SCRUB_CYCLE, ScrubQueue};
+use super::scrub::{Found, ScrubQueue, rest_after};
 use super::{Closed, Keeper, Report, Start};
 use crate::prepare::{Pool, Preparation};
 
 /// The copies of the keeper rest four times as long as they take, so that they have a fifth of the disk.
 const REST_FACTOR: u32 = 4;
-
-/// A segment is read back once the log has closed none for so long: a reader beside a busy log is felt by each sync.
-const SCRUB_QUIET: Duration = Duration::from_secs(10);
 
 /// The lowest priority: a checkpoint takes the processor that the cores leave.
 const NICENESS: i32 = 19;
@@ -174,9 +171,7 @@ fn pacer(pool: Arc<Pool>) -> impl FnMut(u64) + Send {
 fn work(mut keeper: Keeper, pool: &Pool, orders: &Receiver<Order>, answers: &Sender<Answer>) {
     // The cores come first. A system that refuses it only has them wait a little more often.
     let _ = rustix::process::setpriority_process(None, NICENESS);
-    let mut queue = ScrubQueue::default();
-    let mut scrub_at = Instant::now() + scrub_interval(&keeper);
-    let mut busy_at = Instant::now();
+    let (mut queue, started) = (ScrubQueue::default(), Instant::now());
     // What was due when the log was opened.
     let report = keeper.look();
     let failed = report.is_err();
@@ -184,11 +179,9 @@ fn work(mut keeper: Keeper, pool: &Pool, orders: &Receiver<Order>, answers: &Sen
         return;
     }
     loop {
-        let until = if queue.has_fresh() { scrub_at.min(busy_at + SCRUB_QUIET) } else { scrub_at };
-        let (report, was_asked) = match orders.recv_deadline(until) {
+        let (report, was_asked) = match orders.recv_deadline(started + queue.due_at(keeper.start.kept.len())) {
             Ok(Order::Closed(closed)) => {
-                busy_at = Instant::now();
-                queue.closed(closed.open.segment.key());
+                queue.closed(closed.open.segment.key(), started.elapsed());
                 (keeper.closed(closed), true)
             }
             Ok(Order::Look) => (keeper.look(), true),
@@ -198,15 +191,24 @@ fn work(mut keeper: Keeper, pool: &Pool, orders: &Receiver<Order>, answers: &Sen
             }
             Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {
-                scrub_at = Instant::now() + scrub_interval(&keeper);
-                let Some(segment) = queue.next(&keeper) else { continue };
+                let Some(segment) = queue.next(&keeper.start.kept, started.elapsed()) else { continue };
                 let mut go_on = |bytes: u64| {
-                    std::thread::sleep(Duration::from_millis(bytes * 1000 / SCRUB_BYTES_PER_SECOND));
-                    orders.is_empty() && !pool.is_stopping()
+                    std::thread::sleep(rest_after(bytes));
+                    // A closed segment can wait for the seconds that this takes, unless the log is short of others. A busy
+                    // log closes one so often that it would never be read otherwise.
+                    let (used, allowed) = pool.used();
+                    !pool.is_stopping() && (orders.is_empty() || used * 4 < allowed * 3)
                 };
                 match keeper.scrub(segment, &mut go_on) {
-                    Ok(rot) if rot.is_empty() => continue,
-                    scrubbed => (scrubbed.map(|rot| Report { rot, ..Report::default() }), false),
+                    Ok(None) => {
+                        queue.again(segment);
+                        continue;
+                    }
+                    Ok(Some(rot)) if rot.is_empty() => continue,
+                    scrubbed => {
+                        let report = |rot: Option<_>| Report { rot: rot.unwrap_or_default(), ..Report::default() };
+                        (scrubbed.map(report), false)
+                    }
                 }
             }
         };
@@ -215,9 +217,4 @@ fn work(mut keeper: Keeper, pool: &Pool, orders: &Receiver<Order>, answers: &Sen
             return;
         }
     }
-}
-
-/// How long to wait between two segments, so that all are read once in a cycle.
-fn scrub_interval(keeper: &Keeper) -> Duration {
-    SCRUB_CYCLE / (keeper.segments().max(1) as u32)
 }
