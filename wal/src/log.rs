@@ -350,7 +350,7 @@ impl Log {
             }
             has_news = true;
         }
-        for slot in self.segments.take_free() {
+        while let Some(slot) = self.segments.take_free() {
             self.supply.give_back(slot);
             has_news = true;
         }

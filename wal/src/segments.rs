@@ -303,13 +303,11 @@ impl Segments {
         }
     }
 
-    /// The slots of segments that were given up and that nobody reads any more.
-    pub(crate) fn take_free(&mut self) -> Vec<Slot> {
-        if self.leaving.is_empty() {
-            return Vec::new();
-        }
-        let is_free = |leaving: &mut Leaving| Arc::strong_count(&leaving.pin) == 1;
-        self.leaving.extract_if(.., is_free).map(|leaving| leaving.slot).collect()
+    /// The slot of a segment that was given up and that nobody reads any more.
+    pub(crate) fn take_free(&mut self) -> Option<Slot> {
+        let is_free = |leaving: &Leaving| Arc::strong_count(&leaving.pin) == 1;
+        let at = self.leaving.iter().position(is_free)?;
+        Some(self.leaving.remove(at).slot)
     }
 
     /// Segments that were given up and are still read.
