@@ -6,6 +6,7 @@ mod allocation;
 mod append_path;
 mod cases;
 mod cold;
+mod commit_path;
 mod common;
 mod damage;
 mod device;
