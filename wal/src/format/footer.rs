@@ -132,8 +132,13 @@ pub fn decode(bytes: &[u8], place: FooterPlace) -> Result<Vec<FooterGroup<'_>>, 
         }
         check_directory(directory, header.runs, header.payload_len as usize)?;
         let directory_at = length - rest.len() + GROUP_HEADER_BYTES;
-        groups.push(FooterGroup { header, chain, offset, directory, directory_at });
+        let group = FooterGroup { header, chain, offset, directory, directory_at };
         offset += header.group_len();
+        // Before it is kept: a list of more groups than the segment has blocks would be larger than the segment.
+        if offset as u64 > place.offset {
+            return Err(Fault::Bad("the footer tells of groups behind it"));
+        }
+        groups.push(group);
         rest = &rest[end..];
     }
     if rest.is_empty() && offset as u64 == place.offset {

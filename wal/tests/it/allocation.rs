@@ -16,6 +16,7 @@ use crate::common::{IDENTITY, compact, created, entries, entry, vote};
 thread_local! {
     static COUNT: Cell<usize> = const { Cell::new(0) };
     static LARGEST: Cell<usize> = const { Cell::new(0) };
+    static PEAK: Cell<i64> = const { Cell::new(0) };
     static HELD: Cell<i64> = const { Cell::new(0) };
 }
 
@@ -26,7 +27,11 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let _ = COUNT.try_with(|count| count.set(count.get() + 1));
         let _ = LARGEST.try_with(|largest| largest.set(largest.get().max(layout.size())));
-        let _ = HELD.try_with(|held| held.set(held.get() + layout.size() as i64));
+        let held = HELD.try_with(|held| {
+            held.set(held.get() + layout.size() as i64);
+            held.get()
+        });
+        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(held.unwrap_or(0))));
         // SAFETY: the caller's promise about the layout is passed on.
         unsafe { System.alloc(layout) }
     }
@@ -41,11 +46,22 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The largest single allocation of this thread while `work` runs.
-pub fn largest_allocation(work: impl FnOnce()) -> usize {
+/// What this thread allocated while something ran.
+#[derive(Clone, Copy, Debug)]
+pub struct Allocated {
+    /// The largest single allocation.
+    pub largest: usize,
+    /// The most bytes that were held at once, those from before not counted.
+    pub peak: usize,
+}
+
+/// Counts what this thread allocates while `work` runs.
+pub fn allocated<T>(work: impl FnOnce() -> T) -> (T, Allocated) {
+    let held = HELD.get();
     LARGEST.set(0);
-    work();
-    LARGEST.get()
+    PEAK.set(held);
+    let done = work();
+    (done, Allocated { largest: LARGEST.get(), peak: (PEAK.get() - held) as usize })
 }
 
 /// Bytes that this thread has allocated and not freed. What another thread frees counts there.

@@ -160,6 +160,9 @@ fn a_truncated_or_grown_file_is_refused() {
     let rig = long();
     rig.damage("slot-002.seg", |bytes| bytes.truncate(20_000));
     assert_eq!(corruption(&rig), ("slot-002.seg".to_string(), 20_000));
+    let rig = long();
+    rig.damage("slot-002.seg", |bytes| bytes.resize(bytes.len() + 4096, 0));
+    assert_eq!(corruption(&rig), ("slot-002.seg".to_string(), 40 << 10), "named by the place where the file ends");
 }
 
 #[test]

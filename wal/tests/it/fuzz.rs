@@ -19,7 +19,7 @@ use pontoon_wal::memory::MemoryDisk;
 use pontoon_wal::{Log, LogError, Preparation};
 use proptest::prelude::*;
 
-use crate::allocation::largest_allocation;
+use crate::allocation::{Allocated, allocated};
 use crate::cases::with_writes;
 use crate::common::{IDENTITY, Rig, compact, entries, entry, groups_in, small, vote};
 use crate::keeping::busy;
@@ -30,34 +30,43 @@ fn config() -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// Opens whatever is there, and uses it. One segment is held in memory, and the entries of a small log.
+/// Opens whatever is there, and uses it.
 pub fn survives(rig: &Rig) -> Result<(), TestCaseError> {
-    let mut opened = None;
-    let storage = Arc::new(rig.disk.clone());
-    let largest = largest_allocation(|| {
-        opened = Log::open_in(storage, IDENTITY, &rig.options, Preparation::Inline).ok();
-        if let Some((log, recovered)) = &mut opened {
-            // A lie with right checksums may be believed. It is not read beyond what there is.
-            recovered.groups.keys().for_each(|group| drop(log.load(*group)));
-        }
-    });
-    prop_assert!(largest <= 2 * rig.options.segment_bytes as usize, "{largest} bytes at once");
-    if let Some((mut log, recovered)) = opened {
-        let entries = log.load(GroupId(2)).map_or(0, |loaded| loaded.entries.len());
-        prop_assert!(entries <= 40);
-        drop(recovered);
-        // What was found is what the keeper reads too. A log that cannot go on says so.
-        let _ = log.scrub();
-        for number in 1..=12 {
-            log.append(CoreWriteNumber(number), &[vote(3, 1000 + number, 1), vote(2, 1000 + number, 1)]);
-            match log.begin_sync() {
-                Ok(Some(sync)) => drop(log.finish_sync(rig.disk.sync(sync.fd))),
-                Ok(None) => {}
-                Err(error) => {
-                    let answers = matches!(error, LogError::Fenced { .. } | LogError::Full { .. });
-                    prop_assert!(answers, "{error}");
-                    break;
-                }
+    let image_bytes = image_bytes(rig);
+    let (used, Allocated { largest, peak }) = allocated(|| use_it(rig));
+    used?;
+    let segment_bytes = rig.options.segment_bytes as usize;
+    prop_assert!(largest <= segment_bytes + BLOCK_BYTES, "{largest} bytes at once");
+    // A mapping is a copy on this disk. The log holds each file mapped at most once, and the keeper reads one segment
+    // beside; what they know of a log as small as this is a few KiB. In 48,000 cases the most was 40 KiB below the image.
+    prop_assert!(peak <= image_bytes + segment_bytes, "{peak} bytes held for {image_bytes} of files");
+    Ok(())
+}
+
+/// The size of all files together.
+pub fn image_bytes(rig: &Rig) -> usize {
+    rig.disk.image().values().map(Vec::len).sum()
+}
+
+fn use_it(rig: &Rig) -> Result<(), TestCaseError> {
+    let opened = Log::open_in(Arc::new(rig.disk.clone()), IDENTITY, &rig.options, Preparation::Inline);
+    let Ok((mut log, recovered)) = opened else { return Ok(()) };
+    // A lie with right checksums may be believed. It is not read beyond what there is.
+    recovered.groups.keys().for_each(|group| drop(log.load(*group)));
+    let entries = log.load(GroupId(2)).map_or(0, |loaded| loaded.entries.len());
+    prop_assert!(entries <= 40);
+    drop(recovered);
+    // What was found is what the keeper reads too. A log that cannot go on says so.
+    let _ = log.scrub();
+    for number in 1..=12 {
+        log.append(CoreWriteNumber(number), &[vote(3, 1000 + number, 1), vote(2, 1000 + number, 1)]);
+        match log.begin_sync() {
+            Ok(Some(sync)) => drop(log.finish_sync(rig.disk.sync(sync.fd))),
+            Ok(None) => {}
+            Err(error) => {
+                let answers = matches!(error, LogError::Fenced { .. } | LogError::Full { .. });
+                prop_assert!(answers, "{error}");
+                break;
             }
         }
     }
@@ -247,6 +256,33 @@ pub fn log_of_40() -> Rig {
     let rig = Rig::new(small(), 2);
     drop(with_writes(&rig, 40).0);
     rig
+}
+
+#[test]
+fn case_50_a_footer_that_claims_more_groups_than_lie_before_it_takes_no_memory() {
+    let place = FooterPlace { log: IDENTITY.log, segment: SegmentId(1), salt: 7, offset: 2 * BLOCK_BYTES as u64 };
+    // With right checksums, and as small as they can be.
+    let group = |number: u64| {
+        let header = GroupHeader {
+            dir_len: 0,
+            dir_crc: 0,
+            payload_len: 0,
+            runs: 0,
+            prev_chain: 0,
+            seq: Seq(1 + number),
+            durable_seq: Seq(number),
+            segment: place.segment,
+            salt: place.salt,
+            flags: 0,
+        };
+        header.encode(IDENTITY.log, (1 + number) * BLOCK_BYTES as u64).0
+    };
+    let parts: Vec<u8> = (0..500).flat_map(group).collect();
+    let one = footer::encode(place, 1, &parts[..GROUP_HEADER_BYTES]);
+    assert_eq!(footer::decode(&one, place).unwrap().len(), 1, "the groups are well made");
+    let bytes = footer::encode(place, 500, &parts);
+    let (refused, Allocated { largest, .. }) = allocated(|| footer::decode(&bytes, place).is_err());
+    assert!(refused && largest <= BLOCK_BYTES, "{largest} bytes for a footer of {}", bytes.len());
 }
 
 proptest! {

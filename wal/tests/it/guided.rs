@@ -19,11 +19,11 @@ use pontoon_wal::memory::MemoryDisk;
 use pontoon_wal::repair::{plan, rebuild_into};
 use pontoon_wal::{Log, Preparation};
 
-use crate::allocation::largest_allocation;
+use crate::allocation::{Allocated, allocated};
 use crate::common::{IDENTITY, Rig};
 use crate::fuzz::{
-    Claim, kept_log, lie_in_checkpoint, lie_in_cold_segments, lie_in_control, lie_in_footer, lie_in_header, log_of_40,
-    survives,
+    Claim, image_bytes, kept_log, lie_in_checkpoint, lie_in_cold_segments, lie_in_control, lie_in_footer,
+    lie_in_header, log_of_40, survives,
 };
 
 const SEGMENT_BYTES: usize = 36 << 10;
@@ -96,13 +96,15 @@ fn decode_all(bytes: &[u8], place: FooterPlace) {
 
 /// Everything that an operator may ask of a log that is damaged.
 fn look(rig: &Rig) {
-    let largest = largest_allocation(|| {
+    let ((), Allocated { largest, peak }) = allocated(|| {
         let _ = stat(&rig.disk);
         let _ = verify(&rig.disk);
         let _ = plan(&rig.disk);
         let _ = dump(&rig.disk, &mut |_| Ok(()));
     });
-    assert!(largest <= 2 * rig.options.segment_bytes as usize, "{largest} bytes at once");
+    assert!(largest <= rig.options.segment_bytes as usize + BLOCK_BYTES, "{largest} bytes at once");
+    let image_bytes = image_bytes(rig);
+    assert!(peak <= image_bytes, "{peak} bytes held for {image_bytes} of files");
 }
 
 /// A repair that can be planned can be carried out or is refused, and what it made opens.
@@ -142,17 +144,26 @@ fn lie(rig: &Rig, input: &Input<'_>) {
     }
 }
 
-/// Overwrites a part of any file, or puts a block of one segment into another.
+/// Overwrites a part of any file, changes its length, or puts a block of one segment into another.
 fn damage(rig: &Rig, input: &Input<'_>) {
-    if !input.byte().is_multiple_of(4) {
+    let how = input.byte() % 8;
+    if !how.is_multiple_of(4) {
         let names = rig.disk.file_names();
-        return rig.damage(&names[input.byte() % names.len()], |bytes| input.overwrite(bytes));
+        return rig.damage(&names[input.byte() % names.len()], |bytes| match how {
+            7 => bytes.resize(input.short() as usize % (2 * SEGMENT_BYTES), 0),
+            _ => input.overwrite(bytes),
+        });
     }
     let slots = rig.slots();
     let (from, to) = (&slots[input.byte() % slots.len()], &slots[input.byte() % slots.len()]);
     let block = input.byte() % (SEGMENT_BYTES / BLOCK_BYTES) * BLOCK_BYTES;
-    let misdirected = rig.disk.content(from).unwrap()[block..block + BLOCK_BYTES].to_vec();
-    rig.damage(to, |bytes| bytes[block..block + BLOCK_BYTES].copy_from_slice(&misdirected));
+    let of = rig.disk.content(from).unwrap();
+    let Some(misdirected) = of.get(block..block + BLOCK_BYTES) else { return };
+    rig.damage(to, |bytes| {
+        if let Some(bytes) = bytes.get_mut(block..block + BLOCK_BYTES) {
+            bytes.copy_from_slice(misdirected);
+        }
+    });
 }
 
 #[test]
@@ -163,8 +174,8 @@ fn case_50_guided_any_bytes_as_any_structure() {
         let (how, claim) = (input.byte(), [input.word(), input.word(), input.short()]);
         let mut bytes = input.0.borrow().to_vec();
         bytes.truncate(SEGMENT_BYTES);
-        let largest = largest_allocation(|| decode_all(&bytes, place));
-        assert!(largest <= SEGMENT_BYTES, "{largest} bytes at once");
+        let ((), of_bytes) = allocated(|| decode_all(&bytes, place));
+        assert!(of_bytes.peak <= bytes.len(), "{of_bytes:?} for {} bytes", bytes.len());
         // The same bytes behind right checksums.
         let [dir_len, payload_len, runs] = claim;
         let (dir_len, payload_len) =
@@ -189,14 +200,14 @@ fn case_50_guided_any_bytes_as_any_structure() {
         };
         segment[BLOCK_BYTES..BLOCK_BYTES + GROUP_HEADER_BYTES]
             .copy_from_slice(&header.encode(IDENTITY.log, BLOCK_BYTES as u64).0);
-        let largest = largest_allocation(|| {
+        let ((), of_segment) = allocated(|| {
             decode_all(&footer, place);
             decode_all(&segment, place);
             if record::check_directory(&bytes, runs, payload_len as usize).is_ok() {
                 assert!(Runs::new(&bytes).count() <= bytes.len() / RUN_BYTES + 1);
             }
         });
-        assert!(largest <= 2 * SEGMENT_BYTES, "{largest} bytes at once");
+        assert!(of_segment.peak <= footer.len(), "{of_segment:?} for {} bytes", footer.len());
     });
 }
 
