@@ -264,7 +264,7 @@ mod tests {
     fn what_was_not_read_to_its_end_is_read_next() {
         let kept: BTreeMap<SegmentKey, ()> = (1..=3).map(|key| (SegmentKey(key), ())).collect();
         let mut queue = ScrubQueue::default();
-        let mut read = |queue: &mut ScrubQueue| queue.next(&kept, Duration::ZERO).unwrap().0;
+        let read = |queue: &mut ScrubQueue| queue.next(&kept, Duration::ZERO).unwrap().0;
         assert_eq!(read(&mut queue), 1);
         queue.again(SegmentKey(1));
         assert_eq!([read(&mut queue), read(&mut queue), read(&mut queue), read(&mut queue)], [1, 2, 3, 1]);
