@@ -104,11 +104,10 @@ impl ControlFile {
         self.current.checkpoints = readable;
     }
 
-    /// Notes a lower bound. A failure is remembered and prevents a clean end.
-    pub(crate) fn note(&mut self, note: Note) {
+    /// Notes a lower bound. After a failure the older bound on the disk is still true, and nothing is written any more.
+    pub(crate) fn note(&mut self, note: Note) -> io::Result<()> {
         self.raise(note);
-        // The error is kept in `failed`; the older bound on the disk is still true.
-        let _ = self.write();
+        self.write()
     }
 
     /// Names a new checkpoint; the newest so far becomes the one before it. Nothing that only older ones need may be

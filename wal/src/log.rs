@@ -342,6 +342,9 @@ impl Log {
     /// Takes over what the keeper has done, and gives free segments back.
     fn tend(&mut self) -> Result<(), LogError> {
         self.check_fence()?;
+        if let Some(why) = self.supply.control_failure().cloned() {
+            self.fence_on_error("ctl", Err(std::io::Error::other(why)))?;
+        }
         let mut has_news = false;
         while let Some(report) = self.keeping.report() {
             match report {

@@ -24,7 +24,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -117,6 +117,8 @@ pub(crate) struct Pool {
     prepared_bytes: AtomicU64,
     /// The last attempt to prepare a slot has failed.
     is_starved: AtomicBool,
+    /// Why the control file could not be written.
+    control_failure: OnceLock<String>,
     stop: AtomicBool,
 }
 
@@ -134,6 +136,13 @@ impl Pool {
         let made = prepare_slot(self.storage.as_ref(), slot, self.segment_bytes, &mut progress);
         self.is_starved.store(made.is_err(), Ordering::Relaxed);
         made
+    }
+
+    /// Writes a note, and remembers a failure: a disk that fails once is not trusted again.
+    fn note(&self, control: &SharedControl, note: Note) {
+        if let Err(error) = lock_control(control).note(note) {
+            let _ = self.control_failure.set(error.to_string());
+        }
     }
 
     fn came(&self, slot: Slot) {
@@ -297,7 +306,7 @@ fn work(pool: &Pool, control: &SharedControl, orders: &Receiver<Order>) {
         // Notes before segments: they are short and prove the most.
         loop {
             match order {
-                Ok(Order::Note(note)) => lock_control(control).note(note),
+                Ok(Order::Note(note)) => pool.note(control, note),
                 Ok(Order::Return(slot)) => pool.give_back(slot),
                 Ok(Order::Prepare(slot)) => waiting.push_back(slot),
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -350,6 +359,7 @@ impl Supply {
             wanted,
             prepared_bytes: AtomicU64::new(0),
             is_starved: AtomicBool::new(false),
+            control_failure: OnceLock::new(),
             stop: AtomicBool::new(false),
         });
         let mode = match how {
@@ -475,12 +485,17 @@ impl Supply {
         }
     }
 
+    /// Why the control file could not be written, if that has happened.
+    pub(crate) fn control_failure(&self) -> Option<&String> {
+        self.pool.control_failure.get()
+    }
+
     /// Has something written into the control file, some time soon.
     pub(crate) fn note(&mut self, note: Note) {
         match &self.mode {
-            // A worker that is gone has failed; then the note is only a lower bound that stays low.
+            // Without a worker the bound only stays low.
             Mode::Thread { orders, .. } => drop(orders.send(Order::Note(note))),
-            Mode::Inline => lock_control(&self.control).note(note),
+            Mode::Inline => self.pool.note(&self.control, note),
             Mode::Stopped => {}
         }
     }

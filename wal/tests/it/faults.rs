@@ -26,6 +26,27 @@ fn case_20_22_a_write_that_fails_halfway_fences_the_log() {
 }
 
 #[test]
+fn a_failed_write_of_the_control_file_fences_the_log() {
+    let rig = Rig::new(small(), 2);
+    let (mut log, _) = rig.open();
+    // Up to the first group of the second segment.
+    for number in 1.. {
+        log.append(CoreWriteNumber(number), &[entries(2, vec![entry(number, 1, vec![1; 9000])])]);
+        let sync = log.begin_sync().unwrap().unwrap();
+        if log.segments().0 == 2 {
+            break;
+        }
+        log.finish_sync(rig.disk.sync(sync.fd)).unwrap();
+    }
+    // The data is durable, and the note that follows it is not.
+    rig.disk.fail_writes(1);
+    log.finish_sync(Ok(())).unwrap();
+    let fenced = log.begin_seal().unwrap_err();
+    assert!(matches!(&fenced, LogError::Fenced { why } if why.starts_with("ctl: ")), "{fenced}");
+    assert!(matches!(log.close(), Err(LogError::Fenced { .. })));
+}
+
+#[test]
 fn case_21_23_a_failed_sync_is_final_and_recovery_reads_the_disk() {
     let rig = Rig::new(small(), 2);
     let (mut log, model) = with_writes(&rig, 3);
