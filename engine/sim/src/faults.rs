@@ -181,6 +181,7 @@ impl World {
                 let place = self.draw_place();
                 let room = self.random.below(3) * self.options.disk.segment_bytes;
                 self.disk(place).medium().limit_free_bytes(Some(room));
+                self.counts.full_disks += 1;
                 self.trace.note(self.queue.now(), Happening::Room(place, Some(room)));
                 let length = self.random.until_next(self.options.disk.no_room_length);
                 self.queue.put(self.queue.now() + length, Due::DiskHasRoom(place));

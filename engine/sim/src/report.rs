@@ -73,6 +73,10 @@ pub struct Counts {
     pub narrow_links: u64,
     /// Disks that became slow.
     pub slow_disks: u64,
+    /// Disks that were full for a while.
+    pub full_disks: u64,
+    /// Writes that were to fail, in part or as a whole.
+    pub write_errors: u64,
     /// Earlier images of disks that came back.
     pub old_images: u64,
     /// Requests for keys of other ranges that were refused.
@@ -249,7 +253,7 @@ impl fmt::Display for Counts {
         writeln!(
             f,
             "  disks: syncs stalled {}, failed {}, logs fenced {}, waits for a segment {}, damaged {} (refused {}, nodes lost {}), \
-             payloads lost {} (restored {}), votes lost {}, scrubs {}, slow {}, old images {}, unreadable {}",
+             payloads lost {} (restored {}), votes lost {}, scrubs {}, slow {}, full {}, writes to fail {}, old images {}, unreadable {}",
             self.stalls,
             self.sync_errors,
             self.logs_fenced,
@@ -262,6 +266,8 @@ impl fmt::Display for Counts {
             self.votes_lost,
             self.scrubs,
             self.slow_disks,
+            self.full_disks,
+            self.write_errors,
             self.old_images,
             self.parked
         )?;

@@ -87,6 +87,7 @@ impl World {
                 _ => self.random.below(9_000),
             };
             self.disk(place).medium().fail_write_after(bytes as usize);
+            self.counts.write_errors += 1;
         }
         if self.random.chance(hidden_error_ppm) {
             self.disk(place).medium().fail_syncs(1);

@@ -172,12 +172,15 @@ fn a_power_cut_leaves_what_was_synced_and_whole_groups_behind_it() {
 
 #[test]
 fn damage_is_refused_or_harmless_and_a_repaired_log_opens() {
-    let mut outcomes = BTreeMap::new();
+    let (mut outcomes, mut kinds) = (BTreeMap::new(), BTreeMap::new());
     for seed in 0..200 {
         let (mut disk, _) = disk();
         appends().into_iter().for_each(|append| commit(&mut disk, append));
         disk.stop();
         let what = disk.inflict_damage(&mut Random::new(seed)).unwrap();
+        for kind in ["is flipped", "is lost", "is zeroed", "was written to", "is gone"] {
+            *kinds.entry(kind).or_insert(0) += u32::from(what.contains(kind));
+        }
         let outcome = match disk.open() {
             Ok(opened) => {
                 assert_eq!(opened.survivors, Survivors { kept: 0, lost: 0 }, "{what}");
@@ -193,6 +196,7 @@ fn damage_is_refused_or_harmless_and_a_repaired_log_opens() {
         *outcomes.entry(outcome).or_insert(0) += 1;
     }
     assert!(outcomes["refused"] > 50 && outcomes["harmless"] > 20, "{outcomes:?}");
+    assert!(kinds.values().sum::<u32>() == 200 && kinds.values().all(|times| *times > 10), "{kinds:?}");
 }
 
 #[test]

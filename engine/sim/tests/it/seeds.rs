@@ -37,6 +37,7 @@ fn a_few_hundred_seeds_break_no_law() {
     assert!(sum.old_images > 10, "{sum}");
     assert!(sum.reads_checked > 3_000 && sum.parked > 30, "{sum}");
     assert!(sum.lags > 50 && sum.narrow_links > 100 && sum.slow_disks > 50 && sum.scrubs > 200, "{sum}");
+    assert!(sum.full_disks > 100 && sum.write_errors > 100, "{sum}");
     assert!(sum.frames_strange > 500 && sum.frames_ignored > 500 && sum.foreign > 50, "{sum}");
     assert!(sum.orders > 700 && sum.orders > sum.orders_refused + 150 && sum.configurations > 25, "{sum}");
     assert!(sum.fetches > 2_000 && sum.cold_reads > 250, "{sum}");
@@ -96,6 +97,8 @@ fn add(sum: &mut Counts, report: &Report) {
     sum.lags += counts.lags;
     sum.narrow_links += counts.narrow_links;
     sum.slow_disks += counts.slow_disks;
+    sum.full_disks += counts.full_disks;
+    sum.write_errors += counts.write_errors;
     sum.foreign += counts.foreign;
     sum.scrubs += counts.scrubs;
     sum.unknown += counts.unknown;
