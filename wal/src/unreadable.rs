@@ -22,8 +22,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustix::io::Errno;
 
+use crate::file::refusal::{is_refusal, refusal};
 use crate::format::BLOCK_BYTES;
 use crate::format::group::{GROUP_HEADER_BYTES, GroupHeader, payloads_start};
 use crate::storage::{AlignedBuffer, SegmentFile};
@@ -36,15 +36,6 @@ const READ_BYTES: usize = 1 << 20;
 
 /// Brought in at once.
 const PIECE_BYTES: usize = 64 << 10;
-
-/// What block devices and file systems answer when they cannot give what stands in one place.
-const REFUSALS: [Errno; 7] =
-    [Errno::IO, Errno::NODATA, Errno::ILSEQ, Errno::REMOTEIO, Errno::BADMSG, Errno::UCLEAN, Errno::HWPOISON];
-
-/// Whether the disk says that it cannot give what stands in one place.
-pub(crate) fn is_refusal(error: &io::Error) -> bool {
-    error.raw_os_error().is_some_and(|code| REFUSALS.iter().any(|refusal| refusal.raw_os_error() == code))
-}
 
 /// Fills `into`, whose length is a multiple of a block, with what the disk holds from `offset` on. Returns the offsets
 /// of the blocks that it refuses to read; they are zeros.
@@ -75,7 +66,7 @@ pub(crate) fn read_blocks(file: &dyn SegmentFile, offset: u64, into: &mut [u8]) 
 
 /// The error for a file of which the disk refuses every block: it is not rotten, the disk has failed.
 pub(crate) fn refuse_all(refused: &[u64], file_bytes: usize) -> io::Result<()> {
-    if refused.len() * BLOCK_BYTES < file_bytes { Ok(()) } else { Err(Errno::IO.into()) }
+    if refused.len() * BLOCK_BYTES < file_bytes { Ok(()) } else { Err(refusal()) }
 }
 
 /// Brings these bytes of a mapping into memory, and returns the offsets of the blocks that the disk refuses: they must
@@ -168,24 +159,4 @@ impl Mended {
 /// Whether one of these blocks lies in `range`, in part at least.
 pub(crate) fn is_hit(refused: &[u64], range: Range<usize>) -> bool {
     refused.iter().any(|at| (*at as usize) < range.end && range.start < *at as usize + BLOCK_BYTES)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_an_answer_about_a_place_is_rot() {
-        for (errno, is_about_a_place) in [
-            (Errno::IO, true),
-            (Errno::NODATA, true),
-            (Errno::MFILE, false),
-            (Errno::NOMEM, false),
-            (Errno::INVAL, false),
-            (Errno::NODEV, false),
-        ] {
-            assert_eq!(is_refusal(&errno.into()), is_about_a_place, "{errno}");
-        }
-        assert!(!is_refusal(&io::ErrorKind::UnexpectedEof.into()), "a file that is cut short is not rotten");
-    }
 }

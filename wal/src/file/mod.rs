@@ -16,6 +16,7 @@
 
 mod appending;
 mod mapping;
+pub(crate) mod refusal;
 mod residency;
 pub(crate) mod swap;
 

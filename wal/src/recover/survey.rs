@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use rustix::io::Errno;
-
 use crate::control::check_identity;
+use crate::file::refusal::refusal;
 use crate::format::control::Control;
 use crate::format::segment_header::{SegmentHeader, Stream};
 use crate::format::{BLOCK_BYTES, Fault, LogEnd, SegmentId, SegmentKey, Seq, is_zero, slot_of};
@@ -104,7 +103,7 @@ impl<'a> Survey<'a> {
     pub(crate) fn load(&mut self, name: &str, into: &mut AlignedBuffer) -> Result<Vec<u64>, LogError> {
         let refused = self.load_part(name, 0, into.bytes_mut())?;
         if refused.first() == Some(&0) {
-            return Err(LogError::io(format!("reading {name}"))(Errno::IO.into()));
+            return Err(LogError::io(format!("reading {name}"))(refusal()));
         }
         Ok(refused)
     }
