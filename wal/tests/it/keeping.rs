@@ -26,7 +26,7 @@ pub fn create(group: u64, replica: u64) -> (GroupId, Write) {
 }
 
 /// Entries of group 3 that fill a third of a segment, and the end of the ones before them.
-fn churn(index: u64) -> Vec<(GroupId, Write)> {
+pub fn churn(index: u64) -> Vec<(GroupId, Write)> {
     let mut writes = vec![entries(3, vec![entry(index, 1, vec![index as u8; 9000])])];
     writes.extend((index > 2).then(|| compact(3, index - 2, 1)));
     writes

@@ -9,15 +9,8 @@ use pontoon_wal::format::record::{KIND_ENTRIES, Runs};
 use pontoon_wal::format::segment_header::Stream;
 use pontoon_wal::{Log, LogError};
 
-use crate::common::{Model, Rig, apply, compact, entries, entry, groups_in, holds};
-use crate::keeping::busy;
-
-/// Entries of group 3 that fill a third of a segment, and the end of the ones before them.
-fn churn(index: u64) -> Vec<(GroupId, Write)> {
-    let mut writes = vec![entries(3, vec![entry(index, 1, vec![index as u8; 9000])])];
-    writes.extend((index > 2).then(|| compact(3, index - 2, 1)));
-    writes
-}
+use crate::common::{Model, Rig, apply, entries, entry, groups_in, holds};
+use crate::keeping::{busy, churn};
 
 /// A log in which group 2 lies in the oldest segment, and group 3 goes on.
 struct Running {
