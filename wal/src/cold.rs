@@ -100,6 +100,9 @@ enum Mode {
 pub(crate) struct Warming {
     mode: Mode,
     ordered: BTreeSet<Piece>,
+    /// What a patient reader has brought in: once, because a start reads each piece for thousands of groups. A set of the
+    /// size of what was read, a few MiB for a large log.
+    brought_in: BTreeSet<Piece>,
     /// By the offset of the block.
     unreadable: BTreeSet<(SegmentKey, usize)>,
 }
@@ -110,7 +113,7 @@ impl Warming {
             Preparation::Thread => Mode::Idle,
             Preparation::Inline => Mode::Inline(VecDeque::new()),
         };
-        Warming { mode, ordered: BTreeSet::new(), unreadable: BTreeSet::new() }
+        Warming { mode, ordered: BTreeSet::new(), brought_in: BTreeSet::new(), unreadable: BTreeSet::new() }
     }
 
     fn order(&mut self, order: Order) {
@@ -244,8 +247,12 @@ impl<'a> Looking<'a> {
                 return Err(Untouchable::Unreadable);
             }
             if self.is_patient {
-                if warming.wait_for((key, file.as_ref()), mapping, start..piece_end, &wanted)? {
+                let is_new = !warming.brought_in.contains(&piece);
+                if !is_new || warming.wait_for((key, file.as_ref()), mapping, start..piece_end, &wanted)? {
                     self.resident.push(piece);
+                    if is_new {
+                        warming.brought_in.insert(piece);
+                    }
                 }
                 continue;
             }
