@@ -247,12 +247,10 @@ impl<'a> Looking<'a> {
                 return Err(Untouchable::Unreadable);
             }
             if self.is_patient {
-                let is_new = !warming.brought_in.contains(&piece);
-                if !is_new || warming.wait_for((key, file.as_ref()), mapping, start..piece_end, &wanted)? {
+                let is_known = warming.brought_in.contains(&piece);
+                if is_known || warming.wait_for((key, file.as_ref()), mapping, start..piece_end, &wanted)? {
                     self.resident.push(piece);
-                    if is_new {
-                        warming.brought_in.insert(piece);
-                    }
+                    warming.brought_in.insert(piece);
                 }
                 continue;
             }

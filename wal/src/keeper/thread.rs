@@ -196,8 +196,7 @@ fn work(mut keeper: Keeper, pool: &Pool, orders: &Receiver<Order>, answers: &Sen
                     std::thread::sleep(rest_after(bytes));
                     // A closed segment can wait for the seconds that this takes, unless the log is short of others. A busy
                     // log closes one so often that it would never be read otherwise.
-                    let (used, allowed) = pool.used();
-                    !pool.is_stopping() && (orders.is_empty() || used * 4 < allowed * 3)
+                    !pool.is_stopping() && (orders.is_empty() || !keeper.is_short_of_room())
                 };
                 match keeper.scrub(segment, &mut go_on) {
                     Ok(None) => {
